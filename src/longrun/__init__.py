@@ -1,0 +1,1 @@
+"""Longrun: which neural PDE solver keeps its promise over long rollouts."""

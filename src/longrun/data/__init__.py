@@ -1,0 +1,1 @@
+"""The store: its schema, writer, reader and Lightning data module."""

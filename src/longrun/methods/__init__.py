@@ -1,0 +1,1 @@
+"""One paper per file; the folder is the registry."""

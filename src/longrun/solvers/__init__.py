@@ -1,0 +1,1 @@
+"""How it is solved: numerical methods shared by the equations."""

@@ -1,0 +1,1 @@
+"""What a method is asked to do: one task per file."""
