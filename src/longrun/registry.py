@@ -112,7 +112,7 @@ def arguments(kind: str, name: str) -> dict[str, Argument]:
     return _signature(file, _unit(file, kind).name)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _tree(file: Path, _modified: int) -> ast.Module:
     return ast.parse(file.read_text(), str(file))
 

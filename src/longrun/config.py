@@ -1,0 +1,656 @@
+"""Composition and validation of the YAML files. Imports no torch: the Snakefile imports this."""
+
+import copy
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import jsonschema
+import yaml
+
+from longrun import registry
+from longrun.cli import UserError
+from longrun.registry import Argument, allowed
+
+NAME = re.compile(r"[a-z][a-z0-9_]*")
+RESERVED = ("name", "trainer", "seeds", "starts_from")  # of a method entry; the rest are options
+ENSEMBLE = {"crps", "spread", "ensemble_rmse", "spread_skill", "member_correlation"}
+ENSEMBLE |= {"predicted_horizon"}
+
+Key = tuple[str | int, ...]
+
+
+class ConfigError(UserError):
+    """A YAML file that can't be used: file, key, what is allowed, nearest spelling."""
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the scalars of JSON: `1e-4` is a number, `no` a word, `010` ten."""
+
+    yaml_implicit_resolvers: ClassVar = {}
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key, _ in node.value:
+            where = f"line {key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode) or key.tag != "tag:yaml.org,2002:str":
+                raise yaml.YAMLError(f"{where}: a key must be text")
+            if key.value in seen:
+                raise yaml.YAMLError(f"{where}: key {key.value!r} is given twice")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep=True)
+
+
+for _tag, _pattern, _first in (
+    ("null", r"~|null|", "~n"),
+    ("bool", r"true|false", "tf"),
+    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
+    ("float", r"[-+]?(?:[0-9][0-9_]*\.?|\.[0-9])[0-9]*(?:[eE][-+]?[0-9]+)?", "-+.0123456789"),
+):
+    _Loader.add_implicit_resolver(
+        f"tag:yaml.org,2002:{_tag}",
+        re.compile(f"^(?:{_pattern})$"),
+        [*_first] + ([""] if _tag == "null" else []),
+    )
+_Loader.add_constructor(
+    "tag:yaml.org,2002:int", lambda loader, node: int(node.value.replace("_", ""))
+)
+_Loader.add_constructor(
+    "tag:yaml.org,2002:float", lambda loader, node: float(node.value.replace("_", ""))
+)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Read one YAML file.
+
+    Raises
+    ------
+    ConfigError
+        No file, no YAML, not a mapping, or a key given twice.
+    """
+    try:
+        content = yaml.load(path.read_text(), _Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ConfigError(f"{path}: {where}{error.problem}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: must be a mapping of keys to values")
+    return content
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge dicts key by key; anything else of `over`, lists and null too, replaces."""
+    merged = copy.deepcopy(dict(base))
+    for key, value in over.items():
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            merged[key] = merge(merged[key], value)
+        else:
+            merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def canonical(obj: object) -> str:
+    """JSON with sorted keys: equal content, equal text."""
+    return json.dumps(obj, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(obj: object) -> str:
+    """Twelve hexadecimal digits of a hash of `canonical(obj)`."""
+    return hashlib.sha256(canonical(obj).encode()).hexdigest()[:12]
+
+
+def experiments(configs: Path) -> list[str]:
+    """Names of the experiments, sorted."""
+    return _listing(configs, "experiments")
+
+
+def datasets(configs: Path) -> list[str]:
+    """Names of the datasets, sorted."""
+    return _listing(configs, "datasets")
+
+
+def presets(configs: Path) -> list[str]:
+    """Names of the presets, sorted."""
+    return _listing(configs, "presets")
+
+
+def settings(configs: Path) -> dict[str, Any]:
+    """Read and check `config.yaml`: preset, experiments, tracking."""
+    content = load(Path(configs) / "config.yaml")
+    check_settings(content, configs)
+    return content
+
+
+def check_settings(content: Mapping[str, Any], configs: Path) -> None:
+    """Refuse settings (of `config.yaml`, or as changed on a command line) that can't be used."""
+    source = _Source([_Layer(Path(configs) / "config.yaml", (), dict(content))])
+    _check_schema(source, dict(content), _schema(configs, "config"))
+    source.known(("preset",), content["preset"], presets(configs))
+    for i, experiment in enumerate(content["experiments"]):
+        source.known(("experiments", i), experiment, experiments(configs))
+
+
+def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
+    """Compose and check one experiment at one preset.
+
+    Parameters
+    ----------
+    configs
+        Folder of the YAML files; the schemas are in `workflow/schemas` beside it or, failing
+        that, of the working directory.
+
+    Returns
+    -------
+    dict
+        `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p`, with defaults of
+        trainer and evaluate filled in, `dataset` written as `train` and `test`, `tracking`, and
+        what was set to null among methods (with the claims that need it) and claims dropped.
+
+    Raises
+    ------
+    ConfigError
+        One line: file, key, what is allowed, nearest spelling.
+    """
+    configs = Path(configs)
+    file = _file(configs, "experiments", experiment)
+    cap_file = _file(configs, "presets", preset)
+    base, caps = load(file), load(cap_file)
+    _check_schema(_Source([_Layer(cap_file, (), caps)]), caps, _schema(configs, "preset"))
+    sections = _sections(configs, file, base)
+    tracking = {"tracking": settings(configs)["tracking"]} if _has_settings(configs) else {}
+    source = _Source(
+        [
+            _Layer(configs / "config.yaml", (), tracking),
+            _Layer(file, (), base),
+            _Layer(cap_file, (), caps),
+            _Layer(file, ("presets", preset), sections.get(preset) or {}),
+        ]
+    )
+    spec = source.merged()
+    _drop(source, spec)
+    schema = _schema(configs, "experiment")
+    _check_schema(source, spec, schema)
+    for section in ("trainer", "evaluate"):
+        spec[section] = _defaults(schema["$defs"][section]) | spec[section]
+    _name_datasets(source, spec)
+    _check_experiment(source, spec, configs, preset)
+    return spec
+
+
+def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:
+    """Compose and check one dataset at one preset: `datasets/d.yaml <- datasets/d.yaml:presets.p`.
+
+    Raises
+    ------
+    ConfigError
+        One line: file, key, what is allowed, nearest spelling.
+    """
+    configs = Path(configs)
+    file = _file(configs, "datasets", dataset)
+    _file(configs, "presets", preset)
+    base = load(file)
+    sections = _sections(configs, file, base)
+    source = _Source(
+        [
+            _Layer(file, (), base),
+            _Layer(file, ("presets", preset), sections.get(preset) or {}),
+        ]
+    )
+    spec = source.merged()
+    schema = _schema(configs, "dataset")
+    _check_schema(source, spec, schema)
+    spec["store"] = _defaults(schema["$defs"]["store"]) | spec.get("store", {})
+    _check_equation(source, spec["equation"])
+    return spec
+
+
+def validate_all(
+    configs: Path, experiment_names: Iterable[str] | None = None, preset: str | None = None
+) -> None:
+    """Compose experiments (default: all), and all datasets, at one preset (default: all).
+
+    Raises
+    ------
+    ConfigError
+        For the first file that can't be used.
+    """
+    chosen = experiments(configs) if experiment_names is None else list(experiment_names)
+    for name in presets(configs) if preset is None else [preset]:
+        for dataset in datasets(configs):
+            compose_dataset(configs, dataset, name)
+        for experiment in chosen:
+            compose(configs, experiment, name)
+
+
+def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Resolve one method of a composed experiment.
+
+    Returns
+    -------
+    dict
+        `name` in the registry; `options`, those of the task that the method takes <- its own;
+        `trainer`, the experiment's <- its own; `seeds`; `starts_from` (`method`, and `seed`
+        where it isn't the run's own) or None.
+    """
+    entry = experiment["methods"][method]
+    takes = registry.arguments("methods", entry["name"])
+    shared = {k: v for k, v in experiment["task"].items() if k != "name" and k in takes}
+    own = {k: v for k, v in entry.items() if k not in RESERVED}
+    return {
+        "name": entry["name"],
+        "options": merge(shared, own),
+        "trainer": merge(experiment["trainer"], entry.get("trainer", {})),
+        "seeds": entry.get("seeds", experiment["seeds"]),
+        "starts_from": entry.get("starts_from"),
+    }
+
+
+def train_spec(
+    experiment: Mapping[str, Any],
+    method: str,
+    composed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Canonical JSON of all that a run of training depends on, and nothing else.
+
+    Parameters
+    ----------
+    composed
+        The training datasets, composed, by name. With them the text changes with the data, as the
+        name of a run's folder must; a rule needs them not, the store is its input.
+    """
+    spec = method_spec(experiment, method)
+    del spec["seeds"]
+    spec |= {"task": experiment["task"]["name"], "train": experiment["train"]}
+    spec |= {"stride": experiment["evaluate"]["stride"]}
+    if composed is not None:
+        spec["datasets"] = {name: composed[name] for name in experiment["train"]}
+    return canonical(spec)
+
+
+def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
+    """Canonical JSON of all that an evaluation depends on besides checkpoint and store."""
+    return canonical(
+        {
+            "task": experiment["task"]["name"],
+            "name": experiment["methods"][method]["name"],
+            "evaluate": experiment["evaluate"],
+            "test": experiment["test"],
+        }
+    )
+
+
+def judge_spec(experiment: Mapping[str, Any]) -> str:
+    """Canonical JSON of all that the verdicts depend on besides the scores."""
+    seeds = {name: method_spec(experiment, name)["seeds"] for name in experiment["methods"]}
+    return canonical({"claims": experiment["claims"], "methods": seeds})
+
+
+def gpus(trainer: Mapping[str, Any]) -> int:
+    """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
+    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Part of a composition: the file it is in, and the keys that lead to it there."""
+
+    file: Path
+    prefix: Key
+    content: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Layers of a composition, lowest first, to say which file and key an error is in."""
+
+    layers: list[_Layer]
+
+    def merged(self) -> dict[str, Any]:
+        spec: dict[str, Any] = {}
+        for layer in self.layers:
+            spec = merge(spec, layer.content)
+        spec.pop("presets", None)
+        return spec
+
+    def fail(self, key: Key, problem: str) -> NoReturn:
+        """Blame the highest layer that has the key, or as much of it as any has."""
+        for length in range(len(key), 0, -1):
+            for layer in reversed(self.layers):
+                if _has(layer.content, key[:length]):
+                    dotted = ".".join(map(str, layer.prefix + key))
+                    raise ConfigError(f"{layer.file}: {dotted}: {problem}")
+        file = next(layer.file for layer in self.layers if layer.content)
+        raise ConfigError(f"{file}: {'.'.join(map(str, key))}: {problem}")
+
+    def known(self, key: Key, name: object, names: Iterable[str], what: str = "unknown") -> None:
+        choices = list(names)
+        if name not in choices:
+            self.fail(key, f"{what} {name!r}; {allowed(choices, name)}")
+
+
+def _has(content: Any, key: Key) -> bool:
+    for part in key:
+        try:
+            content = content[part]
+        except (KeyError, IndexError, TypeError):
+            return False
+    return True
+
+
+def _listing(configs: Path, folder: str) -> list[str]:
+    return sorted(file.stem for file in (Path(configs) / folder).glob("*.yaml"))
+
+
+def _file(configs: Path, folder: str, name: str) -> Path:
+    """File of a name; only names that are listed, so none leads out of the folder."""
+    if not NAME.fullmatch(str(name)) or name not in _listing(configs, folder):
+        raise ConfigError(
+            f"{configs / folder}: {name}: no such {folder[:-1]}; "
+            f"{allowed(_listing(configs, folder), name)}"
+        )
+    return configs / folder / f"{name}.yaml"
+
+
+def _has_settings(configs: Path) -> bool:
+    return (configs / "config.yaml").exists()
+
+
+def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, Any]:
+    """Preset sections of a file, whose names must be presets."""
+    sections = base.get("presets") or {}
+    source = _Source([_Layer(file, (), dict(base))])
+    if not isinstance(sections, dict):
+        source.fail(("presets",), "must be a mapping of presets to sections")
+    for name, section in sections.items():
+        source.known(("presets", name), name, presets(configs), "unknown preset")
+        if section is not None and not isinstance(section, dict):
+            source.fail(("presets", name), f"must be a mapping, is {section!r}")
+    return sections
+
+
+def _drop(source: _Source, spec: dict[str, Any]) -> None:
+    """Drop methods and claims that are null, and claims that need a dropped method."""
+    dropped = set()
+    for section in ("methods", "claims"):
+        entries = spec.get(section)
+        if not isinstance(entries, dict):
+            continue
+        given = {
+            name
+            for layer in source.layers
+            for name, entry in (layer.content.get(section) or {}).items()
+            if entry is not None
+        }
+        for name in [name for name, entry in entries.items() if entry is None]:
+            if name not in given:
+                source.fail((section, name), f"null drops nothing; {allowed(given, name)}")
+            dropped.add((section, name))
+            del entries[name]
+    claims = spec.setdefault("claims", {})
+    for name, claim in list(claims.items()) if isinstance(claims, dict) else ():
+        needs = [claim.get(role) for role in ("of", "against")] if isinstance(claim, dict) else []
+        if any(("methods", str(method)) in dropped for method in needs):
+            del claims[name]
+
+
+@functools.cache
+def _read_schema(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text())
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror}: schemas belong beside configs") from error
+
+
+def _schema(configs: Path, name: str) -> dict[str, Any]:
+    beside = Path(configs).resolve().parent / "workflow" / "schemas"
+    return _read_schema((beside if beside.is_dir() else Path("workflow/schemas")) / f"{name}.json")
+
+
+_Validator = jsonschema.validators.extend(
+    jsonschema.Draft202012Validator,
+    # 1e6 is no integer here: it would reach range() as a float
+    type_checker=jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: type(value) is int
+    ),
+)
+
+
+def _check_schema(source: _Source, spec: dict[str, Any], schema: dict[str, Any]) -> None:
+    errors = sorted(
+        _Validator(schema).iter_errors(spec), key=lambda e: [str(k) for k in e.absolute_path]
+    )
+    if errors:
+        source.fail(*_explain(errors[0]))
+
+
+def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
+    """Key and problem of a schema's complaint, in our words."""
+    key: Key = tuple(error.absolute_path)
+    value: Any = error.instance
+    limit: Any = error.validator_value
+    schema: Any = error.schema
+    match error.validator:
+        case "additionalProperties":
+            known = schema["properties"]
+            unknown = min(set(value) - set(known))
+            return (*key, unknown), f"unknown key; {allowed(known, unknown)}"
+        case "required":
+            missing = next(name for name in limit if name not in value)
+            return (*key, missing), "is missing"
+        case "type":
+            types = " or ".join([limit] if isinstance(limit, str) else limit)
+            hint = " (quote it)" if types == "string" else ""
+            return key, f"must be {types}{hint}, is {value!r}"
+        case "enum":
+            return key, f"{value!r} is not allowed; {allowed(limit, value)}"
+        case "anyOf":
+            choices = [c for part in limit for c in part.get("enum", [part.get("pattern", "")])]
+            return key, f"{value!r} is not allowed; {allowed(filter(None, choices), value)}"
+        case "minimum":
+            return key, f"must be at least {limit}, is {value!r}"
+        case "exclusiveMinimum":
+            return key, f"must be more than {limit}, is {value!r}"
+        case "pattern":  # of a key: the path leads to the mapping around it
+            rule = "lower-case letters, digits and _, a letter first"
+            return (*key, value), f"{value!r} is no name; allowed: {rule}"
+    return key, error.message
+
+
+def _defaults(section: Mapping[str, Any]) -> dict[str, Any]:
+    properties = section["properties"].items()
+    return {name: entry["default"] for name, entry in properties if "default" in entry}
+
+
+def _name_datasets(source: _Source, spec: dict[str, Any]) -> None:
+    both = spec.pop("dataset", None)
+    given = [key for key in ("train", "test") if key in spec]
+    if both is not None and given:
+        source.fail((given[0],), "dataset is short for train and test: give it or them")
+    if both is None and len(given) < 2:
+        source.fail(("dataset",), "is missing; give dataset, or train and test")
+    if both is not None:
+        spec |= {"train": [both], "test": [both]}
+
+
+def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, preset: str) -> None:
+    source.known(("task", "name"), spec["task"]["name"], registry.names("tasks"), "unknown task")
+    task = registry.arguments("tasks", spec["task"]["name"])
+    _check_options(source, ("task",), spec["task"], task, ("name",))
+    for method, entry in spec["methods"].items():
+        key = ("methods", method)
+        source.known((*key, "name"), entry["name"], registry.names("methods"), "unknown method")
+        takes = registry.arguments("methods", entry["name"])
+        _check_options(source, key, entry, takes, RESERVED)
+        _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
+        _check_start(source, spec, method)
+    _check_claims(source, spec)
+    _check_sizes(source, spec, configs, preset)
+
+
+def _check_options(
+    source: _Source,
+    key: Key,
+    entry: Mapping[str, Any],
+    arguments: Mapping[str, Argument],
+    reserved: tuple[str, ...],
+) -> None:
+    """Check options against a constructor; arguments without default are the data's to give."""
+    options = {name for name, argument in arguments.items() if not argument.required}
+    for name, value in entry.items():
+        if name in reserved:
+            continue
+        if name not in options:
+            source.fail((*key, name), f"unknown key; {allowed([*options, *reserved], name)}")
+        refusal = arguments[name].refusal(value)
+        if refusal:
+            source.fail((*key, name), refusal)
+
+
+def _check_trainer(
+    source: _Source, key: Key, trainer: Mapping[str, Any], entry: Mapping[str, Any]
+) -> None:
+    def at(name: str) -> Key:
+        return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
+
+    budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
+    if len(budgets) != 1:
+        given = "both are" if budgets else "neither is"
+        source.fail(at("max_steps"), f"allowed: max_steps or max_epochs; {given} given")
+    if trainer["batch_size"] % trainer["devices"]:
+        source.fail(
+            at("batch_size"),
+            f"must be divisible by devices ({trainer['devices']}), is {trainer['batch_size']}",
+        )
+
+
+def _check_start(source: _Source, spec: Mapping[str, Any], method: str) -> None:
+    key: Key = ("methods", method, "starts_from")
+    for name in _ancestors(spec, method):
+        start = spec["methods"][name].get("starts_from", {}).get("method")
+        if start == method:
+            source.fail((*key, "method"), "a method can't start from itself")
+        if start is not None:
+            source.known((*key, "method"), start, spec["methods"], "unknown method")
+    start = spec["methods"][method].get("starts_from")
+    if start:
+        needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
+        has = method_spec(spec, start["method"])["seeds"]
+        if needs >= has:
+            source.fail(
+                (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
+            )
+
+
+def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
+    """Yield the method, what it starts from, and so on; end at a cycle."""
+    seen: set[str] = set()
+    while method in spec["methods"] and method not in seen:
+        seen.add(method)
+        yield method
+        method = spec["methods"][method].get("starts_from", {}).get("method")
+
+
+def _check_claims(source: _Source, spec: Mapping[str, Any]) -> None:
+    evaluate = spec["evaluate"]
+    for name, claim in spec["claims"].items():
+        key: Key = ("claims", name)
+        kinds = [kind for kind in ("ratio", "r_squared") if kind in claim]
+        if len(kinds) != 1:
+            source.fail(key, "allowed: ratio or r_squared, exactly one")
+        other = "against" if kinds == ["ratio"] else "explains"
+        wrong = "explains" if kinds == ["ratio"] else "against"
+        if other not in claim:
+            source.fail((*key, other), f"is missing; {kinds[0]} needs it")
+        if wrong in claim:
+            source.fail((*key, wrong), f"unknown key beside {kinds[0]}; allowed: {other}")
+        for role in ("of", "against"):
+            if role in claim:
+                source.known((*key, role), claim[role], spec["methods"], "unknown method")
+        if claim["metric"] in ENSEMBLE and evaluate["members"] < 2:
+            source.fail(
+                ("evaluate", "members"), f"must be at least 2, claims.{name} needs an ensemble"
+            )
+        step = claim.get("at", {}).get("step", 0)
+        if step > evaluate["steps"]:
+            source.fail(
+                (*key, "at", "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
+            )
+
+
+def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset: str) -> None:
+    """Refuse windows and rollouts that the stored trajectories can't give."""
+    evaluate = spec["evaluate"]
+    stride = evaluate["stride"]
+    if evaluate["keep"] > evaluate["trajectories"]:
+        source.fail(
+            ("evaluate", "keep"),
+            f"must be at most evaluate.trajectories ({evaluate['trajectories']})",
+        )
+    for role in ("train", "test"):
+        for i, name in enumerate(spec[role]):
+            key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
+            source.known(key, name, datasets(configs), "unknown dataset")
+    for name in spec["test"]:
+        test = compose_dataset(configs, name, preset)["splits"]["test"]
+        if evaluate["trajectories"] > test["trajectories"]:
+            source.fail(
+                ("evaluate", "trajectories"),
+                f"must be at most {test['trajectories']}, the test trajectories of {name}, "
+                f"is {evaluate['trajectories']}",
+            )
+        for method in spec["methods"]:
+            history = _option(spec, method, "history", 1)
+            frames = evaluate["start"] + (history - 1 + evaluate["steps"]) * stride + 1
+            if frames > test["frames"]:
+                source.fail(
+                    ("evaluate", "steps"),
+                    f"{evaluate['steps']} steps of {stride} frames need {frames} test frames of "
+                    f"{name}, allowed: {test['frames']}",
+                )
+
+
+def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:
+    """Value of an option of a method, its default where the YAML files are silent."""
+    resolved = method_spec(spec, method)
+    if name in resolved["options"]:
+        return resolved["options"][name]
+    argument = registry.arguments("methods", resolved["name"]).get(name)
+    return absent if argument is None or argument.default is None else argument.default
+
+
+def _check_equation(source: _Source, equation: Mapping[str, Any]) -> None:
+    key: Key = ("equation",)
+    source.known((*key, "name"), equation["name"], registry.names("equations"), "unknown equation")
+    takes = registry.arguments("equations", equation["name"])
+    for name, argument in takes.items():
+        if argument.required and name not in equation:
+            source.fail((*key, name), "is missing")
+    for name, value in equation.items():
+        if name == "name":
+            continue
+        if name not in takes:
+            source.fail((*key, name), f"unknown key; {allowed(takes, name)}")
+        if isinstance(value, dict):
+            _check_uniform(source, (*key, name), value)
+        else:
+            refusal = takes[name].refusal(value)
+            if refusal:
+                source.fail((*key, name), refusal)
+
+
+def _check_uniform(source: _Source, key: Key, value: Mapping[str, Any]) -> None:
+    """Check a parameter drawn anew for each trajectory: `{uniform: [low, high]}`."""
+    bounds: Any = value.get("uniform")
+    numbers = isinstance(bounds, list) and all(type(b) in (int, float) for b in bounds)
+    if set(value) != {"uniform"} or not numbers or len(bounds) != 2 or bounds[0] > bounds[1]:
+        source.fail(key, f"must be a number or {{uniform: [low, high]}}, is {value!r}")
