@@ -1,0 +1,146 @@
+"""Kuramoto-Sivashinsky equation in one dimension."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from longrun.cli import UserError
+from longrun.equations._base import AbstractEquation, Quantity, Varying, bounds, draw
+from longrun.solvers.etdrk import etdrk
+from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
+
+
+class KuramotoSivashinsky(AbstractEquation):
+    """u_t + (u^2/2)_x + u_xx + viscosity u_xxxx = 0 on a periodic interval.
+
+    Long waves grow, short waves decay, the nonlinear term carries energy from one to the other:
+    chaos with about `length / 9` interacting cells at viscosity 1.
+
+    Initial conditions are sums of ten sine waves as in the public generator of Brandstetter et
+    al. (2022), arXiv:2202.07643, which Lippe et al. (2023), arXiv:2308.05732, use: amplitudes
+    from U(-0.5, 0.5), one or two periods, any phase.
+
+    Parameters
+    ----------
+    points
+        Grid points, even.
+    length
+        Length of the interval.
+    dt
+        Time between frames.
+    viscosity
+        Coefficient of the fourth derivative.
+    substeps
+        Steps of the integrator per frame.
+    burn_in
+        Frames to discard before the first frame that is kept.
+    integrator
+        "etdrk4", or "etdrk2" where tolerances are loose.
+
+    Raises
+    ------
+    UserError
+        Impossible parameters, or a grid too coarse for the smallest viscosity.
+    """
+
+    fields: ClassVar = (Quantity("u", "velocity", "1"),)
+    parameters: ClassVar = (
+        Quantity("length", "domain length", "1"),
+        Quantity("dt", "time between frames", "1"),
+        Quantity("viscosity", "viscosity", "1"),
+    )
+    boundary: ClassVar = ("periodic",)
+
+    def __init__(
+        self,
+        points: int = 256,
+        length: Varying = {"uniform": (57.6, 70.4)},  # noqa: B006  (never changed)
+        dt: Varying = {"uniform": (0.18, 0.22)},  # noqa: B006
+        viscosity: Varying = 1.0,
+        substeps: int = 2,  # of 0.1: one frame has a relative error of about 1e-6
+        burn_in: int = 360,  # the public generator keeps the last 140 of 500 frames
+        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+    ):
+        super().__init__(points, substeps, burn_in)
+        check_points(points)
+        self.intervals = {
+            "length": bounds("length", length),
+            "dt": bounds("dt", dt),
+            "viscosity": bounds("viscosity", viscosity),
+        }
+        self.integrator = etdrk(integrator)
+        longest, thinnest = self.intervals["length"][1], self.intervals["viscosity"][0]
+        # waves beyond 1 / sqrt(viscosity) decay; without room for them energy has nowhere to go
+        needed = 2 * math.ceil(1.5 * 1.5 * longest / (2 * math.pi * math.sqrt(thinnest)))
+        if points < needed:
+            raise UserError(
+                f"{points} points are too few for length {longest:g} at viscosity {thinnest:g}: "
+                f"at least {needed} are needed"
+            )
+
+    def sample(
+        self, generators: Sequence[np.random.Generator]
+    ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
+        """Draw parameters and sums of sine waves; the draw doesn't depend on `points`."""
+        x = np.arange(self.points) / self.points
+        parameters, states = [], []
+        for generator in generators:
+            parameters.append([draw(generator, pair) for pair in self.intervals.values()])
+            amplitude = generator.uniform(-0.5, 0.5, (10, 1))
+            periods = generator.integers(1, 3, (10, 1))
+            phase = generator.uniform(0, 2 * np.pi, (10, 1))
+            states.append((amplitude * np.sin(2 * np.pi * periods * x + phase)).sum(0))
+        values = np.array(parameters, dtype=np.float64).reshape(-1, len(self.intervals)).T
+        return (
+            dict(zip(self.intervals, values, strict=True)),
+            np.array(states, dtype=np.float64).reshape(-1, 1, self.points),
+        )
+
+    def solver(
+        self,
+        parameters: Mapping[str, Float[Tensor, " batch"]],
+        *,
+        points: int | None = None,
+        substeps: float | None = None,
+        stride: int = 1,
+        dtype: torch.dtype = torch.float64,
+        device: torch.device | str = "cpu",
+    ) -> SpectralSolver:
+        """Build the spectral solver of a batch of trajectories."""
+        points = self.points if points is None else points
+        substeps = self.substeps if substeps is None else substeps
+        length, dt, viscosity = (
+            parameters[quantity.name].to(device, torch.float64).reshape(-1, 1, 1)
+            for quantity in self.parameters
+        )
+        check_points(points)
+        (index,) = indices(points, 1)
+        wavenumber = 2 * torch.pi / length * index.to(device)
+        flux = (-0.5j * wavenumber).to(dtype.to_complex())
+
+        def nonlinear(spectrum: Tensor) -> Tensor:
+            u = inverse(spectrum, points, 1)
+            return flux * forward(u * u, 1)
+
+        return SpectralSolver(
+            linear=wavenumber**2 - viscosity * wavenumber**4,
+            nonlinear=nonlinear,
+            points=points,
+            frame=stride * dt.flatten(),
+            steps=max(1, round(stride * substeps)),
+            integrator=self.integrator,
+            dtype=dtype,
+        )
+
+    def invariants(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Mean of u, which the flux form conserves."""
+        return {"mean": state.mean(axis=(-2, -1))}

@@ -1,0 +1,46 @@
+"""What every solver gives."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor
+
+
+class AbstractSolver(ABC):
+    """Advances a batch of states, each with its own parameters; differentiable."""
+
+    @abstractmethod
+    def step(
+        self, state: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Advance by one frame.
+
+        Parameters
+        ----------
+        state
+            Physical units.
+
+        Returns
+        -------
+        Tensor
+            The state one frame later.
+        """
+
+    @abstractmethod
+    def rollout(
+        self, state: Float[Tensor, "batch channel *space"], frames: int
+    ) -> Float[Tensor, "batch frame channel *space"]:
+        """Advance by several frames.
+
+        Parameters
+        ----------
+        state
+            Physical units.
+        frames
+            Number of frames.
+
+        Returns
+        -------
+        Tensor
+            The frames, without the initial state.
+        """
