@@ -1,0 +1,112 @@
+"""What a method must know of its data before it is built: shapes, scales, the mean spectrum."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from longrun.data import schema
+from longrun.data.store import Store, StoreError
+from longrun.data.windows import check_mixture, parameter_table
+from longrun.metrics.spectrum import energy_spectrum
+
+BLOCK = 64  # trajectories in memory at a time
+
+
+def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
+    """Describe the training split of one store or of a mixture.
+
+    Parameters
+    ----------
+    stores
+        Stores with equal fields, parameters and grid.
+    stride
+        Frames per model step.
+
+    Returns
+    -------
+    dict
+        Plain JSON: `fields`, `dims`, `conditions` (counts), `points`, `equation` (the section of
+        the first store), `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per
+        model step), `statistics` (`mean`, `std`, `increment_std` per field, the increment over one
+        model step; `condition_low`, `condition_high` per parameter) and `spectrum` (energy per
+        wavenumber index, summed over fields, mean over frames and trajectories).
+
+    Raises
+    ------
+    StoreError
+        Stores that can't be mixed, or trajectories no longer than one model step.
+    """
+    check_mixture(stores, "train")
+    splits = [store.split("train") for store in stores]
+    for store, split in zip(stores, splits, strict=True):
+        if split.frames <= stride:
+            raise StoreError(
+                f"{store.path}: {split.frames} frames hold no increment over {stride} frames"
+            )
+    dims = len(splits[0].space)
+    moments, increments, spectrum = _Moments(), _Moments(), _Moments()
+    for states in _blocks(stores):
+        moments.add(_by_channel(states))
+        increments.add(_by_channel(states[:, stride:] - states[:, :-stride]))
+        energy = energy_spectrum(states, dims).sum(2)
+        spectrum.add(energy.reshape(-1, energy.shape[-1]))
+    parameters = np.concatenate([parameter_table(split) for split in splits])
+    names = list(stores[0].parameters)
+    dt = parameters[:, names.index(schema.DT)].mean() if schema.DT in names else 1.0
+    return {
+        "fields": len(stores[0].fields),
+        "dims": dims,
+        "conditions": len(names),
+        "points": list(splits[0].space),
+        "equation": stores[0].equation,
+        "equation_name": stores[0].equation["name"],
+        "field_names": list(stores[0].fields),
+        "parameter_names": names,
+        "dt": float(dt) * stride,
+        "statistics": {
+            "mean": moments.mean.tolist(),
+            "std": moments.std.tolist(),
+            "increment_std": increments.std.tolist(),
+            "condition_low": parameters.min(0).tolist(),
+            "condition_high": parameters.max(0).tolist(),
+        },
+        "spectrum": spectrum.mean.tolist(),
+    }
+
+
+def _blocks(stores: Sequence[Store]) -> Iterator[Float[ndarray, "trajectory time channel *space"]]:
+    for store in stores:
+        split = store.split("train")
+        for start in range(0, split.trajectories, BLOCK):
+            yield split.read(slice(start, start + BLOCK), slice(None)).astype(np.float64)
+
+
+class _Moments:
+    """Mean and standard deviation of each column over rows that come in blocks."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: Any = 0.0
+        self._squares: Any = 0.0
+
+    def add(self, values: Float[ndarray, "row column"]) -> None:
+        self._count += len(values)
+        self._sum = self._sum + values.sum(0)
+        self._squares = self._squares + (values**2).sum(0)
+
+    @property
+    def mean(self) -> Float[ndarray, " column"]:
+        return self._sum / self._count
+
+    @property
+    def std(self) -> Float[ndarray, " column"]:
+        return np.sqrt(np.maximum(self._squares / self._count - self.mean**2, 0.0))
+
+
+def _by_channel(
+    states: Float[ndarray, "trajectory time channel *space"],
+) -> Float[ndarray, "row channel"]:
+    return np.moveaxis(states, 2, -1).reshape(-1, states.shape[2])

@@ -1,0 +1,495 @@
+"""Stores of trajectories: zarr v3, sharded and checksummed. The schema is in data/README.md.
+
+Writing goes through zarr. Fields are read by the sharding layout of the zarr v3 specification
+directly, because zarr's Python spends about a millisecond on each window of a batch, a hundred
+times what the bytes need; a test holds both readers to the same values.
+"""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import google_crc32c
+import numpy as np
+import xarray as xr
+import zarr
+from jaxtyping import Float, Int, Shaped
+from numpy import ndarray
+from zarr.codecs import Crc32cCodec
+
+from longrun.cli import UserError, atomic
+from longrun.data import schema
+
+FORMAT = 1
+MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
+
+
+class StoreError(UserError):
+    """A store that is absent, incomplete, damaged or not the one asked for."""
+
+
+def open_store(path: str | Path, equation: str | None = None) -> "Store":
+    """Open a finished store.
+
+    Parameters
+    ----------
+    path
+        Folder of the store.
+    equation
+        Name of the equation that the store must hold; None accepts any.
+
+    Returns
+    -------
+    Store
+        Attributes at once; arrays are opened when they are first used.
+
+    Raises
+    ------
+    StoreError
+        Absent, not a store, of another schema, incomplete, or of another equation.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise StoreError(f"{path}: no such store; longrun.generate makes it")
+    try:
+        attrs: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
+        attrs = {}
+    if schema.VERSION not in attrs:
+        raise StoreError(f"{path}: is not a Longrun store")
+    if attrs[schema.VERSION] != FORMAT:
+        raise StoreError(
+            f"{path}: has schema {attrs[schema.VERSION]}, not {FORMAT}; generate it anew"
+        )
+    if not attrs.get(schema.COMPLETE):
+        raise StoreError(f"{path}: is incomplete; run longrun.generate again to finish it")
+    found = attrs[schema.EQUATION]["name"]
+    if equation is not None and found != equation:
+        raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
+    return Store(path, attrs)
+
+
+@dataclass
+class Store:
+    """A finished store; pickles as its path, so that a worker process opens its own."""
+
+    path: Path
+    attrs: dict[str, Any]
+    _splits: dict[str, "Split"] = field(default_factory=dict, init=False, repr=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path alone."""
+        return open_store, (self.path,)
+
+    @property
+    def equation(self) -> dict[str, Any]:
+        """The composed `equation` section that the store was made from."""
+        return self.attrs[schema.EQUATION]
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields, in the order of the channels."""
+        return tuple(self.attrs[schema.FIELDS])
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """Names of the per-trajectory parameters, in the order of conditions."""
+        return tuple(self.attrs[schema.PARAMETERS])
+
+    @property
+    def predictability(self) -> float:
+        """Seconds for which two runs that differ by 1e-6 relative stay correlated above 0.8."""
+        return float(self.attrs[schema.PREDICTABILITY])
+
+    def reference_error(self) -> tuple[Float[ndarray, " lead"], Float[ndarray, " lead"]]:
+        """Lead times (s) and relative RMSE of the stored solution against a finer one."""
+        lead, error = (
+            zarr.open_array(self.path / name, mode="r")
+            for name in (schema.LEAD_TIME, schema.REFERENCE_ERROR)
+        )
+        return np.asarray(lead[:]), np.asarray(error[:])
+
+    def split(self, name: str) -> "Split":
+        """Return one of the splits that the store holds: `train`, `valid` or `test`.
+
+        Raises
+        ------
+        StoreError
+            The store has no such split.
+        """
+        if not (self.path / name).is_dir():
+            raise StoreError(f"{self.path}: has no split {name}")
+        return self._splits.setdefault(name, Split(self.path / name, self.fields, self.parameters))
+
+
+@dataclass
+class Split:
+    """One split of a store: trajectories of equal length on one grid."""
+
+    path: Path
+    fields: tuple[str, ...]
+    parameter_names: tuple[str, ...]
+
+    @cached_property
+    def _arrays(self) -> list["_Shards"]:
+        return [_Shards(self.path / name) for name in self.fields]
+
+    @property
+    def trajectories(self) -> int:
+        """Number of trajectories."""
+        return self._arrays[0].shape[0]
+
+    @property
+    def frames(self) -> int:
+        """Frames per trajectory."""
+        return self._arrays[0].shape[1]
+
+    @property
+    def space(self) -> tuple[int, ...]:
+        """Points along each axis."""
+        return self._arrays[0].shape[2:]
+
+    @cached_property
+    def parameters(self) -> dict[str, Float[ndarray, " trajectory"]]:
+        """Each parameter of every trajectory, float64, in physical units."""
+        with _damage_named(self.path):
+            return {
+                name: np.asarray(zarr.open_array(self.path / name, mode="r")[:], np.float64)
+                for name in self.parameter_names
+            }
+
+    def read(
+        self, trajectories: slice | Int[ndarray, " trajectory"], frames: slice
+    ) -> Float[ndarray, "trajectory time channel *space"]:
+        """Read the same frames of some trajectories.
+
+        Parameters
+        ----------
+        trajectories
+            Which trajectories: a slice or an array of indices.
+        frames
+            Which frames; a step gives every n-th.
+
+        Returns
+        -------
+        ndarray
+            Float32, fields in the order of `fields`.
+
+        Raises
+        ------
+        StoreError
+            A checksum doesn't match.
+        """
+        first, stop, step = frames.indices(self.frames)
+        chosen = np.arange(self.trajectories)[trajectories]
+        return self.windows(
+            chosen, np.full(len(chosen), first), len(range(first, stop, step)), step
+        )
+
+    def windows(
+        self,
+        trajectories: Int[ndarray, " window"],
+        starts: Int[ndarray, " window"],
+        length: int,
+        stride: int,
+    ) -> Float[ndarray, "window time channel *space"]:
+        """Read `length` frames, `stride` apart, of each trajectory from its own first frame.
+
+        Returns
+        -------
+        ndarray
+            Float32, fields in the order of `fields`.
+
+        Raises
+        ------
+        StoreError
+            A checksum doesn't match.
+        """
+        last = starts.max(initial=0) + (length - 1) * stride
+        if starts.min(initial=0) < 0 or last >= self.frames:
+            raise IndexError(f"frames up to {last} of {self.frames}")
+        out = np.empty((len(trajectories), length, len(self.fields), *self.space), np.float32)
+        for channel, array in enumerate(self._arrays):
+            array.windows(out[:, :, channel], trajectories, starts, stride)
+        return out
+
+
+class _Shards:
+    """Reader of one sharded array `(trajectory, time, *space)`; chunks hold one trajectory."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        array = zarr.open_array(path, mode="r")
+        if array.shards is None or array.chunks[0] != 1 or array.chunks[2:] != array.shape[2:]:
+            raise StoreError(f"{path}: is not laid out as a field of a store")
+        self.shape = array.shape
+        self.dtype = np.dtype(array.dtype).newbyteorder("<")
+        self.per_shard = array.shards[0]
+        self.chunk = array.chunks[1:]  # (time, *space)
+        self.slots = array.shards[1] // array.chunks[1]  # chunks along time
+        self._open: dict[int, tuple[ndarray, ndarray]] = {}
+
+    def windows(
+        self,
+        out: Float[ndarray, "window time *space"],
+        trajectories: Int[ndarray, " window"],
+        starts: Int[ndarray, " window"],
+        stride: int,
+    ) -> None:
+        length, per_chunk = out.shape[1], self.chunk[0]
+        for row, trajectory, start in zip(out, trajectories.tolist(), starts.tolist(), strict=True):
+            filled = 0
+            while filled < length:
+                slot, inside = divmod(start + filled * stride, per_chunk)
+                here = self._read_chunk(trajectory, slot)[inside::stride][: length - filled]
+                row[filled : filled + len(here)] = here
+                filled += len(here)
+
+    def _read_chunk(self, trajectory: int, slot: int) -> Shaped[ndarray, "time *space"]:
+        number, inside = divmod(trajectory, self.per_shard)
+        if number not in self._open:
+            self._open[number] = self._open_shard(number)
+        data, index = self._open[number]
+        offset, size = index[inside, slot].tolist()
+        if offset == MISSING:
+            raise StoreError(f"{self.path}: trajectory {trajectory} is missing")
+        return np.frombuffer(self._checked(data[offset : offset + size]), self.dtype).reshape(
+            self.chunk
+        )
+
+    def _open_shard(self, number: int) -> tuple[ndarray, ndarray]:
+        file = self.path / "c" / str(number) / "/".join("0" for _ in self.shape[1:])
+        try:
+            data = np.asarray(np.memmap(file, np.uint8, "r"))  # slices of a plain array are cheaper
+        except (FileNotFoundError, ValueError):  # absent or empty
+            raise StoreError(f"{file}: is missing; generate the store anew") from None
+        tail = self.per_shard * self.slots * 16 + 4  # offset and size of each chunk, checksum
+        index = np.frombuffer(self._checked(data[-tail:]), "<u8")
+        return data, index.reshape(self.per_shard, self.slots, 2)
+
+    def _checked(self, data: Shaped[ndarray, " byte"]) -> Shaped[ndarray, " byte"]:
+        body, checksum = data[:-4], data[-4:]
+        if google_crc32c.value(body) != int.from_bytes(checksum.tobytes(), "little"):
+            raise StoreError(f"{self.path}: is damaged: a checksum doesn't match; generate it anew")
+        return body
+
+
+def create_store(
+    path: Path,
+    *,
+    fields: Mapping[str, Mapping[str, str]],
+    parameters: Mapping[str, Mapping[str, str]],
+    boundary: tuple[str, ...],
+    space: tuple[int, ...],
+    splits: Mapping[str, Mapping[str, int]],
+    layout: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> None:
+    """Create a store without trajectories; `StoreWriter` fills it.
+
+    Parameters
+    ----------
+    path
+        Where; must not exist.
+    fields, parameters
+        Attributes (`units`, `long_name`) of each field and of each per-trajectory parameter.
+    boundary
+        Boundary condition of each axis.
+    space
+        Points along each axis.
+    splits
+        `trajectories` and `frames` of each split.
+    layout
+        `frames_per_chunk`, `trajectories_per_shard`, `dtype`.
+    attrs
+        Further attributes of the store; `equation` is needed.
+    """
+    axes = schema.AXES[: len(space)]
+    root = zarr.create_group(path, zarr_format=3)
+    for name, size in splits.items():
+        group = root.create_group(name)
+        count, frames = size["trajectories"], size["frames"]
+        shard = min(layout["trajectories_per_shard"], count)
+        chunk = min(layout["frames_per_chunk"], frames)
+        for field_name, described in fields.items():
+            group.create_array(
+                field_name,
+                shape=(count, frames, *space),
+                dtype=layout["dtype"],
+                chunks=(1, chunk, *space),
+                shards=(shard, -(-frames // chunk) * chunk, *space),
+                compressors=[Crc32cCodec()],  # turbulence in floats doesn't compress; damage shows
+                filters=[],
+                fill_value=np.nan,
+                dimension_names=(schema.TRAJECTORY, schema.TIME, *axes),
+                attributes={**described, "coordinates": " ".join(parameters)},
+            )
+        for parameter, described in parameters.items():
+            group.create_array(
+                parameter,
+                shape=(count,),
+                dtype="float64",
+                chunks=(shard,),
+                compressors=[Crc32cCodec()],
+                filters=[],
+                fill_value=np.nan,
+                dimension_names=(schema.TRAJECTORY,),
+                attributes=dict(described),
+            )
+        # lengths and time steps differ between trajectories, so coordinates count in those
+        _write_whole(
+            group,
+            schema.TIME,
+            np.arange(frames, dtype=np.float64),
+            {
+                "units": "1",
+                "long_name": "model time since the first stored frame, divided by dt",
+                "axis": "T",
+            },
+        )
+        for axis, points in zip(axes, space, strict=True):
+            _write_whole(
+                group,
+                axis,
+                np.arange(points) / points,
+                {
+                    "units": "1",
+                    "long_name": f"{axis} divided by length",
+                    "axis": axis.upper(),
+                },
+            )
+    root.attrs.update(
+        {
+            "Conventions": "CF-1.11",
+            schema.FIELDS: list(fields),
+            schema.PARAMETERS: list(parameters),
+            schema.BOUNDARY: dict(zip(axes, boundary, strict=True)),
+            **attrs,
+            schema.VERSION: FORMAT,  # the last: from here on the store may be resumed
+        }
+    )
+
+
+class StoreWriter:
+    """Fills a store shard by shard, in any order; one shard must have one writer.
+
+    A shard counts as written when the files of all fields are there. zarr moves each file into
+    place whole, so a writer that is killed loses the shard in flight and no other.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        for leftover in path.rglob("*.partial"):  # what zarr was writing when it was killed
+            leftover.unlink()
+        self._group = zarr.open_group(path, mode="r+", zarr_format=3)
+        self.attrs: dict[str, Any] = dict(self._group.attrs)
+        self._fields: list[str] = self.attrs[schema.FIELDS]
+
+    def missing(self) -> Iterator[tuple[str, range]]:
+        """Yield split and trajectories of each shard that is still to be written, in order."""
+        for split in schema.SPLITS:
+            if split not in self._group:
+                continue
+            array = self._array(f"{split}/{self._fields[0]}")
+            assert array.shards is not None
+            size = array.shards[0]
+            for number, start in enumerate(range(0, array.shape[0], size)):
+                key = "/".join(["c", str(number), *("0" for _ in array.shape[1:])])
+                if not all((self.path / split / name / key).exists() for name in self._fields):
+                    yield split, range(start, min(start + size, array.shape[0]))
+
+    def write(
+        self,
+        split: str,
+        trajectories: range,
+        parameters: Mapping[str, Float[ndarray, " trajectory"]],
+        states: Float[ndarray, "trajectory time channel *space"],
+    ) -> None:
+        """Write one shard: its parameters, then every field."""
+        block = slice(trajectories.start, trajectories.stop)
+        for name, values in parameters.items():
+            self._array(f"{split}/{name}")[block] = values
+        for channel, name in enumerate(self._fields):
+            self._array(f"{split}/{name}")[block] = states[:, :, channel]
+
+    def finish(
+        self,
+        lead_time: Float[ndarray, " lead"],
+        reference_error: Float[ndarray, " lead"],
+        attrs: Mapping[str, Any],
+    ) -> None:
+        """Add the measured error and the last attributes, then mark the store complete."""
+        _write_whole(
+            self._group, schema.LEAD_TIME, lead_time, {"units": "s", "long_name": "lead time"}
+        )
+        _write_whole(
+            self._group,
+            schema.REFERENCE_ERROR,
+            reference_error,
+            {
+                "units": "1",
+                "long_name": "relative RMSE against half the step and twice the resolution",
+            },
+            dimension=schema.LEAD_TIME,
+        )
+        self._group.attrs.update(attrs)
+        self._group.attrs[schema.COMPLETE] = True
+
+    def _array(self, name: str) -> zarr.Array:
+        array = self._group[name]
+        assert isinstance(array, zarr.Array)
+        return array
+
+
+def _write_whole(
+    group: zarr.Group,
+    name: str,
+    values: Float[ndarray, " n"],
+    attrs: Mapping[str, str],
+    dimension: str | None = None,
+) -> None:
+    group.create_array(
+        name,
+        data=values,
+        chunks=values.shape,
+        compressors=[Crc32cCodec()],
+        filters=[],
+        dimension_names=(dimension or name,),
+        attributes=dict(attrs),
+        overwrite=True,
+    )
+
+
+def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
+    """Write a dataset of predictions whole or not at all; an existing one is replaced."""
+    with atomic(path) as part:
+        dataset.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+
+
+def read_predictions(path: str | Path) -> xr.Dataset:
+    """Read a dataset of predictions into memory.
+
+    Raises
+    ------
+    StoreError
+        Absent or not a zarr store.
+    """
+    try:
+        with xr.open_dataset(
+            path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
+        ) as dataset:
+            return dataset.load()
+    except (FileNotFoundError, ValueError) as error:
+        raise StoreError(f"{path}: no predictions there ({error})") from None
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    """Name the file when zarr finds a wrong checksum."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise StoreError(f"{path}: is damaged: {error}; generate it anew") from None
