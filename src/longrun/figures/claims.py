@@ -1,0 +1,142 @@
+"""Forest plot of the paper's claims: what was measured, what the paper says, what it takes."""
+
+import math
+import textwrap
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.markers import CARETLEFTBASE, CARETRIGHTBASE
+
+from longrun.figures import _style
+from longrun.figures._inputs import Inputs
+
+VERDICTS = {  # colour, marker, word: never by colour alone
+    "holds": ("#0072B2", "o", "holds"),
+    "contradicted": ("#D55E00", "X", "contradicted"),
+    "open": ("#777777", "s", "open"),
+}
+
+
+@_style.styled
+def draw(inputs: Inputs) -> Figure:
+    """Draw one line per claim, ratios and shares of variance each on an axis of their own."""
+    claims = inputs.claims.get("claims", [])
+    if not claims:
+        return _style.note("This experiment makes no claims.")
+    kinds = [kind for kind in ("ratio", "r_squared") if any(c["kind"] == kind for c in claims)]
+    groups = [[claim for claim in claims if claim["kind"] == kind] for kind in kinds]
+    figure = _style.blank(11.0, 1.9 + 0.72 * len(claims) + 0.6 * (len(kinds) - 1))
+    grid = figure.subplots(
+        len(kinds), 1, squeeze=False, height_ratios=[len(group) + 0.3 for group in groups]
+    )[:, 0]
+    for axes, kind, group in zip(grid, kinds, groups, strict=True):
+        _forest(axes, kind, group)
+    counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
+    title = f"Of {_style.plural(len(claims), 'claim')}, {counts['holds']} " + (
+        "holds" if counts["holds"] == 1 else "hold"
+    )
+    title += f", {counts['contradicted']} contradicted, {counts['open']} open"
+    figure.legend(handles=_legend(), loc="outside lower center", ncols=6, columnspacing=1.2)
+    return _style.finish(figure, inputs, title)
+
+
+def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
+    for place, claim in enumerate(claims):
+        colour, marker, _ = VERDICTS[claim["verdict"]]
+        values = [claim["low"], claim["value"], claim["high"]]
+        if all(_drawable(value, kind) for value in values):
+            axes.plot(
+                [claim["low"], claim["high"]],
+                [place, place],
+                color=colour,
+                linewidth=3.2,
+                solid_capstyle="butt",
+            )
+            axes.plot(claim["value"], place, color=colour, marker=marker, markersize=9)
+        else:
+            axes.text(
+                0.5,
+                place,
+                "no finite interval",
+                ha="center",
+                va="center",
+                color="#777777",
+                transform=axes.get_yaxis_transform(),
+            )
+        axes.plot(
+            claim["holds"], place, color="black", marker="|", markersize=19, markeredgewidth=2
+        )
+        arrow = CARETLEFTBASE if claim.get("direction") == "below" else CARETRIGHTBASE
+        axes.plot(claim["holds"], place + 0.2, color="black", marker=arrow, markersize=6)
+        if _drawable(claim.get("paper"), kind):
+            axes.plot(
+                claim["paper"],
+                place - 0.27,
+                color="black",
+                marker="D",
+                markersize=7,
+                markerfacecolor="white",
+            )
+        beside: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "color": colour}
+        axes.text(
+            1.01, place, VERDICTS[claim["verdict"]][2], va="bottom", fontweight="bold", **beside
+        )
+        axes.text(1.01, place + 0.06, _numbers(claim), va="top", fontsize=8.5, **beside)
+    labels = [textwrap.fill(claim["says"], 54, max_lines=3, placeholder=" ...") for claim in claims]
+    axes.set_yticks(range(len(claims)), labels, fontsize=8.5)
+    axes.set_ylim(len(claims) - 0.45, -0.55)
+    axes.grid(axis="y", visible=False)
+    if kind == "ratio":
+        axes.axvline(1, color="#555555", linestyle="--", linewidth=1.2, zorder=1)
+        axes.set_xscale("log")
+        _readable_ticks(axes)
+        axes.set_xlabel("ratio of the two methods (1: no difference)")
+    else:
+        axes.set(xlim=(0, 1.02), xlabel="R², share of variance explained")
+
+
+def _numbers(claim: dict[str, Any]) -> str:
+    if claim["value"] is None:
+        return "no value"
+    return "{value:.3g} [{low:.3g}, {high:.3g}]".format(**claim)
+
+
+def _drawable(value: float | None, kind: str) -> bool:
+    return value is not None and math.isfinite(value) and (value > 0 or kind != "ratio")
+
+
+def _readable_ticks(axes: Axes) -> None:
+    """Label a log axis with plain numbers: 0.5, 1, 1.5, not 10 to the power of something."""
+    low, high = axes.get_xlim()
+    low, high = min(low, 0.9), max(high, 1.12)
+    steps = [lead * 10.0**power for power in range(-4, 5) for lead in (1, 2, 5)]
+    if high / low < 6:
+        steps = sorted({*steps, 0.7, 0.8, 0.9, 1.1, 1.2, 1.5, 3.0})
+    ticks = [step for step in steps if low <= step <= high]
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlim(low, high)
+
+
+def _legend() -> list[Line2D]:
+    marks = [
+        Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=3, label=word)
+        for colour, marker, word in VERDICTS.values()
+    ]
+    black: dict[str, Any] = {"color": "black", "linestyle": ""}
+    return [
+        *marks,
+        Line2D([], [], marker="D", markerfacecolor="white", label="paper's value", **black),
+        Line2D(
+            [],
+            [],
+            marker="|",
+            markersize=14,
+            markeredgewidth=2,
+            label="needed, on the arrow's side",
+            **black,
+        ),
+        Line2D([], [], color="#555555", linestyle="--", label="no difference"),
+    ]

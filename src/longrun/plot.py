@@ -1,0 +1,135 @@
+"""Draw one figure of one experiment: ``python -m longrun.plot FIGURE --experiment E ...``."""
+
+import argparse
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib.style
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from longrun import cli, config, registry
+from longrun.figures import _style
+from longrun.figures._inputs import Inputs
+
+
+class Predictions(Mapping[str, xr.Dataset]):
+    """Kept predictions of seed 0 by method; each is read when it is asked for.
+
+    Parameters
+    ----------
+    folder
+        ``results/{preset}/{experiment}``.
+    methods
+        Names of the experiment's methods; those that kept none are left out.
+    """
+
+    def __init__(self, folder: Path, methods: list[str]) -> None:
+        paths = {method: folder / method / "seed0" / "predictions.zarr" for method in methods}
+        self.paths = {method: path for method, path in paths.items() if path.exists()}
+
+    def __getitem__(self, method: str) -> xr.Dataset:  # noqa: D105
+        from longrun.data.store import read_predictions  # zarr: one figure of nine needs it
+
+        return read_predictions(self.paths[method])
+
+    def __iter__(self) -> Iterator[str]:  # noqa: D105
+        return iter(self.paths)
+
+    def __len__(self) -> int:  # noqa: D105
+        return len(self.paths)
+
+
+def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results: Path) -> Inputs:
+    """Read what one figure needs of an experiment's results.
+
+    Parameters
+    ----------
+    name
+        The figure: its module lists the metrics it reads in ``SCORES`` and ``CURVES``.
+    spec
+        The composed experiment.
+    results
+        The folder above all presets.
+
+    Raises
+    ------
+    longrun.cli.UserError
+        A file that an earlier verb should have written is missing.
+    """
+    module = importlib.import_module(registry.find("figures", name).__module__)
+    folder = results / preset / experiment
+    runs = [
+        (method, seed, folder / method / f"seed{seed}")
+        for method in spec["methods"]
+        for seed in range(config.method_spec(spec, method)["seeds"])
+    ]
+    scores = [pd.DataFrame(columns=["method", "seed", "dataset", "trajectory", "metric", "value"])]
+    curves = [pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])]
+    for method, seed, run in runs:
+        if wanted := getattr(module, "SCORES", ()):
+            table = pd.read_parquet(
+                _existing(run / "scores.parquet", "evaluate"), filters=[("metric", "in", wanted)]
+            )
+            scores.append(table.assign(method=method, seed=seed))
+        if wanted := getattr(module, "CURVES", ()):
+            table = pd.read_csv(_existing(run / "curves.csv", "train"))
+            curves.append(table[table["metric"].isin(wanted)].assign(method=method, seed=seed))
+    return Inputs(
+        spec=spec,
+        preset=preset,
+        experiment=experiment,
+        scores=_below(scores),
+        claims=json.loads(_existing(folder / "claims.json", "judge").read_text()),
+        curves=_below(curves),
+        predictions=Predictions(folder, list(spec["methods"])),
+    )
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure whole or not at all; the same figure gives the same bytes.
+
+    Parameters
+    ----------
+    path
+        The suffix chooses the format: ``.svg``, ``.png``, ``.pdf``.
+    """
+    undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
+    with matplotlib.style.context(_style.STYLE), cli.atomic(path) as part:
+        figure.savefig(part, metadata=undated.get(path.suffix))
+
+
+def _existing(path: Path, verb: str) -> Path:
+    if not path.exists():
+        raise cli.UserError(f"{path}: no such file; longrun.{verb} writes it")
+    return path
+
+
+def _below(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other; the first, empty one only gives the columns."""
+    full = [table for table in tables if len(table)]
+    return pd.concat(full, ignore_index=True) if full else tables[0]
+
+
+def main() -> None:
+    """Parse the command line, load, draw and save."""
+    parser = argparse.ArgumentParser(prog="longrun.plot", description=__doc__)
+    parser.add_argument("figure", help="one of: " + ", ".join(registry.names("figures")))
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--configs", type=Path, default=Path("configs"))
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    draw = registry.find("figures", options.figure)
+    spec = config.compose(options.configs, options.experiment, options.preset)
+    inputs = load(options.figure, spec, options.experiment, options.preset, options.results)
+    save(draw(inputs), options.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)
