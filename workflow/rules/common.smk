@@ -1,0 +1,177 @@
+"""Names, wildcards and helpers of the workflow. Rules are in the other files."""
+
+from functools import cache
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from longrun import config as yaml_files
+from longrun import registry
+from longrun.cli import UserError
+
+CONFIGS = Path("configs")
+FIGURES = registry.names("figures")
+RUN = "{preset}/{experiment}/{method}/seed{seed}"
+
+try:
+    yaml_files.check_settings(config, CONFIGS)
+    yaml_files.validate_all(CONFIGS, config["experiments"], config["preset"])
+except UserError as error:
+    raise WorkflowError(str(error)) from None
+if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
+    raise WorkflowError(
+        "set tracking in configs/config.yaml, or WANDB_MODE, not with --config"
+    )
+
+
+wildcard_constraints:
+    preset="|".join(yaml_files.presets(CONFIGS)),
+    dataset="|".join(yaml_files.datasets(CONFIGS)),
+    experiment="|".join(yaml_files.experiments(CONFIGS)),
+    method=r"[a-z][a-z0-9_]*",
+    seed=r"\d+",
+
+
+compose = cache(yaml_files.compose)
+compose_dataset = cache(yaml_files.compose_dataset)
+
+
+def experiment_of(wildcards):
+    """Return the composed experiment."""
+    return compose(CONFIGS, wildcards.experiment, wildcards.preset)
+
+
+def dataset_of(wildcards):
+    """Return the composed dataset."""
+    return compose_dataset(CONFIGS, wildcards.dataset, wildcards.preset)
+
+
+def method_of(wildcards):
+    """Return what the composed experiment says of the method: name, options, trainer, ..."""
+    return yaml_files.method_spec(experiment_of(wildcards), wildcards.method)
+
+
+def equation_source(wildcards):
+    """Return the file of the dataset's equation."""
+    return f"src/longrun/equations/{dataset_of(wildcards)['equation']['name']}.py"
+
+
+def method_source(wildcards):
+    """Return the file of the method."""
+    return f"src/longrun/methods/{method_of(wildcards)['name']}.py"
+
+
+def train_stores(wildcards):
+    """Return the stores that the experiment trains on."""
+    return stores(wildcards.preset, experiment_of(wildcards)["train"])
+
+
+def test_stores(wildcards):
+    """Return the stores that the experiment is scored on."""
+    return stores(wildcards.preset, experiment_of(wildcards)["test"])
+
+
+def stores(preset, datasets):
+    """Return the stores of these datasets."""
+    return expand("data/{preset}/{dataset}.zarr", preset=preset, dataset=datasets)
+
+
+def start(wildcards):
+    """Return the checkpoint that the run starts from, in a list; most start from none."""
+    origin = method_of(wildcards)["starts_from"]
+    return (
+        expand(
+            f"results/{RUN}/model.ckpt",
+            preset=wildcards.preset,
+            experiment=wildcards.experiment,
+            method=origin["method"],
+            seed=origin.get("seed", wildcards.seed),
+        )
+        if origin
+        else []
+    )
+
+
+def start_option(wildcards, input):
+    """Return the command line's option for a run that starts from another."""
+    return f"--starts-from {input.start}" if input.get("start") else ""
+
+
+def dataset_spec(wildcards):
+    """Return all that the dataset depends on, as canonical JSON."""
+    return yaml_files.canonical(dataset_of(wildcards))
+
+
+def train_spec(wildcards):
+    """Return all that the training depends on, as canonical JSON."""
+    return yaml_files.train_spec(experiment_of(wildcards), wildcards.method)
+
+
+def evaluate_spec(wildcards):
+    """Return all that the evaluation depends on, as canonical JSON."""
+    return yaml_files.evaluate_spec(experiment_of(wildcards), wildcards.method)
+
+
+def judge_spec(wildcards):
+    """Return all that the verdicts depend on, as canonical JSON."""
+    return yaml_files.judge_spec(experiment_of(wildcards))
+
+
+def gpus(wildcards):
+    """Return the number of GPUs that the training asks for; a rollout takes one of them."""
+    return yaml_files.gpus(method_of(wildcards)["trainer"])
+
+
+def rollout_gpus(wildcards):
+    """Return 1 where the training asks for GPUs, else 0."""
+    return min(1, gpus(wildcards))
+
+
+def cores(wildcards):
+    """Return 8 cores beside a GPU to feed it, else one: runs go side by side."""
+    return 8 if gpus(wildcards) else 1
+
+
+def of_runs(file):
+    """Return an input function: this file of every run of the experiment."""
+
+    def paths(wildcards):
+        experiment = experiment_of(wildcards)
+        return [
+            f"results/{wildcards.preset}/{wildcards.experiment}/{method}/seed{seed}/{file}"
+            for method in experiment["methods"]
+            for seed in range(yaml_files.method_spec(experiment, method)["seeds"])
+        ]
+
+    return paths
+
+
+def of_first_seeds(file):
+    """Return an input function: this file of every method's seed 0."""
+
+    def paths(wildcards):
+        folder = f"results/{wildcards.preset}/{wildcards.experiment}"
+        return [
+            f"{folder}/{method}/seed0/{file}"
+            for method in experiment_of(wildcards)["methods"]
+        ]
+
+    return paths
+
+
+def verdicts(wildcards):
+    """Return the verdicts of every experiment that config.yaml names."""
+    return expand(
+        "results/{preset}/{experiment}/claims.json",
+        preset=wildcards.preset,
+        experiment=config["experiments"],
+    )
+
+
+tables = multiext(f"results/{config['preset']}/results", ".csv", ".html")
+figures = expand(
+    "results/{preset}/{experiment}/figures/{figure}.svg",
+    preset=config["preset"],
+    experiment=config["experiments"],
+    figure=FIGURES,
+)

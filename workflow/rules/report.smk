@@ -1,0 +1,63 @@
+for figure in FIGURES:
+
+    rule:
+        name:
+            f"plot_{figure}"
+        input:
+            source=f"src/longrun/figures/{figure}.py",
+            claims="results/{preset}/{experiment}/claims.json",
+            scores=of_runs("scores.parquet"),
+            curves=of_runs("curves.csv"),
+            predictions=of_first_seeds("predictions.zarr"),
+        output:
+            report(
+                f"results/{{preset}}/{{experiment}}/figures/{figure}.svg",
+                caption=f"../report/{figure}.rst",
+                category="Figures",
+                subcategory="{experiment}",
+                labels={"figure": figure.replace("_", " "), "preset": "{preset}"},
+            ),
+        log:
+            f"logs/{{preset}}/{{experiment}}/plot_{figure}.log",
+        localrule: True
+        conda:
+            "../../environment.yml"
+        params:
+            figure=figure,
+        shell:
+            """
+            python -m longrun.plot {params.figure} --experiment {wildcards.experiment} \
+                --preset {wildcards.preset} --configs configs --results results --output {output} \
+                >{log} 2>&1
+            """
+
+
+rule tabulate:
+    input:
+        claims=verdicts,
+    output:
+        csv=report(
+            "results/{preset}/results.csv",
+            caption="../report/results.rst",
+            category="Results",
+            labels={"table": "claims and methods, CSV", "preset": "{preset}"},
+        ),
+        html=report(
+            "results/{preset}/results.html",
+            caption="../report/results.rst",
+            category="Results",
+            labels={"table": "claims and methods", "preset": "{preset}"},
+        ),
+    log:
+        "logs/{preset}/tabulate.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        experiments=yaml_files.canonical(config["experiments"]),
+        folder="results/{preset}",
+    shell:
+        """
+        python -m longrun.tabulate --preset {wildcards.preset} --configs configs --results results \
+            --output-dir {params.folder} >{log} 2>&1
+        """

@@ -1,0 +1,31 @@
+rule train:
+    input:
+        source=method_source,
+        data=train_stores,
+        start=start,
+    output:
+        checkpoint=f"results/{RUN}/model.ckpt",
+        curves=f"results/{RUN}/curves.csv",
+    log:
+        f"logs/{RUN}/train.log",
+    benchmark:
+        f"benchmarks/{RUN}/train.tsv"
+    conda:
+        "../../environment.yml"
+    threads: cores
+    resources:
+        gpu=gpus,
+        mem_mb=16000,
+        runtime="24h",
+    params:
+        spec=train_spec,
+        start=start_option,
+        run_dir=f"runs/{RUN}",
+    shell:
+        """
+        export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}
+        python -m longrun.train --experiment {wildcards.experiment} --method {wildcards.method} \
+            --seed {wildcards.seed} --preset {wildcards.preset} --configs configs \
+            --data {input.data} --output {output.checkpoint} {params.start} \
+            --run-dir {params.run_dir} >{log} 2>&1
+        """
