@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import jsonschema
 import yaml
@@ -29,10 +29,8 @@ class ConfigError(UserError):
     """A YAML file that can't be used: file, key, what is allowed, nearest spelling."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with the scalars of JSON: `1e-4` is a number, `no` a word, `010` ten."""
-
-    yaml_implicit_resolvers: ClassVar = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -46,6 +44,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=True)
 
 
+_Loader.yaml_implicit_resolvers = {}  # without YAML 1.1's: they read 1e-4 as text, no as false
 for _tag, _pattern, _first in (
     ("null", r"~|null|", "~n"),
     ("bool", r"true|false", "tf"),
@@ -74,9 +73,16 @@ def load(path: Path) -> dict[str, Any]:
         No file, no YAML, not a mapping, or a key given twice.
     """
     try:
-        content = yaml.load(path.read_text(), _Loader)
+        text = path.read_text()
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    return copy.deepcopy(_parse(path, text))
+
+
+@functools.cache
+def _parse(path: Path, text: str) -> dict[str, Any]:
+    try:
+        content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         where = f"line {mark.line + 1}: " if mark else ""
@@ -600,22 +606,41 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
         for i, name in enumerate(spec[role]):
             key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
             source.known(key, name, datasets(configs), "unknown dataset")
+    splits = {
+        name: compose_dataset(configs, name, preset)["splits"]
+        for name in {*spec["train"], *spec["test"]}
+    }
     for name in spec["test"]:
-        test = compose_dataset(configs, name, preset)["splits"]["test"]
+        test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
             source.fail(
                 ("evaluate", "trajectories"),
                 f"must be at most {test['trajectories']}, the test trajectories of {name}, "
                 f"is {evaluate['trajectories']}",
             )
-        for method in spec["methods"]:
-            history = _option(spec, method, "history", 1)
-            frames = evaluate["start"] + (history - 1 + evaluate["steps"]) * stride + 1
-            if frames > test["frames"]:
+        needs = evaluate["start"] + evaluate["steps"] * stride + 1
+        if needs > test["frames"]:
+            source.fail(
+                ("evaluate", "steps"),
+                f"{evaluate['steps']} steps of {stride} frames from frame {evaluate['start']} "
+                f"need {needs} test frames of {name}, allowed: {test['frames']}",
+            )
+    for method in spec["methods"]:
+        history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
+        if evaluate["start"] < (history - 1) * stride:
+            source.fail(
+                ("evaluate", "start"),
+                f"must be at least {(history - 1) * stride}, the last frame that {method} sees, "
+                f"is {evaluate['start']}",
+            )
+        needs = (history + horizon - 1) * stride + 1
+        for name in spec["train"]:
+            frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
+            if needs > frames:
                 source.fail(
-                    ("evaluate", "steps"),
-                    f"{evaluate['steps']} steps of {stride} frames need {frames} test frames of "
-                    f"{name}, allowed: {test['frames']}",
+                    ("methods", method),
+                    f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
+                    f"frames of {name}, allowed: {frames}",
                 )
 
 
