@@ -1,0 +1,292 @@
+"""Train one method of one experiment with one seed.
+
+Outputs
+-------
+`model.ckpt`: weights (averaged, where the method averages), options, data description, provenance.
+`curves.csv` beside it: step, metric, value.
+
+What a killed run needs to go on is in `--run-dir`, in a folder named after everything that the run depends on.
+"""
+
+import argparse
+import logging
+import math
+import os
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+from longrun import checkpoint, config, registry, tracking
+from longrun.cli import UserError, atomic, provenance, run
+from longrun.data.describe import describe
+from longrun.data.module import TrajectoryData
+from longrun.data.store import Store, open_store
+
+log = logging.getLogger(__name__)
+
+
+class ResumeCheckpoint(pl.Callback):
+    """Keep one whole checkpoint of the trainer's state, replaced every `every` updates and on SIGTERM."""
+
+    def __init__(self, path: Path, every: int):
+        self.path, self.every = path, every
+        self._saved = -1
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save when it is time; with accumulated gradients a step spans several batches."""
+        if trainer.global_step % self.every == 0 and trainer.global_step != self._saved:
+            self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException) -> None:
+        """Save when the scheduler asks the job to go."""
+        if isinstance(error, SIGTERMException):
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        part = self.path.with_suffix(".part")
+        trainer.save_checkpoint(part)
+        if trainer.is_global_zero:
+            os.replace(part, self.path)
+        self._saved = trainer.global_step
+
+
+class LogLines(pl.Callback):
+    """One plain line per validation, for log files."""
+
+    def on_fit_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._started, self._first = time.monotonic(), trainer.global_step
+
+    def on_validation_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Log the step, what was measured, and the speed."""
+        step, seconds = trainer.global_step, time.monotonic() - self._started
+        values = {k: float(v) for k, v in trainer.logged_metrics.items() if k != "epoch"}
+        line = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        speed = (step - self._first) / seconds
+        log.info("step %d/%d  %s  %.1f steps/s", step, trainer.max_steps, line, speed)
+
+
+def updates(trainer: dict[str, Any], windows: int) -> int:
+    """Return the optimiser's updates that a budget in steps or in epochs comes to."""
+    if trainer.get("max_steps"):
+        return trainer["max_steps"]
+    return math.ceil(trainer["max_epochs"] * windows / (trainer["batch_size"] * trainer["accumulate"]))
+
+
+def fit(
+    module: pl.LightningModule,
+    data: TrajectoryData,
+    options: dict[str, Any],
+    folder: Path,
+    loggers: Sequence[Logger],
+    progress: bool,
+) -> None:
+    """Train until `data.batches` are used, from the checkpoint in `folder` where there is one.
+
+    Parameters
+    ----------
+    module, data
+        What is trained, and on what.
+    options
+        The composed `trainer` section.
+    folder
+        Where the resumable state is kept.
+    loggers
+        Where metrics go.
+    progress
+        Draw a progress bar instead of logging lines.
+
+    Raises
+    ------
+    SystemExit
+        With code 143 after SIGTERM; the next call goes on where this one stopped.
+    RuntimeError
+        The trainer stopped before its last update.
+    """
+    accumulate = options["accumulate"]
+    last = folder / "last.ckpt"
+    callbacks: list[pl.Callback] = [ResumeCheckpoint(last, options["checkpoint_every"])]
+    callbacks.append(TQDMProgressBar() if progress else LogLines())
+    if module.ema_decay:
+        callbacks.append(EMAWeightAveraging(decay=module.ema_decay, use_buffers=False))
+    trainer = pl.Trainer(
+        accelerator=options["accelerator"],
+        devices=options["devices"],
+        precision=options["precision"],
+        max_steps=data.batches // accumulate,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=options["clip"],
+        val_check_interval=min(options["validate_every"] * accumulate, data.batches),
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        log_every_n_steps=options["log_every"],
+        logger=list(loggers),
+        callbacks=callbacks,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=progress,
+        use_distributed_sampler=False,
+        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
+        plugins=[LightningEnvironment()],
+        default_root_dir=folder,
+    )
+    resume = str(last) if last.exists() else None
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except SIGTERMException:
+        # Lightning would end with exit code 0, which a scheduler takes for success.
+        raise SystemExit(143) from None
+    if trainer.received_sigterm:
+        raise SystemExit(143)
+    if not trainer.state.finished or trainer.global_step < trainer.max_steps:
+        raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
+
+
+def train(
+    experiment: dict[str, Any],
+    method: str,
+    seed: int,
+    stores: Sequence[Store],
+    folder: Path,
+    loggers: Sequence[Logger],
+    starts_from: Path | None = None,
+    progress: bool = False,
+) -> tuple[pl.LightningModule, dict[str, Any]]:
+    """Build and train a method.
+
+    Parameters
+    ----------
+    experiment
+        Composed experiment.
+    method
+        Entry of its `methods`.
+    seed
+        Seed of the initial weights, the order of windows and the noise.
+    stores
+        The training data.
+    folder
+        Where the resumable state is kept.
+    loggers
+        Where metrics go.
+    starts_from
+        Another run's checkpoint.
+    progress
+        Draw a progress bar.
+
+    Returns
+    -------
+    module
+        With the weights that a forecast uses.
+    content
+        What a checkpoint needs besides: `method`, `arguments`, `description`.
+    """
+    spec = config.method_spec(experiment, method)
+    options, stride = spec["trainer"], experiment["evaluate"]["stride"]
+    description = describe(stores, stride) | {"stride": stride}
+    arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
+    module = checkpoint.build(spec["name"], arguments, seed)
+    module.fit_statistics(description["statistics"])
+    data = TrajectoryData(
+        stores,
+        stride=stride,
+        history=module.history,
+        horizon=module.unroll,
+        batch_size=options["batch_size"],
+        seed=seed,
+        batches=1,
+        in_memory=options["in_memory"],
+        valid_windows=options["valid_windows"],
+        workers=options["workers"],
+    )
+    data.batches = updates(options, len(data.train_windows)) * options["accumulate"]
+    source = checkpoint.load(starts_from) if starts_from else None
+    module.prepare(data, source)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        fit(module, data, options, folder, loggers, progress)
+    return module, {"method": spec["name"], "arguments": arguments, "description": description}
+
+
+def main() -> None:
+    """Read the command line, train, write the checkpoint and the curves."""
+    parser = argparse.ArgumentParser(prog="python -m longrun.train", description=__doc__)
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--configs", type=Path, default=Path("configs"))
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--output", type=Path, required=True, help="model.ckpt; curves.csv beside")
+    parser.add_argument("--run-dir", type=Path, required=True)
+    parser.add_argument("--starts-from", type=Path)
+    arguments = parser.parse_args()
+
+    experiment = config.compose(arguments.configs, arguments.experiment, arguments.preset)
+    if arguments.method not in experiment["methods"]:
+        allowed = registry.allowed(experiment["methods"], arguments.method)
+        raise UserError(f"{arguments.experiment}: no method {arguments.method!r}; {allowed}")
+    stores = [open_store(path) for path in arguments.data]
+    spec = config.method_spec(experiment, arguments.method)
+    identity = config.fingerprint(
+        {
+            "spec": config.train_spec(experiment, arguments.method),
+            "data": [config.fingerprint(store.attrs) for store in stores],
+            "source": registry.digest("methods", spec["name"]),
+            "starts_from": str(arguments.starts_from),
+        }
+    )
+    folder = arguments.run_dir / identity
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
+    loggers = tracking.loggers(
+        os.environ.get("WANDB_MODE", experiment["tracking"]),
+        folder,
+        tracking.run_id(arguments.experiment, arguments.method, arguments.seed, identity),
+        group=arguments.experiment,
+        name=name,
+        tags=[arguments.preset, arguments.method],
+        config=experiment | {"run": spec, "seed": arguments.seed, "preset": arguments.preset},
+    )
+    log.info("train %s at %s, state in %s", name, arguments.preset, folder)
+    started = time.monotonic()
+    module, content = train(
+        experiment,
+        arguments.method,
+        arguments.seed,
+        stores,
+        folder,
+        loggers,
+        arguments.starts_from,
+        progress=sys.stderr.isatty(),
+    )
+    if not module.global_rank == 0:
+        return
+    checkpoint.save(
+        arguments.output,
+        module,
+        spec=spec,
+        seed=arguments.seed,
+        provenance=provenance(),
+        train_seconds=time.monotonic() - started,
+        **content,
+    )
+    with atomic(arguments.output.with_name("curves.csv")) as part:
+        curves = folder / "curves.csv"
+        if curves.exists():
+            shutil.copy(curves, part)
+        else:
+            part.write_text(",".join(tracking.COLUMNS) + "\n")
+    tracking.finish(loggers)
+
+
+if __name__ == "__main__":
+    run(main)
