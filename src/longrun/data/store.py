@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import google_crc32c
 import numpy as np
@@ -29,6 +29,10 @@ MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 shar
 
 class StoreError(UserError):
     """A store that is absent, incomplete, damaged or not the one asked for."""
+
+
+class NotAStoreError(StoreError):
+    """A path that holds something else."""
 
 
 def open_store(path: str | Path, equation: str | None = None) -> "Store":
@@ -54,12 +58,7 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     path = Path(path)
     if not path.exists():
         raise StoreError(f"{path}: no such store; longrun.generate makes it")
-    try:
-        attrs: dict[str, Any] = dict(zarr.open_group(path, mode="r", zarr_format=3).attrs)
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
-        attrs = {}
-    if schema.VERSION not in attrs:
-        raise StoreError(f"{path}: is not a Longrun store")
+    attrs: dict[str, Any] = dict(_open_group(path, "r").attrs)
     if attrs[schema.VERSION] != FORMAT:
         raise StoreError(
             f"{path}: has schema {attrs[schema.VERSION]}, not {FORMAT}; generate it anew"
@@ -384,7 +383,7 @@ class StoreWriter:
         self.path = path
         for leftover in path.rglob("*.partial"):  # what zarr was writing when it was killed
             leftover.unlink()
-        self._group = zarr.open_group(path, mode="r+", zarr_format=3)
+        self._group = _open_group(path, "r+")
         self.attrs: dict[str, Any] = dict(self._group.attrs)
         self._fields: list[str] = self.attrs[schema.FIELDS]
 
@@ -442,6 +441,16 @@ class StoreWriter:
         array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
+
+
+def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
+    try:
+        group = zarr.open_group(path, mode=mode, zarr_format=3)
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
+        group = None
+    if group is None or schema.VERSION not in group.attrs:
+        raise NotAStoreError(f"{path}: is not a Longrun store")
+    return group
 
 
 def _write_whole(
