@@ -70,12 +70,14 @@ def load(path: Path) -> dict[str, Any]:
     Raises
     ------
     ConfigError
-        No file, no YAML, not a mapping, or a key given twice.
+        No file, not UTF-8, no YAML, not a mapping, or a key given twice.
     """
     try:
-        text = path.read_text()
+        text = path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
+    except UnicodeError as error:
+        raise ConfigError(f"{path}: is not text in UTF-8") from error
     return copy.deepcopy(_parse(path, text))
 
 
@@ -173,10 +175,8 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     base, caps = load(file), load(cap_file)
     _check_schema(_Source([_Layer(cap_file, (), caps)]), caps, _schema(configs, "preset"))
     sections = _sections(configs, file, base)
-    tracking = {"tracking": settings(configs)["tracking"]} if _has_settings(configs) else {}
     source = _Source(
         [
-            _Layer(configs / "config.yaml", (), tracking),
             _Layer(file, (), base),
             _Layer(cap_file, (), caps),
             _Layer(file, ("presets", preset), sections.get(preset) or {}),
@@ -188,6 +188,8 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     _check_schema(source, spec, schema)
     for section in ("trainer", "evaluate"):
         spec[section] = _defaults(schema["$defs"][section]) | spec[section]
+    has_settings = (configs / "config.yaml").exists()
+    spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
     _name_datasets(source, spec)
     _check_experiment(source, spec, configs, preset)
     return spec
@@ -335,8 +337,7 @@ class _Source:
                 if _has(layer.content, key[:length]):
                     dotted = ".".join(map(str, layer.prefix + key))
                     raise ConfigError(f"{layer.file}: {dotted}: {problem}")
-        file = next(layer.file for layer in self.layers if layer.content)
-        raise ConfigError(f"{file}: {'.'.join(map(str, key))}: {problem}")
+        raise ConfigError(f"{self.layers[0].file}: {'.'.join(map(str, key))}: {problem}")
 
     def known(self, key: Key, name: object, names: Iterable[str], what: str = "unknown") -> None:
         choices = list(names)
@@ -365,10 +366,6 @@ def _file(configs: Path, folder: str, name: str) -> Path:
             f"{allowed(_listing(configs, folder), name)}"
         )
     return configs / folder / f"{name}.yaml"
-
-
-def _has_settings(configs: Path) -> bool:
-    return (configs / "config.yaml").exists()
 
 
 def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, Any]:
@@ -638,7 +635,7 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
             frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
             if needs > frames:
                 source.fail(
-                    ("methods", method),
+                    ("methods", method, "unroll"),
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
                 )
