@@ -158,11 +158,11 @@ def measure(
             f"at frame {frame} of the run that measures its error; more substeps may help"
         )
 
-    coarse = (..., *[slice(None, None, 2)] * equation.dims)  # the points of the stored grid
+    stored_points = (slice(None),) * 3 + (slice(None, None, 2),) * equation.dims
     for start, block in _blocks(finer, resample(state, 2 * equation.points), frames, diverged):
         here = slice(start, start + block.shape[1])
         stored = states[:, here].astype(dtype)
-        error[here] = nrmse(stored, block.numpy()[coarse], equation.dims).mean(0)
+        error[here] = nrmse(stored, block.numpy()[stored_points], equation.dims).mean(0)
     seconds, censored = _predictability(equation, tensors, state, LONGEST * frames, diverged)
     attributes = {
         schema.REFERENCE_ERROR: float(error[1]),

@@ -160,6 +160,17 @@ class Split:
                 for name in self.parameter_names
             }
 
+    def array(self, name: str) -> dict[str, Any]:
+        """Layout, dtype and `attrs` (`units`, `long_name`) of a field, parameter or coordinate."""
+        array = zarr.open_array(self.path / name, mode="r")
+        return {
+            "shape": array.shape,
+            "chunks": array.chunks,
+            "shards": array.shards,
+            "dtype": str(array.dtype),
+            "attrs": dict(array.attrs),
+        }
+
     def read(
         self, trajectories: slice | Int[ndarray, " trajectory"], frames: slice
     ) -> Float[ndarray, "trajectory time channel *space"]:
