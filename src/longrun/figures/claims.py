@@ -100,7 +100,8 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
 def _numbers(claim: dict[str, Any]) -> str:
     if claim["value"] is None:
         return "no value"
-    return "{value:.3g} [{low:.3g}, {high:.3g}]".format(**claim)
+    bound = {"lower": "≥ ", "upper": "≤ "}.get(claim.get("bound") or "", "")
+    return bound + "{value:.3g} [{low:.3g}, {high:.3g}]".format(**claim)
 
 
 def _drawable(value: float | None, kind: str) -> bool:

@@ -16,15 +16,17 @@ SCORES = ("correlation_time_0.8", "predictability")
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
     """Draw one row per method; the colour scale is the same in every panel."""
-    methods = _style.order(inputs, inputs.predictions)
+    kept = {method: inputs.predictions[method] for method in inputs.predictions}
+    samples = {method: _first(kept[method]) for method in kept if kept[method].sizes["trajectory"]}
+    methods = _style.order(inputs, samples)
     if not methods:
         return _style.note("No predictions were kept: evaluate.keep is 0 for every method.")
     figure = _style.blank(11.0, 1.3 + 1.25 * len(methods))
     grid = figure.subplots(len(methods), 3, sharex=True, sharey=True, squeeze=False)
-    scale = max(_limit(inputs.predictions[method]) for method in methods)
+    scale = max(_limit(samples[method]) for method in methods)
     limit = inputs.number("predictability")
     for row, method in zip(grid, methods, strict=True):
-        sample = _slice(inputs.predictions[method])
+        sample = samples[method]
         truth, prediction = sample["truth"], sample["prediction"]
         crossing, censored = _crossing(inputs, method, sample)
         for axes, field in zip(row, (truth, prediction, prediction - truth), strict=True):
@@ -52,14 +54,22 @@ def draw(inputs: Inputs) -> Figure:
     return _style.finish(figure, inputs, title, hint=hint)
 
 
-def _slice(sample: xr.Dataset) -> xr.Dataset:
+def _first(kept: xr.Dataset) -> xr.Dataset:
     """Take the first trajectory and field, and the first line of a two-dimensional field."""
-    return sample.isel({dim: 0 for dim in ("trajectory", "field", "y") if dim in sample.dims})
+    sample = kept.isel({dim: 0 for dim in ("trajectory", "field", "y") if dim in kept.dims})
+    # The axes are means over trajectories; this one has a clock and a domain of its own.
+    if "seconds_per_step" in sample.coords:
+        steps = np.arange(1, sample.sizes["lead_time"] + 1)
+        sample = sample.assign_coords(lead_time=float(sample["seconds_per_step"]) * steps)
+    if "length" in sample.coords:
+        points = np.arange(sample.sizes["x"])
+        sample = sample.assign_coords(x=float(sample["length"]) / points.size * points)
+    return sample
 
 
 def _limit(sample: xr.Dataset) -> float:
     """Colour limit: what 99.5 % of the truth's absolute values stay below."""
-    return float(np.quantile(np.abs(_slice(sample)["truth"].values), 0.995)) or 1.0
+    return float(np.quantile(np.abs(sample["truth"].values), 0.995)) or 1.0
 
 
 def _panel(axes: Axes, field: xr.DataArray, scale: float) -> AxesImage:
@@ -74,8 +84,9 @@ def _panel(axes: Axes, field: xr.DataArray, scale: float) -> AxesImage:
         extent=extent,
         vmin=-scale,
         vmax=scale,
-        interpolation="nearest",
+        interpolation="auto",
     )
+    axes.set_autoscale_on(False)  # a mark beyond the end of the run must not widen the panel
     axes.set_facecolor("#bdbdbd")
     axes.grid(False)
     return image
