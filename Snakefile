@@ -21,6 +21,5 @@ include: "workflow/rules/report.smk"
 rule all:
     default_target: True
     input:
-        tables=tables,
-        figures=figures,
+        multiext(f"results/{config['preset']}/results", ".csv", ".html"),
     localrule: True

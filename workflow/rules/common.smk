@@ -128,8 +128,10 @@ def rollout_gpus(wildcards):
 
 
 def cores(wildcards):
-    """Return 8 cores beside a GPU to feed it, else one: runs go side by side."""
-    return 8 if gpus(wildcards) else 1
+    """Return the cores of one run: one, one more beside a GPU, and those that stream the data."""
+    trainer = method_of(wildcards)["trainer"]
+    streaming = 0 if trainer["in_memory"] else trainer["workers"]
+    return 1 + (gpus(wildcards) > 0) + streaming
 
 
 def of_runs(file):
@@ -168,10 +170,11 @@ def verdicts(wildcards):
     )
 
 
-tables = multiext(f"results/{config['preset']}/results", ".csv", ".html")
-figures = expand(
-    "results/{preset}/{experiment}/figures/{figure}.svg",
-    preset=config["preset"],
-    experiment=config["experiments"],
-    figure=FIGURES,
-)
+def figures(wildcards):
+    """Return the figures of every experiment that config.yaml names."""
+    return expand(
+        "results/{preset}/{experiment}/figures/{figure}.svg",
+        preset=wildcards.preset,
+        experiment=config["experiments"],
+        figure=FIGURES,
+    )

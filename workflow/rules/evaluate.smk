@@ -20,7 +20,7 @@ rule evaluate:
         runtime="4h",
     params:
         spec=evaluate_spec,
-        folder=f"results/{RUN}",
+        folder=subpath(output.scores, parent=True),
     shell:
         """
         export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}

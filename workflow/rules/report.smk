@@ -35,6 +35,8 @@ for figure in FIGURES:
 rule tabulate:
     input:
         claims=verdicts,
+        figures=figures,
+        captions=expand("workflow/report/{figure}.rst", figure=FIGURES),
     output:
         csv=report(
             "results/{preset}/results.csv",
@@ -55,7 +57,7 @@ rule tabulate:
         "../../environment.yml"
     params:
         experiments=yaml_files.canonical(config["experiments"]),
-        folder="results/{preset}",
+        folder=subpath(output.html, parent=True),
     shell:
         """
         python -m longrun.tabulate --preset {wildcards.preset} --configs configs --results results \

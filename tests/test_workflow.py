@@ -1,0 +1,256 @@
+"""What the graph reruns, seen in dry runs. Stand-ins for the verbs write the outputs at once."""
+
+import re
+import sys
+
+import pytest
+import yaml
+from conftest import Tree
+
+from longrun import config, registry
+
+VERBS = {"generate", "train", "evaluate", "judge", "plot", "tabulate"}
+STAND_IN = """#!{python} -IS
+import pathlib, sys
+
+words = sys.argv[1:]
+verb = words[1].removeprefix("longrun.")
+output = pathlib.Path(words[words.index("--output-dir" if verb == "tabulate" else "--output") + 1])
+folders = {{"generate": [output], "evaluate": [output / "predictions.zarr"]}}.get(verb, [])
+files = {{
+    "train": [output, output.parent / "curves.csv"],
+    "evaluate": [output / "scores.parquet", output / "evaluation.json"],
+    "judge": [output],
+    "plot": [output],
+    "tabulate": [output / "results.csv", output / "results.html"],
+}}.get(verb, [])
+for folder in folders:
+    folder.mkdir(parents=True)
+for file in files:
+    file.write_text(" ".join(words))
+print(*words)
+"""
+
+pytestmark = pytest.mark.xdist_group("workflow")
+
+
+@pytest.fixture(scope="module")
+def fresh(root, tmp_path_factory):
+    """A tree in which nothing has run and `python` is a stand-in."""
+    programs = tmp_path_factory.mktemp("programs")
+    (programs / "python").write_text(STAND_IN.format(python=sys.executable))
+    (programs / "python").chmod(0o755)
+    return Tree(root, tmp_path_factory.mktemp("fresh"), programs)
+
+
+@pytest.fixture(scope="module")
+def finished(fresh, tmp_path_factory):
+    tree = fresh.copy(tmp_path_factory.mktemp("finished") / "tree")
+    done = tree.snakemake()
+    assert done.returncode == 0, done.stdout
+    return tree
+
+
+@pytest.fixture
+def tree(finished, tmp_path):
+    """A finished tree to edit."""
+    return finished.copy(tmp_path / "tree")
+
+
+def jobs(tree, **settings):
+    """Jobs of a dry run: (rule, wildcards as a dict, resources), without the target `all`."""
+    done = tree.snakemake("--dry-run", **settings)
+    assert done.returncode == 0, done.stdout
+    found = []
+    for rule, lines in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout, re.M):
+        entries = dict(re.findall(r"^    (\w+): (.*)$", lines, re.M))
+        pairs = (entry.split("=") for entry in entries.get("wildcards", "").split(", ") if entry)
+        if rule != "all":
+            found.append((rule, dict(pairs), entries))
+    assert found or "Nothing to be done" in done.stdout
+    return found
+
+
+def rules(found):
+    return {rule for rule, _, _ in found}
+
+
+def plots():
+    return {f"plot_{figure}" for figure in registry.names("figures")}
+
+
+def edit(path, change):
+    """Change the content of a YAML file, and lose its comments."""
+    content = config.load(path)
+    change(content)
+    path.write_text(yaml.safe_dump(content))
+
+
+def comment(path, mark="#"):
+    path.write_text(f"{mark} a remark\n{path.read_text()}")
+
+
+def test_a_finished_workflow_has_nothing_to_do(finished):
+    assert jobs(finished) == []
+
+
+def test_commands_name_what_the_rule_declares(finished):
+    """The stand-in prints its command line: the log shows what a person types."""
+    log = finished.folder / "logs/smoke/pde_refiner/coarse_equal_cost/seed0/train.log"
+    words = log.read_text().split()
+    assert words[:2] == ["-m", "longrun.train"]
+    assert words[words.index("--data") + 1] == "data/smoke/kuramoto_sivashinsky.zarr"
+    start = "results/smoke/pde_refiner/pde_refiner/seed0/model.ckpt"
+    assert words[words.index("--starts-from") + 1] == start
+    others = finished.folder.glob("logs/smoke/pde_refiner/unet/seed*/train.log")
+    assert not any("--starts-from" in other.read_text() for other in others)
+
+
+def test_every_output_lies_under_its_preset(finished):
+    for folder in ("data", "results", "logs", "benchmarks"):
+        assert [path.name for path in (finished.folder / folder).iterdir()] == ["smoke"]
+
+
+def test_an_edited_method_reruns_its_runs_and_what_rests_on_them(tree):
+    comment(tree.folder / "src/longrun/methods/pde_refiner.py")
+    found = jobs(tree)
+    spec = config.compose(tree.folder / "configs", "pde_refiner", "smoke")
+    own = {name for name, entry in spec["methods"].items() if entry["name"] == "pde_refiner"}
+    based = {
+        name
+        for name, entry in spec["methods"].items()
+        if entry.get("starts_from", {}).get("method") in own
+    }
+    assert own and based
+    assert set(spec["methods"]) - own - based  # others are there, to be left alone
+    for rule in ("train", "evaluate"):
+        assert {wild["method"] for name, wild, _ in found if name == rule} == own | based
+    assert rules(found) == {"train", "evaluate", "judge", "tabulate"} | plots()
+
+
+def test_an_edited_equation_reruns_its_data(tree):
+    comment(tree.folder / "src/longrun/equations/kuramoto_sivashinsky.py")
+    assert "generate" in rules(jobs(tree))
+
+
+def test_shared_code_reruns_nothing(tree):
+    """A refactoring must not retrain the world: `snakemake --forcerun train` does it on purpose."""
+    for file in ("train.py", "data/store.py", "tasks/forecast.py", "figures/_style.py"):
+        comment(tree.folder / "src/longrun" / file)
+    assert jobs(tree) == []
+
+
+def test_a_comment_in_the_yaml_files_reruns_nothing(tree):
+    files = [*(tree.folder / "configs").rglob("*.yaml"), tree.folder / "environment.yml"]
+    assert len(files) > 4
+    for file in files:
+        comment(file)
+    assert jobs(tree) == []
+
+
+def test_order_and_notation_in_the_yaml_files_rerun_nothing(tree):
+    for kind in ("experiments", "datasets"):
+        for file in (tree.folder / "configs" / kind).glob("*.yaml"):
+            content = config.load(file)
+            file.write_text(yaml.safe_dump(dict(sorted(content.items())), sort_keys=False))
+    assert rules(jobs(tree)) <= {"judge", "tabulate"} | plots()
+
+
+def test_a_changed_trainer_reruns_no_data(tree):
+    def change(content):
+        content["presets"]["smoke"]["trainer"]["log_every"] = 7
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    found = rules(jobs(tree))
+    assert "train" in found
+    assert "generate" not in found
+
+
+def test_a_changed_rollout_reruns_no_training(tree):
+    def change(content):
+        content["presets"]["smoke"]["evaluate"]["steps"] -= 1
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    assert rules(jobs(tree)) == {"evaluate", "judge", "tabulate"} | plots()
+
+
+def test_a_changed_claim_reruns_no_rollout(tree):
+    def change(content):
+        content["claims"]["longer_horizon"]["ratio"]["holds"] = 1.2
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    assert rules(jobs(tree)) == {"judge", "tabulate"} | plots()
+
+
+def test_a_changed_dataset_reruns_everything(tree):
+    def change(content):
+        content["seed"] += 1
+
+    edit(tree.folder / "configs/datasets/kuramoto_sivashinsky.yaml", change)
+    assert rules(jobs(tree)) == {"generate", "train", "evaluate", "judge", "tabulate"} | plots()
+
+
+def test_an_edited_figure_redraws_that_figure(tree):
+    comment(tree.folder / "src/longrun/figures/spectra.py")
+    assert rules(jobs(tree)) == {"plot_spectra", "tabulate"}
+
+
+def test_a_failed_training_fails_the_workflow_and_leaves_no_output(tree):
+    comment(tree.folder / "src/longrun/methods/unet.py")
+    stand_in = (tree.programs / "python").read_text()
+    tree.programs = tree.folder / "programs"
+    tree.programs.mkdir()
+    (tree.programs / "python").write_text(f"{stand_in}\nsys.exit(1)\n")
+    (tree.programs / "python").chmod(0o755)
+    done = tree.snakemake()
+    assert done.returncode != 0
+    run = tree.folder / "results/smoke/pde_refiner/unet/seed0"
+    assert (
+        "longrun.train" in (tree.folder / "logs/smoke/pde_refiner/unet/seed0/train.log").read_text()
+    )
+    assert not (run / "model.ckpt").exists()
+    assert (tree.folder / "results/smoke/pde_refiner/fno/seed0/model.ckpt").exists()
+
+
+@pytest.mark.parametrize(("preset", "gpus"), [("smoke", 0), ("cpu", 0), ("gpu", 1), ("paper", 1)])
+def test_every_preset_plans(fresh, preset, gpus):
+    found = jobs(fresh, preset=preset)
+    spec = config.compose(fresh.folder / "configs", "pde_refiner", preset)
+    runs = sum(config.method_spec(spec, method)["seeds"] for method in spec["methods"])
+    for rule in ("train", "evaluate"):
+        these = [entries for name, _, entries in found if name == rule]
+        assert len(these) == runs
+        for entries in these:
+            assert f"gpu={gpus}" in entries["resources"].split(", ")
+    assert rules(found) == {"generate", "train", "evaluate", "judge", "tabulate"} | plots()
+
+
+@pytest.mark.parametrize(
+    ("settings", "names"),
+    [
+        ({"preset": "smoek"}, "smoke"),
+        ({"experiments": "[pde_refinr]"}, "pde_refiner"),
+        ({"colour": "blue"}, "tracking"),
+        ({"tracking": "online"}, "WANDB_MODE"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_job(fresh, settings, names):
+    done = fresh.snakemake(**settings)
+    assert done.returncode != 0
+    assert names in done.stdout  # what is allowed
+    assert "Traceback" not in done.stdout
+    assert not (fresh.folder / "data").exists()
+
+
+def test_the_report_holds_tables_and_figures_with_their_captions(finished):
+    done = finished.snakemake("--report", "report.html")
+    assert done.returncode == 0, done.stdout
+    page = (finished.folder / "report.html").read_text()
+    for figure in registry.names("figures"):
+        assert f"figures/{figure}.svg" in page
+
+
+def test_the_cluster_profile_plans(fresh):
+    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is missing")
+    done = fresh.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm")
+    assert done.returncode == 0, done.stdout
