@@ -77,7 +77,7 @@ def run_id(experiment: str, method: str, seed: int, fingerprint: str) -> str:
 
 
 def loggers(
-    mode: Mode,
+    mode: str,
     run_dir: Path,
     run_id: str,
     group: str,
@@ -141,7 +141,7 @@ def _wandb(made: Sequence[Logger]) -> list[WandbLogger]:
     return [logger for logger in made if isinstance(logger, WandbLogger)]
 
 
-def _start(mode: Mode, options: Mapping[str, Any]) -> Any:
+def _start(mode: Any, options: Mapping[str, Any]) -> Any:
     """Start a wandb run; where an online one can't start, say so in one line and go offline."""
     import wandb
 
