@@ -19,9 +19,7 @@ try:
 except UserError as error:
     raise WorkflowError(str(error)) from None
 if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
-    raise WorkflowError(
-        "set tracking in configs/config.yaml, or WANDB_MODE, not with --config"
-    )
+    raise WorkflowError("set tracking in configs/config.yaml, or WANDB_MODE, not with --config")
 
 
 wildcard_constraints:
@@ -153,10 +151,7 @@ def of_first_seeds(file):
 
     def paths(wildcards):
         folder = f"results/{wildcards.preset}/{wildcards.experiment}"
-        return [
-            f"{folder}/{method}/seed0/{file}"
-            for method in experiment_of(wildcards)["methods"]
-        ]
+        return [f"{folder}/{method}/seed0/{file}" for method in experiment_of(wildcards)["methods"]]
 
     return paths
 

@@ -16,8 +16,6 @@ rule generate:
     params:
         spec=dataset_spec,
     shell:
-        """
-        export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}
-        python -m longrun.generate --dataset {wildcards.dataset} --preset {wildcards.preset} \
-            --configs configs --output {output.store} --workers {threads} >{log} 2>&1
-        """
+        "OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} "
+        "python -m longrun.generate --dataset {wildcards.dataset} --preset {wildcards.preset} "
+        "--configs configs --output {output.store} --workers {threads} >{log} 2>&1"

@@ -22,12 +22,10 @@ rule evaluate:
         spec=evaluate_spec,
         folder=subpath(output.scores, parent=True),
     shell:
-        """
-        export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}
-        python -m longrun.evaluate --experiment {wildcards.experiment} --method {wildcards.method} \
-            --seed {wildcards.seed} --preset {wildcards.preset} --configs configs \
-            --data {input.data} --checkpoint {input.checkpoint} --output {params.folder} >{log} 2>&1
-        """
+        "OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} "
+        "python -m longrun.evaluate --experiment {wildcards.experiment} --method {wildcards.method} "
+        "--seed {wildcards.seed} --preset {wildcards.preset} --configs configs "
+        "--data {input.data} --checkpoint {input.checkpoint} --output {params.folder} >{log} 2>&1"
 
 
 rule judge:
@@ -43,7 +41,5 @@ rule judge:
     params:
         spec=judge_spec,
     shell:
-        """
-        python -m longrun.judge --experiment {wildcards.experiment} --preset {wildcards.preset} \
-            --configs configs --results results --output {output.claims} >{log} 2>&1
-        """
+        "python -m longrun.judge --experiment {wildcards.experiment} --preset {wildcards.preset} "
+        "--configs configs --results results --output {output.claims} >{log} 2>&1"

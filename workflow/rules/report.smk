@@ -25,11 +25,9 @@ for figure in FIGURES:
         params:
             figure=figure,
         shell:
-            """
-            python -m longrun.plot {params.figure} --experiment {wildcards.experiment} \
-                --preset {wildcards.preset} --configs configs --results results --output {output} \
-                >{log} 2>&1
-            """
+            "python -m longrun.plot {params.figure} --experiment {wildcards.experiment} "
+            "--preset {wildcards.preset} --configs configs --results results --output {output} "
+            ">{log} 2>&1"
 
 
 rule tabulate:
@@ -59,7 +57,5 @@ rule tabulate:
         experiments=yaml_files.canonical(config["experiments"]),
         folder=subpath(output.html, parent=True),
     shell:
-        """
-        python -m longrun.tabulate --preset {wildcards.preset} --configs configs --results results \
-            --output-dir {params.folder} >{log} 2>&1
-        """
+        "python -m longrun.tabulate --preset {wildcards.preset} --configs configs --results results "
+        "--output-dir {params.folder} >{log} 2>&1"

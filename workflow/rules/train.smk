@@ -22,10 +22,8 @@ rule train:
         start=start_option,
         run_dir=f"runs/{RUN}",
     shell:
-        """
-        export OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads}
-        python -m longrun.train --experiment {wildcards.experiment} --method {wildcards.method} \
-            --seed {wildcards.seed} --preset {wildcards.preset} --configs configs \
-            --data {input.data} --output {output.checkpoint} {params.start} \
-            --run-dir {params.run_dir} >{log} 2>&1
-        """
+        "OMP_NUM_THREADS={threads} MKL_NUM_THREADS={threads} "
+        "python -m longrun.train --experiment {wildcards.experiment} --method {wildcards.method} "
+        "--seed {wildcards.seed} --preset {wildcards.preset} --configs configs "
+        "--data {input.data} --output {output.checkpoint} {params.start} "
+        "--run-dir {params.run_dir} >{log} 2>&1"
