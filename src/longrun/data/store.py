@@ -16,7 +16,7 @@ import google_crc32c
 import numpy as np
 import xarray as xr
 import zarr
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
 from zarr.codecs import Crc32cCodec
 
@@ -280,7 +280,7 @@ class _Shards:
         index = np.frombuffer(self._checked(data[-tail:]), "<u8")
         return data, index.reshape(self.per_shard, self.slots, 2)
 
-    def _checked(self, data: Shaped[ndarray, " byte"]) -> Shaped[ndarray, " byte"]:
+    def _checked(self, data: UInt8[ndarray, " stored"]) -> UInt8[ndarray, " content"]:
         body, checksum = data[:-4], data[-4:]
         if google_crc32c.value(body) != int.from_bytes(checksum.tobytes(), "little"):
             raise StoreError(f"{self.path}: is damaged: a checksum doesn't match; generate it anew")
@@ -485,8 +485,10 @@ def _write_whole(
 
 def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
+    text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
+    dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
     with atomic(path) as part:
-        dataset.drop_encoding().to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+        dataset.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
 
 
 def read_predictions(path: str | Path) -> xr.Dataset:
