@@ -5,6 +5,7 @@ import logging
 
 import pytest
 
+import longrun
 from longrun import cli
 
 
@@ -65,7 +66,7 @@ def test_atomic_complains_when_nothing_was_written(tmp_path):
 
 
 def test_provenance_is_plain_json_and_works_outside_git(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(longrun, "__path__", [str(tmp_path)])
     found = cli.provenance()
     assert json.loads(json.dumps(found)) == found
     assert found["commit"] is None and found["dirty"] is False

@@ -228,7 +228,7 @@ REFUSALS = [
         ("trainer", "batch_sise"),
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
-        "checkpoint_every, devices, in_memory, log_every, max_epochs, max_steps, precision, "
+        "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, precision, "
         "valid_windows, validate_every, workers; did you mean batch_size?",
     ),
     (
@@ -460,8 +460,8 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "unroll"),
         15,
-        f"{PAPER}: methods.plain.unroll: a window of 1 + 15 frames 4 apart needs 61 frames of waves, "
-        "allowed: 60",
+        f"{PAPER}: methods.plain.unroll: a window of 1 + 15 frames 4 apart needs 61 frames of "
+        "waves, allowed: 60",
     ),
     (
         PAPER,
@@ -526,13 +526,15 @@ REFUSALS = [
         "configs/config.yaml",
         ("experiments",),
         ["papers"],
-        "configs/config.yaml: experiments.0: unknown 'papers'; allowed: paper; did you mean paper?",
+        "configs/config.yaml: experiments.0: unknown experiment 'papers'; allowed: paper; "
+        "did you mean paper?",
     ),
     (
         "configs/config.yaml",
         ("preset",),
         "smole",
-        "configs/config.yaml: preset: unknown 'smole'; allowed: gpu, smoke; did you mean smoke?",
+        "configs/config.yaml: preset: unknown preset 'smole'; allowed: gpu, smoke; "
+        "did you mean smoke?",
     ),
     (
         "configs/config.yaml",

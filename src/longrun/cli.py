@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import longrun
+
 VERSIONED = ("longrun", "torch", "pytorch-lightning", "numpy", "scipy", "zarr", "xarray")
 
 
@@ -88,7 +90,11 @@ def provenance() -> dict[str, Any]:
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(
-            ["git", *arguments], capture_output=True, text=True, check=True, timeout=20
+            ["git", "-C", longrun.__path__[0], *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=20,
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -143,9 +143,9 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     """Refuse settings (of `config.yaml`, or as changed on a command line) that can't be used."""
     source = _Source([_Layer(Path(configs) / "config.yaml", (), dict(content))])
     _check_schema(source, dict(content), _schema(configs, "config"))
-    source.known(("preset",), content["preset"], presets(configs))
+    source.known(("preset",), content["preset"], presets(configs), "unknown preset")
     for i, experiment in enumerate(content["experiments"]):
-        source.known(("experiments", i), experiment, experiments(configs))
+        source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
 
 
 def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
@@ -339,7 +339,7 @@ class _Source:
                     raise ConfigError(f"{layer.file}: {dotted}: {problem}")
         raise ConfigError(f"{self.layers[0].file}: {'.'.join(map(str, key))}: {problem}")
 
-    def known(self, key: Key, name: object, names: Iterable[str], what: str = "unknown") -> None:
+    def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
         choices = list(names)
         if name not in choices:
             self.fail(key, f"{what} {name!r}; {allowed(choices, name)}")
