@@ -21,7 +21,7 @@ results: reproduce
 		--markdown RESULTS.md
 
 test: lint
-	$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 8 --dist loadgroup
+	$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --durations 10
 
 lint: $(INSTALLED)
 	$(IN_VENV) ruff check

@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,34 +16,33 @@ def root(request):
     return request.config.rootpath
 
 
+@dataclass
 class Tree:
-    """A copy of the repository in which the workflow can run."""
+    """A copy of the repository in which the workflow can run.
 
-    def __init__(self, root: Path, folder: Path, programs: Path | None = None):
-        for part in PARTS:
-            if (root / part).is_dir():
-                shutil.copytree(
-                    root / part,
-                    folder / part,
-                    ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"),
-                )
+    `programs` comes first on the PATH: there is the `python` of the rules.
+    """
+
+    folder: Path
+    programs: Path = Path(sys.executable).parent
+
+    @classmethod
+    def of_repository(cls, root: Path, folder: Path, **programs: Path) -> "Tree":
+        left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        for part in map(root.joinpath, PARTS):
+            if part.is_dir():
+                shutil.copytree(part, folder / part.name, ignore=left_out)
             else:
-                shutil.copy2(root / part, folder / part)
-        self.folder = folder
-        self.programs = programs or Path(sys.executable).parent
+                shutil.copy2(part, folder)
+        return cls(folder, **programs)
 
     def copy(self, folder: Path) -> "Tree":
-        shutil.copytree(self.folder, folder, symlinks=True)
-        twin = object.__new__(Tree)
-        twin.folder, twin.programs = folder, self.programs
-        return twin
+        return Tree(shutil.copytree(self.folder, folder), self.programs)
 
-    def snakemake(self, *arguments, **settings):
-        """Run Snakemake; settings are those of config.yaml, preset smoke unless given."""
-        settings = [f"{name}={value}" for name, value in ({"preset": "smoke"} | settings).items()]
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", *arguments]
+    def python(self, *arguments):
+        """Run Python in the copy, on the copy's package."""
         return subprocess.run(
-            [*command, "--config", *settings],
+            [sys.executable, *map(str, arguments)],
             cwd=self.folder,
             env=os.environ
             | {
@@ -55,11 +55,16 @@ class Tree:
             text=True,
         )
 
+    def snakemake(self, *arguments, **settings):
+        """Run Snakemake; settings are those of config.yaml, preset smoke unless given."""
+        settings = [f"{name}={value}" for name, value in ({"preset": "smoke"} | settings).items()]
+        return self.python("-m", "snakemake", "--cores", "2", *arguments, "--config", *settings)
+
 
 @pytest.fixture(scope="session")
 def smoke_run(root, tmp_path_factory):
     """The smoke preset of every experiment, run once; put the users into xdist_group("smoke")."""
-    tree = Tree(root, tmp_path_factory.mktemp("smoke"))
+    tree = Tree.of_repository(root, tmp_path_factory.mktemp("smoke"))
     began = time.perf_counter()
     done = tree.snakemake()
     print(f"smoke workflow: {time.perf_counter() - began:.0f} s")

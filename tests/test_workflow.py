@@ -4,6 +4,7 @@ import re
 import sys
 
 import pytest
+import synthetic
 import yaml
 from conftest import Tree
 
@@ -40,7 +41,7 @@ def fresh(root, tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")
     (programs / "python").write_text(STAND_IN.format(python=sys.executable))
     (programs / "python").chmod(0o755)
-    return Tree(root, tmp_path_factory.mktemp("fresh"), programs)
+    return Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
 
 
 @pytest.fixture(scope="module")
@@ -254,3 +255,31 @@ def test_the_cluster_profile_plans(fresh):
     pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is missing")
     done = fresh.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm")
     assert done.returncode == 0, done.stdout
+
+
+def test_the_examples_of_contributing_work(fresh, root, tmp_path):
+    """Each example is short; a file that exists is shown as it is, a new one joins the graph."""
+    text = (root / "CONTRIBUTING.md").read_text()
+    examples = dict(re.findall(r"^```(?:python|yaml) (\S+)\n(.*?)^```$", text, re.M | re.S))
+    assert len(examples) == 4  # a method, a dataset, an experiment, a figure
+    tree = fresh.copy(tmp_path / "tree")
+    for name, example in examples.items():
+        assert len(example.splitlines()) < 30
+        if (root / name).exists():
+            assert (root / name).read_text() == example
+        (tree.folder / name).write_text(example)
+    (tree.folder / "workflow/report/blow_up.rst").write_text("How many rollouts stay bounded.\n")
+    for preset in ("smoke", "paper"):
+        found = jobs(tree, preset=preset, experiments="[fno]")
+        made = {wild["dataset"] for rule, wild, _ in found if rule == "generate"}
+        assert made == {"kuramoto_sivashinsky_viscosity"}
+        assert {wild["method"] for rule, wild, _ in found if rule == "train"} == {
+            "fno",
+            "unet",
+            "persistence",
+        }
+        assert "plot_blow_up" in rules(found)
+    figure: dict = {}
+    exec(examples["src/longrun/figures/blow_up.py"], figure)
+    drawn = figure["draw"](synthetic.inputs())
+    assert all(len(line.get_xdata()) > 2 for line in drawn.axes[0].get_lines())
