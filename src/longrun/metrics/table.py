@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 ABSENT: dict[str, Any] = {
     "dataset": "",
@@ -28,7 +27,7 @@ class ScoreTable:
         self._dataset = dataset
         self._blocks: list[dict[str, np.ndarray]] = []
 
-    def add(self, metric: str, value: ArrayLike, **columns: ArrayLike) -> None:
+    def add(self, metric: str, value: Any, **columns: Any) -> None:
         """Add one row per cell of `value`.
 
         Parameters
@@ -36,9 +35,9 @@ class ScoreTable:
         metric
             Name of the score.
         value
-            Finite values of any shape.
+            Finite numbers, an array of any shape or what numpy makes one of.
         columns
-            Other columns of the table; each broadcasts against `value`.
+            Other columns of the table, by name; each broadcasts against `value`.
 
         Raises
         ------

@@ -313,9 +313,7 @@ def _generator(module: Forecaster, seed: int, purpose: int) -> torch.Generator:
     return torch.Generator(module.device).manual_seed(int(state >> np.uint64(1)))
 
 
-def _bounded(
-    module: Forecaster, frame: Float[Tensor, "*batch channel *space"]
-) -> Bool[Tensor, "*batch"]:
+def _bounded(module: Forecaster, frame: Float[Tensor, "..."]) -> Bool[Tensor, "*batch"]:
     """Which frames are finite and within the bound; NaN compares as false."""
     statistics = module.description["statistics"]
     dims = module.description["dims"]
@@ -587,7 +585,7 @@ def _score_one_step(
             truth = setting.read(chosen, start + setting.stride, 1)[:, 0].astype(np.float64)
             error = forecast - truth
             score = np.minimum(pointwise.nrmse(forecast, truth, setting.dims), UNBOUNDED)
-            nrmse = nrmse + score / len(starts)
+            nrmse = nrmse + np.where(alive, score, UNBOUNDED) / len(starts)
             energy = energy + setting.energy(error).sum(axis=2) / len(starts)
             diverged = diverged | ~alive
             levels = levels + np.square(error / scale).mean(axis=(2, *axes)).sum(axis=1)

@@ -1,0 +1,185 @@
+"""Score one trained method on the test data of its experiment.
+
+Outputs in `--output`
+---------------------
+`scores.parquet`: one row per score.
+`predictions.zarr`: truth and forecast of a few trajectories, of the first store.
+`evaluation.json`: provenance and wall time.
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import xarray as xr
+
+from longrun import checkpoint, config, registry
+from longrun.cli import UserError, atomic, provenance, run
+from longrun.data.store import Store, open_store, write_predictions
+from longrun.metrics.table import ScoreTable
+
+log = logging.getLogger(__name__)
+
+
+def check_checkpoint(
+    path: Path, content: Mapping[str, Any], spec: Mapping[str, Any], stride: int
+) -> None:
+    """Refuse a checkpoint that was trained for something else.
+
+    Parameters
+    ----------
+    path
+        Where it was read, for the message.
+    content
+        As read by `longrun.checkpoint.read`.
+    spec
+        What the experiment says of the method, from `longrun.config.method_spec`.
+    stride
+        Frames per model step.
+
+    Raises
+    ------
+    UserError
+        Another method, option or stride.
+    """
+    if content["method"] != spec["name"]:
+        raise UserError(f"{path}: holds a {content['method']}, not a {spec['name']}")
+    wanted, found = spec["options"] | {"stride": stride}, dict(content["arguments"])
+    found["stride"] = content["description"]["stride"]
+    for name, value in wanted.items():
+        if name not in found or config.canonical(found[name]) != config.canonical(value):
+            raise UserError(
+                f"{path}: was trained with {name} {found.get(name, 'at its default')}, the "
+                f"experiment says {value}; train it anew"
+            )
+
+
+def check_store(store: Store, description: Mapping[str, Any]) -> None:
+    """Refuse a store of other fields, parameters or dimensions than a method was trained on.
+
+    Raises
+    ------
+    UserError
+        One line that names what differs.
+    """
+    found = {
+        "fields": list(store.fields),
+        "parameters": list(store.parameters),
+        "dimensions": len(store.split("test").space),
+    }
+    wanted = {
+        "fields": description["field_names"],
+        "parameters": description["parameter_names"],
+        "dimensions": description["dims"],
+    }
+    for name, value in found.items():
+        if value != wanted[name]:
+            raise UserError(
+                f"{store.path}: has {name} {value}, the method was trained on {wanted[name]}"
+            )
+
+
+def evaluate(
+    module: Any, stores: Sequence[Store], options: Mapping[str, Any], seed: int
+) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Score a method on every store.
+
+    Parameters
+    ----------
+    module
+        A trained method, on the device that it shall run on.
+    stores
+        The test data.
+    options
+        The composed `evaluate` section.
+    seed
+        Of the noise of a stochastic method.
+
+    Returns
+    -------
+    scores
+        One row per score, of all stores.
+    predictions
+        Truth and forecast of a few trajectories of the first store.
+    """
+    results = [module.evaluate(store, options, seed) for store in stores]
+    return pd.concat([result.scores for result in results], ignore_index=True), results[
+        0
+    ].predictions
+
+
+def device_of(accelerator: str) -> torch.device:
+    """Where to run: a GPU where there is one and the trainer doesn't forbid it.
+
+    Raises
+    ------
+    UserError
+        A GPU is asked for, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if accelerator == "gpu" and not has_gpu:
+        raise UserError("trainer.accelerator is gpu, and this machine has none")
+    return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
+
+
+def main() -> None:
+    """Read the command line, check everything, score, write."""
+    parser = argparse.ArgumentParser(prog="python -m longrun.evaluate", description=__doc__)
+    parser.add_argument("--experiment", required=True)
+    parser.add_argument("--method", required=True)
+    parser.add_argument("--seed", type=int, required=True)
+    parser.add_argument("--preset", required=True)
+    parser.add_argument("--configs", type=Path, default=Path("configs"))
+    parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    arguments = parser.parse_args()
+
+    experiment = config.compose(arguments.configs, arguments.experiment, arguments.preset)
+    if arguments.method not in experiment["methods"]:
+        allowed = registry.allowed(experiment["methods"], arguments.method)
+        raise UserError(f"{arguments.experiment}: no method {arguments.method!r}; {allowed}")
+    spec = config.method_spec(experiment, arguments.method)
+    options = experiment["evaluate"]
+    content = checkpoint.read(arguments.checkpoint)
+    check_checkpoint(arguments.checkpoint, content, spec, options["stride"])
+    stores = [open_store(path, content["description"]["equation_name"]) for path in arguments.data]
+    for store in stores:
+        check_store(store, content["description"])
+    device = device_of(spec["trainer"]["accelerator"])
+    module = checkpoint.load(arguments.checkpoint, device)
+
+    name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
+    log.info("evaluate %s at %s, on %s", name, arguments.preset, device)
+    started = time.monotonic()
+    scores, predictions = evaluate(module, stores, options, arguments.seed)
+    training = ScoreTable(stores[0].path.stem)
+    training.add("train_seconds", content["train_seconds"])
+    scores = pd.concat([scores, training.frame()], ignore_index=True)
+    seconds = time.monotonic() - started
+    log.info("%d scores in %.1f s", len(scores), seconds)
+
+    notes = {
+        "experiment": arguments.experiment,
+        "method": arguments.method,
+        "seed": arguments.seed,
+        "preset": arguments.preset,
+        "wall_seconds": seconds,
+        "provenance": provenance(),
+        "trained": content["provenance"],
+    }
+    write_predictions(arguments.output / "predictions.zarr", predictions)
+    with atomic(arguments.output / "evaluation.json") as part:
+        part.write_text(json.dumps(notes, indent=1) + "\n")
+    with atomic(arguments.output / "scores.parquet") as part:
+        scores.to_parquet(part, index=False, compression="zstd")
+
+
+if __name__ == "__main__":
+    run(main)
