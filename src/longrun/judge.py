@@ -85,9 +85,9 @@ def _judge_claim(name: str, claim: Mapping[str, Any], scores: pd.DataFrame) -> d
     _check_pair(name, kind, *parts)
     statistic = statistics.ratio_of_means if kind == "ratio" else statistics.squared_pearson
     interval = statistic(first, second, _generator(name))
-    direction = test.get("direction", "above")
-    equality = 1.0 if kind == "ratio" else test["holds"]
-    verdict: str = statistics.verdict(interval, test["holds"], direction, equality)
+    direction, holds = test.get("direction", "above"), float(test["holds"])
+    equality = 1.0 if kind == "ratio" else holds
+    verdict: str = statistics.verdict(interval, holds, direction, equality)
     censored = [float(part["censored"].mean()) for part in parts]
     bound, note = None, ""
     if not np.isfinite(interval).all():
@@ -108,7 +108,7 @@ def _judge_claim(name: str, claim: Mapping[str, Any], scores: pd.DataFrame) -> d
         "kind": kind,
         **_finite(interval),
         "paper": test.get("paper"),
-        "holds": test["holds"],
+        "holds": holds,
         "direction": direction,
         "verdict": verdict,
         "seeds": min(len(first), len(second)),
