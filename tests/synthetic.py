@@ -3,17 +3,22 @@
 import functools
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 import xarray as xr
 import yaml
 
+from longrun import judge as verdicts
+from longrun import plot, tabulate
+from longrun.data.store import write_predictions
 from longrun.figures._inputs import Inputs
 from longrun.judge import judge
 
-LENGTH, POINTS, STEP, FRAMES = 64.0, 96, 0.8, 120
+LENGTH, POINTS, STEP, FRAMES = 64.0, 96, 0.8, 110
 TRAJECTORIES, SEEDS, KEEP, PREDICTABILITY = 8, 2, 2, 84.0
 # Relative error that each method starts a rollout with; persistence has none, it stays put.
 ERRORS = {
@@ -313,7 +318,7 @@ def curves(method: str, seed: int) -> pd.DataFrame:
         for metric, at, value in (
             ("train/loss", steps, loss),
             ("learning_rate", steps, rate),
-            ("valid/nrmse", sparse, valid),
+            ("valid/increment_error", sparse, valid),
         )
     )
 
@@ -341,16 +346,21 @@ def seeds(method: str) -> int:
     return EXPERIMENT["methods"][method].get("seeds", SEEDS)
 
 
-def inputs(methods: tuple[str, ...] = tuple(ERRORS)) -> Inputs:
-    """What a figure gets, for some of the methods; the verdicts are the real ones."""
-    runs = [(method, seed) for method in methods for seed in range(seeds(method))]
+def experiment(methods: tuple[str, ...]) -> dict:
+    """The experiment with some of the methods, and the claims that they allow."""
     claims = {
         name: claim
         for name, claim in EXPERIMENT["claims"].items()
         if {claim["of"], claim.get("against", claim["of"])} <= set(methods)
     }
     chosen = {name: EXPERIMENT["methods"][name] for name in methods}
-    spec = EXPERIMENT | {"methods": chosen, "claims": claims, "test": [EXPERIMENT["dataset"]]}
+    return EXPERIMENT | {"methods": chosen, "claims": claims}
+
+
+def inputs(methods: tuple[str, ...] = tuple(ERRORS)) -> Inputs:
+    """What a figure gets, for some of the methods; the verdicts are the real ones."""
+    runs = [(method, seed) for method in methods for seed in range(seeds(method))]
+    spec = experiment(methods) | {"test": [EXPERIMENT["dataset"]]}
     table = pd.concat([scores(*run).assign(method=run[0], seed=run[1]) for run in runs])
     judged, summary = judge(spec, table)
     return Inputs(
@@ -364,32 +374,65 @@ def inputs(methods: tuple[str, ...] = tuple(ERRORS)) -> Inputs:
     )
 
 
-def write_configs(folder: Path, shipped: Path) -> Path:
-    """A folder of configs with this experiment alone; the rest is as shipped."""
-    shutil.copytree(shipped, folder, ignore=shutil.ignore_patterns("experiments"))
-    (folder / "experiments").mkdir()
-    (folder / "config.yaml").write_text(
-        "preset: cpu\nexperiments: [pde_refiner]\ntracking: disabled\n"
-    )
-    (folder / "experiments" / "pde_refiner.yaml").write_text(yaml.safe_dump(EXPERIMENT, sort_keys=False))
-    (folder / "presets" / "cpu.yaml").write_text("seeds: 2\n")
+SITE = ("unet", "pushforward", "sobolev", "pde_refiner", "persistence")
+SITE_FIGURES = ("claims", "error_over_time", "space_time")
+
+
+@pytest.fixture(name="site", scope="session")
+def built_site(root, tmp_path_factory) -> Path:
+    """Configs and results of the methods in SITE, with the figures in SITE_FIGURES, by real verbs.
+
+    Import it under this name and ask for it as `site`; a process builds it once.
+    """
+    folder = tmp_path_factory.getbasetemp() / "site"
+    if folder.exists():
+        return folder
+    configs = write_configs(folder / "configs", root / "configs", SITE)
+    results = folder / "results"
+    write_runs(results, SITE)
+    at = f"--experiment pde_refiner --preset cpu --configs {configs} --results {results}"
+    made = results / "cpu" / "pde_refiner"
+    run(verdicts.main, f"{at} --output {made}/claims.json")
+    for name in SITE_FIGURES:
+        run(plot.main, f"{name} {at} --output {made}/figures/{name}.svg")
+    at = f"--preset cpu --configs {configs} --results {results} --captions {root}/workflow/report"
+    run(tabulate.main, f"{at} --output-dir {results}/cpu")
     return folder
 
 
-def write_runs(results: Path, preset: str = "cpu") -> None:
-    """What train and evaluate leave behind, for every run."""
-    from longrun.data.store import write_predictions
+def run(main, arguments: str) -> None:
+    """Call a verb's main as the command line would."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["verb", *arguments.split()])
+        main()
 
+
+def write_configs(folder: Path, shipped: Path, methods: tuple[str, ...]) -> Path:
+    """A folder of configs with this experiment alone; the rest is as shipped."""
+    shutil.copytree(shipped, folder, ignore=shutil.ignore_patterns("experiments"))
+    (folder / "experiments").mkdir()
+    settings = {"preset": "cpu", "experiments": ["pde_refiner"], "tracking": "disabled"}
+    for name, content in (
+        ("config", settings),
+        ("experiments/pde_refiner", experiment(methods)),
+        ("presets/cpu", {"seeds": SEEDS}),
+    ):
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(content, sort_keys=False))
+    return folder
+
+
+def write_runs(results: Path, methods: tuple[str, ...]) -> None:
+    """What train and evaluate leave behind, for every run."""
     hardware = {"platform": "Linux", "cpu": "Imaginary CPU", "cores": 2, "gpu": None}
     made = {"commit": "0123456789abcdef", "dirty": False, "hardware": hardware}
     made["versions"] = {"longrun": "0.1.0", "torch": "2.13.0"}
-    for method in ERRORS:
+    note = json.dumps({"provenance": made, "trained": made, "wall_seconds": 12.5})
+    for method in methods:
         for seed in range(seeds(method)):
-            run = results / preset / "pde_refiner" / method / f"seed{seed}"
+            run = results / "cpu" / "pde_refiner" / method / f"seed{seed}"
             run.mkdir(parents=True)
             scores(method, seed).to_parquet(run / "scores.parquet")
             curves(method, seed).to_csv(run / "curves.csv", index=False)
-            note = {"provenance": made, "wall_seconds": 12.5}
-            (run / "evaluation.json").write_text(json.dumps(note))
+            (run / "evaluation.json").write_text(note)
             if seed == 0:
                 write_predictions(run / "predictions.zarr", predictions(method))

@@ -242,7 +242,7 @@ def insert(document: str, preset: str, section: str) -> str:
     return before + block + rest.split(end)[1]
 
 
-def number(value: float | None) -> str:
+def number(value: float | int | None) -> str:
     """Three significant digits; a dash for what is unknown or not finite."""
     if value is None or not math.isfinite(value):
         return DASH
@@ -272,7 +272,7 @@ def _facts(runs: list[Path], methods: list[dict[str, Any]]) -> dict[str, Any]:
         if not (run / "evaluation.json").exists():
             raise cli.UserError(f"{run}: no evaluation.json there; longrun.evaluate writes it")
     notes = [json.loads((run / "evaluation.json").read_text()) for run in runs]
-    made = [note["provenance"] for note in notes]
+    made = [note[when] for note in notes for when in ("trained", "provenance")]
     scores = pd.read_parquet(
         runs[0] / "scores.parquet",
         columns=["value"],

@@ -44,7 +44,6 @@ def draw(inputs: Inputs) -> Figure:
     upper.axhline(0.8, color="#555555", linewidth=1.0, label="correlation 0.8")
     upper.set(ylabel="correlation with truth", ylim=(-0.15, 1.03), xlim=(0, end))
     lower.set(ylabel="nRMSE (error / truth, rms)", xlabel="lead time (s)", yscale="log")
-    lower.set_ylim(top=5)
     _style.legend_right(figure, upper)
     mean = scores.groupby(["method", "step"])["value"].mean()
     last = {}

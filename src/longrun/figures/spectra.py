@@ -39,7 +39,7 @@ def draw(inputs: Inputs) -> Figure:
             lower.plot(mine / black, **_style.line(inputs, method))
         lead = rows["lead_time"].mean()
         upper.set_title(
-            "climate: mean over the long run"
+            "climate: second half of the rollout"
             if step is None
             else f"{'short' if step == first else 'long'} lead: {lead:.1f} s"
         )

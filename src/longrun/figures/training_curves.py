@@ -7,7 +7,7 @@ from longrun.figures._inputs import Inputs
 
 PANELS = {
     "train/loss": "training loss\n(each method's own)",
-    "valid/nrmse": "one-step nRMSE\non valid",
+    "valid/increment_error": "one-step error on valid\n(share of the increment)",
     "learning_rate": "learning rate",
 }
 CURVES = tuple(PANELS)
@@ -38,7 +38,7 @@ def draw(inputs: Inputs) -> Figure:
     grid[-1].set_xlabel("optimiser updates")
     _style.legend_right(figure, grid[0])
     title = "Training, per update"
-    valid = curves[curves["metric"] == "valid/nrmse"]
+    valid = curves[curves["metric"] == "valid/increment_error"]
     if len(valid):
         last = valid[valid["step"] == valid.groupby(["method", "seed"])["step"].transform("max")]
         final = last.groupby("method")["value"].mean()

@@ -1,0 +1,46 @@
+"""results.html as a reader sees it, in a real browser."""
+
+import pytest
+from browser import assert_drawn, started_browser, visit  # noqa: F401 (a fixture)
+from synthetic import SITE_FIGURES, built_site  # noqa: F401 (a fixture)
+
+WIDTHS = [1280, 390]
+
+pytestmark = pytest.mark.xdist_group("site")
+
+
+@pytest.fixture(scope="module", params=WIDTHS)
+def page(request, browser, site):
+    with visit(browser, site / "results" / "cpu" / "results.html", request.param) as page:
+        yield page
+
+
+def test_claims_are_visible_with_their_verdicts(page):
+    table = page.locator("table.claims")
+    assert table.is_visible()
+    box = table.bounding_box()
+    assert box["width"] > 300 and box["height"] > 200
+    badges = page.locator("table.claims .badge")
+    assert badges.count() == 5
+    assert {"holds", "contradicted", "open"} == set(badges.all_inner_texts())
+    for badge in badges.all():
+        assert badge.is_visible()
+
+
+def test_every_figure_is_drawn(page):
+    images = page.locator("figure img")
+    assert images.count() == len(SITE_FIGURES)
+    for image in images.all():
+        assert_drawn(image)
+
+
+def test_page_does_not_scroll_sideways(page):
+    wide, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= window
+
+
+def test_links_lead_to_sections(page):
+    targets = [link.get_attribute("href") for link in page.locator("nav a").all()]
+    assert len(targets) == 2
+    for target in targets:
+        assert page.locator(target).count() == 1
