@@ -180,7 +180,7 @@ def test_a_ratio_to_nothing_is_open():
 def test_missing_scores_are_refused():
     new = rows("new", "nrmse", noise(0))
     claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
-    with pytest.raises(UserError, match="claims[.]it: old has no scores of nrmse"):
+    with pytest.raises(UserError, match=r"claims[.]it: old has no scores of nrmse"):
         verdict([new], **claim)
     with pytest.raises(UserError, match="different trajectories"):
         verdict([new, rows("old", "nrmse", 1.0, trajectories=39)], **claim)

@@ -46,6 +46,7 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
         equation={"name": "kuramoto_sivashinsky", "points": POINTS, "length": 4 * np.pi},
         fields=("u",),
         predictability=predictability,
+        attrs={"predictability_censored": 0.0},
         split=lambda name: split,
         data=split,
     )

@@ -134,18 +134,7 @@ def evaluate_forecast(
         kept = _score_rollouts(module, setting, table, _generator(module, seed, 0))
         _score_one_step(module, setting, table, _generator(module, seed, 1))
         _score_cost(module, setting, table, _generator(module, seed, 2))
-    horizon = float(store.predictability)
-    if np.isfinite(horizon):
-        table.add("predictability", horizon)
-    longest = setting.steps * setting.seconds.max()
-    if longest > horizon:
-        _log.warning(
-            "%s: rollouts reach %.4g s, but the data is predictable for %.4g s: correlations and "
-            "errors beyond compare with one of many true futures",
-            store.path.name,
-            longest,
-            horizon,
-        )
+    _compare_with_predictability(setting, table)
     return Evaluation(table.frame(), _predictions(setting, kept))
 
 
@@ -658,6 +647,26 @@ def _score_cost(
 def _synchronise() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
+
+
+# Predictability --------------------------------------------------------------------------------
+
+
+def _compare_with_predictability(setting: _Setting, table: ScoreTable) -> None:
+    """Report for how long the data can be predicted at all, and warn of rollouts beyond."""
+    limit = float(setting.store.predictability)
+    at_least = setting.store.attrs[schema.CENSORED] > 0
+    table.add("predictability", limit, censored=at_least)
+    longest = setting.steps * float(setting.seconds.max())
+    if longest > limit:
+        _log.warning(
+            "%s: rollouts reach %.4g s, but the data is predictable for %s%.4g s: beyond, "
+            "correlations and errors compare with one of many possible truths",
+            setting.store.path.name,
+            longest,
+            "at least " if at_least else "",
+            limit,
+        )
 
 
 # Fields for figures ----------------------------------------------------------------------------
