@@ -121,15 +121,15 @@ class KuramotoSivashinsky(AbstractEquation):
         check_points(points)
         (index,) = indices(points, 1)
         wavenumber = 2 * torch.pi / length * index.to(device)
-        flux = (-0.5j * wavenumber).to(dtype.to_complex())
 
-        def nonlinear(spectrum: Tensor) -> Tensor:
+        def square(spectrum: Tensor) -> Tensor:
             u = inverse(spectrum, points, 1)
-            return flux * forward(u * u, 1)
+            return forward(u * u, 1)
 
         return SpectralSolver(
             linear=wavenumber**2 - viscosity * wavenumber**4,
-            nonlinear=nonlinear,
+            symbol=-0.5j * wavenumber,
+            product=square,
             points=points,
             frame=stride * dt.flatten(),
             steps=max(1, round(stride * substeps)),

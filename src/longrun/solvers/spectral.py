@@ -15,12 +15,12 @@ from longrun.solvers._base import AbstractSolver
 from longrun.solvers.etdrk import ETDRK4, AbstractETDRK
 
 
-def forward(state: Float[Tensor, "*batch"], dims: int) -> Complex[Tensor, "*batch"]:
+def forward(state: Float[Tensor, "*field"], dims: int) -> Complex[Tensor, "*mode"]:
     """Half-spectrum over the last `dims` axes; amplitudes don't depend on the resolution."""
     return torch.fft.rfftn(state, dim=tuple(range(-dims, 0)), norm="forward")
 
 
-def inverse(spectrum: Complex[Tensor, "*batch"], points: int, dims: int) -> Float[Tensor, "*batch"]:
+def inverse(spectrum: Complex[Tensor, "*mode"], points: int, dims: int) -> Float[Tensor, "*field"]:
     """Real field on `points` per axis from a half-spectrum over the last `dims` axes."""
     return torch.fft.irfftn(
         spectrum, s=(points,) * dims, dim=tuple(range(-dims, 0)), norm="forward"
@@ -58,15 +58,19 @@ def check_points(points: int) -> None:
 
 
 class SpectralSolver(AbstractSolver):
-    """Exponential integrator for u_t = L u + N(u) with constant coefficients.
+    """Exponential integrator for u_t = linear u + symbol product(u), coefficients constant in time.
+
+    Modes beyond 2/3 of the highest are cut off, so quadratic products are free of aliasing.
 
     Parameters
     ----------
     linear
         Symbol of L over the half-spectrum, float64 where L is real in Fourier space (even
         derivatives), else complex128; shape (batch, channel or 1, *mode).
-    nonlinear
-        N, from half-spectrum to half-spectrum as `forward` makes them; it need not dealias.
+    symbol
+        Diagonal factor of the nonlinear term, a derivative for instance, broadcastable to `linear`.
+    product
+        The rest of it, from half-spectrum to a fresh half-spectrum; it need not dealias.
     points
         Grid points per axis.
     frame
@@ -87,7 +91,8 @@ class SpectralSolver(AbstractSolver):
     def __init__(
         self,
         linear: Tensor,
-        nonlinear: Callable[[Tensor], Tensor],
+        symbol: Tensor,
+        product: Callable[[Tensor], Tensor],
         points: int,
         frame: Float[Tensor, " batch"],
         steps: int,
@@ -100,31 +105,35 @@ class SpectralSolver(AbstractSolver):
         self.points = points
         self.dims = linear.ndim - 2
         self.steps = steps
-        self.nonlinear = nonlinear
+        self.product = product
         keep = retained(points, self.dims).to(linear.device)
         time_step = (frame.double() / steps).reshape(-1, *[1] * (linear.ndim - 1))
-        self.integrator = integrator(linear, time_step, keep, dtype)
+        self.keep = keep.to(dtype)
+        self.integrator = integrator(linear, symbol * keep, time_step, dtype.to_complex())
 
     def step(
         self, state: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch channel *space"]:
-        """Advance by one frame; modes beyond 2/3 of the highest are cut off."""
-        return inverse(self._advance(forward(state, self.dims)), self.points, self.dims)
+        """Advance by one frame."""
+        return inverse(self._advance(self._enter(state)), self.points, self.dims)
 
     def rollout(
         self, state: Float[Tensor, "batch channel *space"], frames: int
     ) -> Float[Tensor, "batch frame channel *space"]:
         """Advance by several frames without leaving Fourier space."""
-        spectrum = forward(state, self.dims)
+        spectrum = self._enter(state)
         states = []
         for _ in range(frames):
             spectrum = self._advance(spectrum)
             states.append(inverse(spectrum, self.points, self.dims))
         return torch.stack(states, dim=1)
 
+    def _enter(self, state: Tensor) -> Tensor:
+        return forward(state, self.dims) * self.keep
+
     def _advance(self, spectrum: Tensor) -> Tensor:
         for _ in range(self.steps):
-            spectrum = self.integrator.step(spectrum, self.nonlinear)
+            spectrum = self.integrator.step(spectrum, self.product)
         return spectrum
 
 
