@@ -38,5 +38,5 @@ clean:
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Longrun needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(IN_VENV) python -m pip install --quiet --editable '.[dev]'
+	$(IN_VENV) python -m pip install --editable '.[dev]'
 	touch $@

