@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -260,10 +261,9 @@ def generate(
     UserError
         `output` is something else than a store, a trajectory diverged, or a worker died.
     """
-    digest = registry.digest("equations", spec["equation"]["name"])
     origin = {
         schema.CONFIG: dict(spec),
-        schema.PROVENANCE: {**provenance, "equation_digest": digest},
+        schema.PROVENANCE: {**provenance, "code": _code(spec["equation"]["name"])},
     }
     if output.exists() and _finished(output, origin):
         log.info("%s is complete already", output)
@@ -290,13 +290,22 @@ def generate(
     _move(partial, output)
 
 
+def _code(equation: str) -> str:
+    """Hash of the sources that decide the bits of a trajectory."""
+    files = [
+        registry.path("equations", equation),
+        registry.ROOT / "equations" / "_base.py",
+        registry.ROOT / "generate.py",
+        *sorted((registry.ROOT / "solvers").glob("*.py")),
+    ]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+
+
 def _same(attrs: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
     """Whether a store was made from this configuration by this code, on whatever machine."""
-    stored = attrs.get(schema.PROVENANCE, {})
+    stored, wanted = attrs.get(schema.PROVENANCE, {}), origin[schema.PROVENANCE]
     return attrs.get(schema.CONFIG) == origin[schema.CONFIG] and all(
-        stored.get(key) == value
-        for key, value in origin[schema.PROVENANCE].items()
-        if key != "hardware"
+        stored.get(key) == wanted[key] for key in ("code", "versions")
     )
 
 
