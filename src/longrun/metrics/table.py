@@ -19,6 +19,12 @@ ABSENT: dict[str, Any] = {
 }
 """Columns in order, and what each holds in a row that it says nothing about."""
 
+_KINDS: dict[str, type] = {
+    **dict.fromkeys(("trajectory", "member", "stage", "step"), np.int32),
+    **dict.fromkeys(("lead_time", "wavenumber"), np.float64),
+    "censored": np.bool_,
+}
+
 
 class ScoreTable:
     """Collects scores in blocks; the rows of a block are the cells of the arrays it broadcasts."""
@@ -26,6 +32,7 @@ class ScoreTable:
     def __init__(self, dataset: str):
         self._dataset = dataset
         self._blocks: list[dict[str, np.ndarray]] = []
+        self._metrics: dict[str, int] = {}  # codes
 
     def add(self, metric: str, value: Any, **columns: Any) -> None:
         """Add one row per cell of `value`.
@@ -47,27 +54,27 @@ class ScoreTable:
         value = np.asarray(value, dtype=np.float64)
         if not np.isfinite(value).all():
             raise ValueError(f"{metric} has a value that is not finite")
-        cells = {
-            name: np.broadcast_to(
-                np.asarray(columns.pop(name, default), dtype=np.asarray(default).dtype), value.shape
-            ).ravel()
-            for name, default in ABSENT.items()
-            if name not in ("dataset", "metric", "value")
-        }
+        block = {"value": value.ravel()}
+        for name, kind in _KINDS.items():
+            given: np.ndarray = np.asarray(columns.pop(name, ABSENT[name]), dtype=kind)
+            block[name] = np.broadcast_to(given, value.shape).ravel()
         if columns:
             raise TypeError(f"no column {', '.join(columns)}")
-        names = np.full(value.size, metric, dtype=object)
-        self._blocks.append({"metric": names, "value": value.ravel()} | cells)
+        code = self._metrics.setdefault(metric, len(self._metrics))
+        block["metric"] = np.full(value.size, code, dtype=np.int16)
+        self._blocks.append(block)
 
     def frame(self) -> pd.DataFrame:
         """All rows, with the columns of `ABSENT` in that order; names are categories."""
-        frame = pd.DataFrame(
-            {
-                name: np.concatenate([block[name] for block in self._blocks])
-                for name in ABSENT
-                if name != "dataset"
-            }
-        )
-        frame["metric"] = frame["metric"].astype("category")
-        frame["dataset"] = pd.Categorical([self._dataset] * len(frame))
-        return frame[list(ABSENT)]
+        cells = {
+            name: np.concatenate([block[name] for block in self._blocks])
+            for name in ("metric", "value", *_KINDS)
+        }
+        dataset = np.zeros(len(cells["value"]), dtype=np.int16)
+        names = {
+            "dataset": pd.Categorical.from_codes(dataset, categories=pd.Index([self._dataset])),
+            "metric": pd.Categorical.from_codes(
+                cells.pop("metric"), categories=pd.Index([*self._metrics])
+            ),
+        }
+        return pd.DataFrame(names | cells)[list(ABSENT)]
