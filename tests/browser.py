@@ -47,6 +47,22 @@ def visit(browser, path: Path, width: int = 1280) -> Iterator:
         page.close()
 
 
+def show(page, *path: str):
+    """Click through a Snakemake report: category, subcategory, label of a result; gives its frame.
+
+    Snakemake leaves out a subcategory that is the only one of its category.
+    """
+    result = page.locator("tr", has_text=path[-1]).first
+    page.locator("nav ol a").first.click()
+    for name in path[:-1]:
+        link = page.locator("li a", has_text=name)
+        link.or_(result).first.wait_for()
+        if not result.is_visible():
+            link.click()
+    result.locator("a[iconname=eye]").click()
+    return page.frame_locator("iframe")
+
+
 def assert_drawn(image) -> None:
     """An image is on the page, has a size, and its bytes are really a picture."""
     image.scroll_into_view_if_needed()

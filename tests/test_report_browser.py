@@ -1,12 +1,34 @@
 """results.html as a reader sees it, in a real browser."""
 
 import pytest
-from browser import assert_drawn, started_browser, visit  # noqa: F401 (a fixture)
+from browser import assert_drawn, show, started_browser, visit  # noqa: F401 (a fixture)
 from synthetic import SITE_FIGURES, built_site  # noqa: F401 (a fixture)
 
 WIDTHS = [1280, 390]
 
-pytestmark = pytest.mark.xdist_group("site")
+
+@pytest.fixture(scope="module")
+def report(smoke_run):
+    """Snakemake's report of the smoke run."""
+    path = smoke_run.folder / "report.html"
+    if not path.exists():
+        done = smoke_run.snakemake("--report", path.name)
+        assert done.returncode == 0, done.stdout
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("smoke")
+def test_snakemakes_report_shows_claims_and_a_figure(browser, report):
+    with visit(browser, report) as page:
+        table = show(page, "Results", "claims and methods").locator("table.claims")
+        table.wait_for()
+        assert table.bounding_box()["height"] > 100
+        assert table.locator(".badge").count() > 0
+        show(page, "Figures", "pde_refiner", "error over time")
+        image = page.locator("main img, #app img").last
+        image.wait_for()
+        assert_drawn(image)
 
 
 @pytest.fixture(scope="module", params=WIDTHS)
@@ -15,6 +37,7 @@ def page(request, browser, site):
         yield page
 
 
+@pytest.mark.xdist_group("site")
 def test_claims_are_visible_with_their_verdicts(page):
     table = page.locator("table.claims")
     assert table.is_visible()
@@ -27,6 +50,7 @@ def test_claims_are_visible_with_their_verdicts(page):
         assert badge.is_visible()
 
 
+@pytest.mark.xdist_group("site")
 def test_every_figure_is_drawn(page):
     images = page.locator("figure img")
     assert images.count() == len(SITE_FIGURES)
@@ -34,11 +58,13 @@ def test_every_figure_is_drawn(page):
         assert_drawn(image)
 
 
+@pytest.mark.xdist_group("site")
 def test_page_does_not_scroll_sideways(page):
     wide, window = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= window
 
 
+@pytest.mark.xdist_group("site")
 def test_links_lead_to_sections(page):
     targets = [link.get_attribute("href") for link in page.locator("nav a").all()]
     assert len(targets) == 2

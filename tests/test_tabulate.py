@@ -43,6 +43,13 @@ def test_csv_holds_every_claim_and_every_summary(site, judged):
     assert set(table["preset"]) == {"cpu"} and set(table["experiment"]) == {"pde_refiner"}
 
 
+def test_page_for_the_report_is_small_and_has_the_same_tables(site, html):
+    light = (site / "results" / "cpu" / "claims.html").read_text("utf-8")
+    assert len(light) < 1e5 and "<figure" not in light
+    tables = re.findall("<table.*?</table>", light, re.DOTALL)
+    assert len(tables) == 2 and all(table in html for table in tables)
+
+
 class Balance(HTMLParser):
     """Counts how deep the tags are, and collects what an address points to."""
 

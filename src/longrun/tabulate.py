@@ -160,13 +160,13 @@ def table(outcomes: Iterable[Outcome], preset: str) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def page(outcomes: list[Outcome], preset: str, captions: dict[str, str]) -> str:
+def page(outcomes: list[Outcome], preset: str, captions: dict[str, str] | None) -> str:
     """Write the self-contained page.
 
     Parameters
     ----------
     captions
-        Text below each figure, by the figure's name.
+        Text below each figure, by the figure's name; None leaves the figures out.
     """
     head = headline(outcomes)
     body = [f"<header><p class=soft>Longrun, preset {_text(preset)}</p><h1>{_text(head)}</h1>"]
@@ -361,7 +361,7 @@ def _method_table(outcome: Outcome, metrics: Iterable[str]) -> tuple[list[str], 
     return ["method"] + [GLOSSARY[metric][0] for metric in shown], rows
 
 
-def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[str]:
+def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> list[str]:
     """One experiment: facts, claims, methods, figures."""
     paper = _text(_paper(outcome.paper))
     if arxiv := outcome.paper.get("arxiv"):
@@ -396,7 +396,10 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[st
             below = f"<br><small>{_text(rest.rstrip(']').replace(', ', ' to '))}</small>"
             lines.append(f"<td class=number>{_text(value)}{below if rest else ''}</td>")
         lines.append("</tr>")
-    lines.append("</tbody></table></div><h3>Figures</h3>")
+    lines.append("</tbody></table></div>")
+    if captions is None:
+        return [*lines, "</section>"]
+    lines.append("<h3>Figures</h3>")
     for name, path in outcome.figures.items():
         lines.append(_figure(name, path, captions.get(name, "")))
     if not outcome.figures:
@@ -443,9 +446,10 @@ def main() -> None:
     outcomes = load(options.configs, options.results, options.preset)
     with cli.atomic(options.output_dir / "results.csv") as part:
         table(outcomes, options.preset).to_csv(part, index=False)
-    captions = read_captions(options.captions)
-    with cli.atomic(options.output_dir / "results.html") as part:
-        part.write_text(page(outcomes, options.preset, captions), "utf-8")
+    # Without figures for Snakemake's report: Chromium refuses a frame of more than two megabytes.
+    for name, captions in (("claims", None), ("results", read_captions(options.captions))):
+        with cli.atomic(options.output_dir / f"{name}.html") as part:
+            part.write_text(page(outcomes, options.preset, captions), "utf-8")
     if options.markdown:
         old = "# Results\n"
         if options.markdown.exists():

@@ -1,5 +1,7 @@
 """Loss, validation error and learning rate of every run over its updates."""
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 
 from longrun.figures import _style
@@ -27,8 +29,8 @@ def draw(inputs: Inputs) -> Figure:
     for axes, (metric, label) in zip(grid, panels.items(), strict=True):
         rows = curves[curves["metric"] == metric]
         for method in _style.order(inputs, rows["method"]):
-            runs = rows[rows["method"] == method].groupby("step")["value"]
-            band = runs.agg(["mean", "min", "max"])
+            runs = _thinned(rows[rows["method"] == method]).groupby(["seed", "step"])["value"]
+            band = runs.mean().groupby("step").agg(["mean", "min", "max"])
             look = _style.line(inputs, method)
             axes.plot(band["mean"], label=method, **look | {"linewidth": 1.2})
             axes.fill_between(
@@ -44,3 +46,11 @@ def draw(inputs: Inputs) -> Figure:
         final = last.groupby("method")["value"].mean()
         title = f"{final.idxmin()} ends with the lowest one-step error on valid: {final.min():.2g}"
     return _style.finish(figure, inputs, title, hint="bands: range over seeds")
+
+
+def _thinned(rows: pd.DataFrame, points: int = 250) -> pd.DataFrame:
+    """Give neighbouring steps the same number, so that a long run has a few hundred points."""
+    steps = np.unique(rows["step"])
+    width = -(-len(steps) // points)
+    place = np.searchsorted(steps, rows["step"]) // width * width
+    return rows.assign(step=steps[place])
