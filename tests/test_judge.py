@@ -170,6 +170,13 @@ def test_one_run_on_one_trajectory_proves_nothing():
     assert judged["verdict"] == "open" and "no interval" in judged["note"]
 
 
+def test_what_cannot_be_predicted_is_named():
+    scores = [rows(m, "correlation_time_0.8", v) for m, v in (("new", 60.0), ("old", 40.0))]
+    limit = rows("new", "predictability", 50.0, trajectories=1, trajectory=-1)
+    assert "beyond the 50 s" in verdict([*scores, limit], ratio={"holds": 1.0})["note"]
+    assert verdict([*scores, limit.assign(value=61.0)], ratio={"holds": 1.0})["note"] == ""
+
+
 def test_a_ratio_to_nothing_is_open():
     scores = [rows("new", "nrmse", noise(0)), rows("old", "nrmse", 0.0)]
     judged = verdict(scores, metric="nrmse", ratio={"holds": 1.0})

@@ -15,6 +15,7 @@ from longrun import cli, config
 from longrun.cli import UserError
 from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
+from longrun.metrics.table import ABSENT
 
 SUMMARY = (
     "correlation_time_0.8",
@@ -38,6 +39,10 @@ SUMMARY = (
     "train_seconds",
 )
 """Metrics of the table of methods; a method has those that its scores hold."""
+
+Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
+
+NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
 
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
 
@@ -71,16 +76,17 @@ def judge(
     UserError
         If scores that a claim needs are missing.
     """
-    claims = [_judge_claim(name, claim, scores) for name, claim in experiment["claims"].items()]
-    return claims, _summary(list(experiment["methods"]), scores)
+    groups = dict(iter(scores.groupby(["method", "metric"], observed=True, sort=False)))
+    claims = [_judge_claim(name, claim, groups) for name, claim in experiment["claims"].items()]
+    return claims, _summary(list(experiment["methods"]), groups)
 
 
-def _judge_claim(name: str, claim: Mapping[str, Any], scores: pd.DataFrame) -> dict[str, Any]:
+def _judge_claim(name: str, claim: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
     kind = "ratio" if "ratio" in claim else "r_squared"
     test, metric, of = claim[kind], claim["metric"], claim["of"]
     other = (claim["against"], metric) if kind == "ratio" else (of, claim["explains"])
     at = claim.get("at", {})
-    parts = [_values(name, scores, *which, at) for which in ((of, metric), other)]
+    parts = [_values(name, groups, *which, at) for which in ((of, metric), other)]
     first, second = (_table(part) for part in parts)
     _check_pair(name, kind, *parts)
     statistic = statistics.ratio_of_means if kind == "ratio" else statistics.squared_pearson
@@ -89,15 +95,19 @@ def _judge_claim(name: str, claim: Mapping[str, Any], scores: pd.DataFrame) -> d
     equality = 1.0 if kind == "ratio" else holds
     verdict: str = statistics.verdict(interval, holds, direction, equality)
     censored = [float(part["censored"].mean()) for part in parts]
-    bound, note = None, ""
+    bound, notes = None, []
     if not np.isfinite(interval).all():
-        note = f"the mean of {other[1]} of {other[0]} can be zero"
+        notes = [f"the mean of {other[1]} of {other[0]} can be zero"]
     elif first.size == second.size == 1:
-        verdict, note = "open", "one run on one trajectory gives no interval"
+        verdict, notes = "open", ["one run on one trajectory gives no interval"]
     elif any(censored):
         bound, note = _bound(kind, f"{metric} of {of}", f"{other[1]} of {other[0]}", censored)
+        notes = [note]
         if kind == "ratio" and min(censored) > TOO_SHORT:
-            verdict, note = "open", f"the rollout is too short to tell: {note}"
+            verdict, notes = "open", ["the rollout is too short to tell", note]
+    limit = groups.get((of, "predictability"), NOTHING)["value"].min()
+    if metric.startswith("correlation_time") and max(first.mean(), second.mean()) > limit:
+        notes.append(f"beyond the {limit:.4g} s for which the data is predictable")
     return {
         "name": name,
         "says": claim["says"],
@@ -115,7 +125,7 @@ def _judge_claim(name: str, claim: Mapping[str, Any], scores: pd.DataFrame) -> d
         "trajectories": first.shape[1],
         "censored": float(np.mean(censored)),
         "bound": bound,
-        "note": note,
+        "note": "; ".join(notes),
     }
 
 
@@ -128,13 +138,13 @@ def _bound(kind: str, first: str, second: str, censored: list[float]) -> tuple[s
     return bound, f"the ratio is only {'a lower' if censored[0] else 'an upper'} bound: {shares}"
 
 
-def _summary(methods: list[str], scores: pd.DataFrame) -> list[dict[str, Any]]:
+def _summary(methods: list[str], groups: Groups) -> list[dict[str, Any]]:
     rows = []
     for method in methods:
         for metric in SUMMARY:
-            values = _rows(scores, method, metric, {})
-            if values.empty:
+            if (method, metric) not in groups:
                 continue
+            values = _rows(groups, method, metric, {})
             table = _table(_collapse(values))
             rows.append(
                 {"method": method, "metric": metric}
@@ -149,18 +159,18 @@ def _summary(methods: list[str], scores: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _values(
-    name: str, scores: pd.DataFrame, method: str, metric: str, at: Mapping[str, int]
+    name: str, groups: Groups, method: str, metric: str, at: Mapping[str, int]
 ) -> pd.DataFrame:
-    rows = _rows(scores, method, metric, at)
+    rows = _rows(groups, method, metric, at)
     if rows.empty:
         where = "".join(f", {column} {value}" for column, value in at.items())
         raise UserError(f"claims.{name}: {method} has no scores of {metric}{where}")
     return _collapse(rows)
 
 
-def _rows(scores: pd.DataFrame, method: str, metric: str, at: Mapping[str, int]) -> pd.DataFrame:
+def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, int]) -> pd.DataFrame:
     """Rows of a metric, of the last stage unless another is asked for."""
-    rows = scores[(scores["method"] == method) & (scores["metric"] == metric)]
+    rows = groups.get((method, metric), NOTHING)
     if "step" in at:
         rows = rows[rows["step"] == at["step"]]
     return rows[rows["stage"] == at.get("stage", rows["stage"].max())]
@@ -220,6 +230,7 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
+    wanted |= {*SUMMARY, "predictability"}
     columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
     frames = []
     for method in experiment["methods"]:
@@ -228,7 +239,7 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
             if not path.exists():
                 raise UserError(f"{path}: no scores; longrun.evaluate makes them")
             frame = pd.read_parquet(
-                path, columns=columns, filters=[("metric", "in", sorted(wanted | set(SUMMARY)))]
+                path, columns=columns, filters=[("metric", "in", sorted(wanted))]
             )
             frames.append(frame.assign(method=method, seed=seed))
     return pd.concat(frames, ignore_index=True)
