@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
@@ -30,30 +31,47 @@ from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store, open_store
+from longrun.figures import space_time
+from longrun.figures._inputs import Inputs
 
 log = logging.getLogger(__name__)
 
+PREVIEW = 8  # validation trajectories in the summary that is tracked
+
 
 class ResumeCheckpoint(pl.Callback):
-    """Keep one whole checkpoint of the trainer's state, replaced every `every` updates and on SIGTERM."""
+    """Keep one whole checkpoint of the trainer's state, replaced every `every` updates and on SIGTERM.
+
+    Only between updates: gradients accumulated so far are no part of a checkpoint.
+    """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
-        self._saved = -1
+        self._saved = 0
+        self._between_updates = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save when it is time; with accumulated gradients a step spans several batches."""
-        if trainer.global_step % self.every == 0 and trainer.global_step != self._saved:
+    def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Take a resumed run's step as saved."""
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save when it is time."""
+        self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if self._between_updates and trainer.global_step % self.every == 0:
             self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException) -> None:
         """Save when the scheduler asks the job to go."""
-        if isinstance(error, SIGTERMException):
+        if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self._saved:
+            return
         part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part)
+        trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
         if trainer.is_global_zero:
             os.replace(part, self.path)
         self._saved = trainer.global_step
@@ -114,10 +132,11 @@ def fit(
     """
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
-    callbacks: list[pl.Callback] = [ResumeCheckpoint(last, options["checkpoint_every"])]
-    callbacks.append(TQDMProgressBar() if progress else LogLines())
+    callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
     if module.ema_decay:
         callbacks.append(EMAWeightAveraging(decay=module.ema_decay, use_buffers=False))
+    # last, so that what it saves includes the average after the same update
+    callbacks.append(ResumeCheckpoint(last, options["checkpoint_every"]))
     trainer = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
@@ -216,6 +235,35 @@ def train(
     return module, {"method": spec["name"], "arguments": arguments, "description": description}
 
 
+def log_preview(
+    loggers: Sequence[Logger],
+    module: pl.LightningModule,
+    experiment: dict[str, Any],
+    store: Store,
+    method: str,
+    preset: str,
+) -> None:
+    """Track the final scores and a picture of one rollout, on validation data."""
+    split = store.split("valid")
+    asked = experiment["evaluate"]
+    room = (split.frames - 1 - asked["start"]) // asked["stride"]
+    options = {"split": "valid", "trajectories": min(PREVIEW, split.trajectories), "keep": 1}
+    options |= {"steps": min(asked["steps"], room), "members": 1}
+    evaluation = module.eval().evaluate(store, asked | options, seed=0)
+    means = evaluation.scores.groupby("metric")["value"].mean()
+    tracking.log_summary(loggers, {f"valid/{name}": float(means[name]) for name in means.index})
+    inputs = Inputs(
+        spec=experiment,
+        preset=preset,
+        experiment=method,
+        scores=evaluation.scores.assign(method=method, seed=0),
+        claims={},
+        curves=pd.DataFrame(),
+        predictions={method: evaluation.predictions},
+    )
+    tracking.log_image(loggers, "valid/rollout", space_time.draw(inputs), experiment["trainer"].get("max_steps") or 0)
+
+
 def main() -> None:
     """Read the command line, train, write the checkpoint and the curves."""
     parser = argparse.ArgumentParser(prog="python -m longrun.train", description=__doc__)
@@ -257,6 +305,7 @@ def main() -> None:
         config=experiment | {"run": spec, "seed": arguments.seed, "preset": arguments.preset},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
     started = time.monotonic()
     module, content = train(
         experiment,
@@ -285,6 +334,8 @@ def main() -> None:
             shutil.copy(curves, part)
         else:
             part.write_text(",".join(tracking.COLUMNS) + "\n")
+    if len(loggers) > 1:
+        log_preview(loggers, module, experiment, stores[0], arguments.method, arguments.preset)
     tracking.finish(loggers)
 
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longrun.cli import UserError
 from longrun.tasks._rollout import Evaluation, evaluate_forecast
 
 
@@ -295,7 +296,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         loss = self.window_loss(batch["window"], batch["parameters"], generator)
         if self.global_step % self.trainer.log_every_n_steps == 0:
             if not torch.isfinite(loss):
-                raise FloatingPointError(
+                raise UserError(
                     f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
                     f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
                     "learning_rate, or set trainer.clip"

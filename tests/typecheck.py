@@ -1,0 +1,5 @@
+"""The checker of annotations in tests: an int is a float, as mypy has it."""
+
+from beartype import BeartypeConf, beartype
+
+checker = beartype(conf=BeartypeConf(is_pep484_tower=True))
