@@ -8,6 +8,7 @@ import stores
 import torch
 
 from longrun.cli import UserError
+from longrun.data import describe as describing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.windows import WindowBatches, Windows
@@ -220,7 +221,9 @@ def test_the_trainer_resumes_in_the_middle_of_its_batches(store, tmp_path):
     assert not torch.equal(whole.layer.weight, part.layer.weight)
 
 
-def test_description_is_that_of_the_training_split(store, longer):
+@pytest.mark.parametrize("block", [1, 2**26])
+def test_description_is_that_of_the_training_split(store, longer, monkeypatch, block):
+    monkeypatch.setattr(describing, "BLOCK", block)
     description = json.loads(json.dumps(describe([store, longer], stride=4)))
     states = [
         s.split("train").read(slice(None), slice(None)).astype(float) for s in (store, longer)

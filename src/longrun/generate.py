@@ -429,9 +429,10 @@ def main() -> None:
 
         def report(done: int, total: int) -> None:
             nonlocal first
-            first = done if first is None else first
+            if first is None:
+                first = bar.initial = bar.n = done  # what is resumed doesn't count as speed
+                bar.total = total
             if terminal:
-                bar.total, bar.initial = total, first
                 bar.update(done - bar.n)
             elif done > first:
                 rate = (done - first) / (time.perf_counter() - began)

@@ -1,5 +1,6 @@
 """What a method must know of its data before it is built: shapes, scales, the mean spectrum."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from longrun.data.store import Store, StoreError
 from longrun.data.windows import check_mixture, parameter_table
 from longrun.metrics.spectrum import energy_spectrum
 
-BLOCK = 64  # trajectories in memory at a time
+BLOCK = 2**26  # bytes of trajectories in memory at a time, as float64; transforms take as much
 
 
 def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
@@ -80,8 +81,10 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
 def _blocks(stores: Sequence[Store]) -> Iterator[Float[ndarray, "trajectory time channel *space"]]:
     for store in stores:
         split = store.split("train")
-        for start in range(0, split.trajectories, BLOCK):
-            yield split.read(slice(start, start + BLOCK), slice(None)).astype(np.float64)
+        size = 8 * split.frames * len(split.fields) * math.prod(split.space)
+        count = max(1, BLOCK // size)
+        for start in range(0, split.trajectories, count):
+            yield split.read(slice(start, start + count), slice(None)).astype(np.float64)
 
 
 class _Moments:

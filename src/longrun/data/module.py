@@ -151,7 +151,9 @@ class _Memory:
             states = split.read(slice(None), slice(None))
             frames.append(torch.from_numpy(states.reshape(-1, *states.shape[2:])).to(device))
             parameters.append(torch.from_numpy(parameter_table(split)).float().to(device))
-        self._frames, self._parameters = torch.cat(frames), torch.cat(parameters)
+        # cat copies even a single tensor: no room for that where the data fill the device
+        self._frames = torch.cat(frames) if len(frames) > 1 else frames[0]
+        self._parameters = torch.cat(parameters)
         self._per_trajectory = np.array([split.frames for split in windows.splits])
         counts = np.array([split.trajectories for split in windows.splits])
         self._first_trajectory = np.cumsum(counts) - counts
