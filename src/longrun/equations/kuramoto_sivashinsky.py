@@ -12,7 +12,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Quantity, Varying, bounds, draw
 from longrun.solvers.etdrk import etdrk
-from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
+from longrun.solvers.spectral import SpectralSolver, check_points, indices
 
 
 class KuramotoSivashinsky(AbstractEquation):
@@ -123,8 +123,8 @@ class KuramotoSivashinsky(AbstractEquation):
         wavenumber = 2 * torch.pi / length * index.to(device)
 
         def square(spectrum: Tensor) -> Tensor:
-            u = inverse(spectrum, points, 1)
-            return forward(u * u, 1)
+            u = torch.fft.irfft(spectrum, n=points, norm="forward")
+            return torch.fft.rfft(u.square_(), norm="forward")
 
         return SpectralSolver(
             linear=wavenumber**2 - viscosity * wavenumber**4,
