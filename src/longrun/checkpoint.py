@@ -12,7 +12,7 @@ from longrun import registry
 from longrun.cli import UserError, atomic
 
 
-def build(method: str, arguments: dict[str, Any], seed: int) -> pl.LightningModule:
+def build(method: str, arguments: dict[str, Any], seed: int) -> Any:
     """Construct a method with weights that depend on the seed alone.
 
     Parameters

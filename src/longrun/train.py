@@ -5,7 +5,8 @@ Outputs
 `model.ckpt`: weights (averaged, where the method averages), options, data description, provenance.
 `curves.csv` beside it: step, metric, value.
 
-What a killed run needs to go on is in `--run-dir`, in a folder named after everything that the run depends on.
+What a killed run needs to go on is in `--run-dir`, in a folder named after everything that the run
+depends on.
 """
 
 import argparse
@@ -40,7 +41,7 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 
 
 class ResumeCheckpoint(pl.Callback):
-    """Keep one whole checkpoint of the trainer's state, replaced every `every` updates and on SIGTERM.
+    """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
     Only between updates: gradients accumulated so far are no part of a checkpoint.
     """
@@ -62,7 +63,9 @@ class ResumeCheckpoint(pl.Callback):
         if self._between_updates and trainer.global_step % self.every == 0:
             self._save(trainer)
 
-    def on_exception(self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException
+    ) -> None:
         """Save when the scheduler asks the job to go."""
         if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
@@ -97,11 +100,13 @@ def updates(trainer: dict[str, Any], windows: int) -> int:
     """Return the optimiser's updates that a budget in steps or in epochs comes to."""
     if trainer.get("max_steps"):
         return trainer["max_steps"]
-    return math.ceil(trainer["max_epochs"] * windows / (trainer["batch_size"] * trainer["accumulate"]))
+    return math.ceil(
+        trainer["max_epochs"] * windows / (trainer["batch_size"] * trainer["accumulate"])
+    )
 
 
 def fit(
-    module: pl.LightningModule,
+    module: Any,
     data: TrajectoryData,
     options: dict[str, Any],
     folder: Path,
@@ -180,7 +185,7 @@ def train(
     loggers: Sequence[Logger],
     starts_from: Path | None = None,
     progress: bool = False,
-) -> tuple[pl.LightningModule, dict[str, Any]]:
+) -> tuple[Any, dict[str, Any]]:
     """Build and train a method.
 
     Parameters
@@ -237,7 +242,7 @@ def train(
 
 def log_preview(
     loggers: Sequence[Logger],
-    module: pl.LightningModule,
+    module: Any,
     experiment: dict[str, Any],
     store: Store,
     method: str,
@@ -261,7 +266,12 @@ def log_preview(
         curves=pd.DataFrame(),
         predictions={method: evaluation.predictions},
     )
-    tracking.log_image(loggers, "valid/rollout", space_time.draw(inputs), experiment["trainer"].get("max_steps") or 0)
+    tracking.log_image(
+        loggers,
+        "valid/rollout",
+        space_time.draw(inputs),
+        experiment["trainer"].get("max_steps") or 0,
+    )
 
 
 def main() -> None:
@@ -317,7 +327,7 @@ def main() -> None:
         arguments.starts_from,
         progress=sys.stderr.isatty(),
     )
-    if not module.global_rank == 0:
+    if module.global_rank != 0:
         return
     checkpoint.save(
         arguments.output,

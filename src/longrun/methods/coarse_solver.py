@@ -1,8 +1,8 @@
 """The classical baseline: the data's own solver on a coarser grid or with larger steps.
 
-A surrogate is only worth its training if it beats this at the same cost or at the same error (McGreivy and
-Hakim, 2024, arXiv:2407.07218). Which grid and step that is, is measured on validation data against the method
-named by `starts_from`, not chosen by hand.
+A surrogate is only worth its training if it beats this at the same cost or at the same error
+(McGreivy and Hakim, 2024, arXiv:2407.07218). Which grid and step that is, is measured on validation
+data against the method named by `starts_from`, not chosen by hand.
 """
 
 import itertools
@@ -31,12 +31,15 @@ class CoarseSolver(AbstractForecaster):
     stride : int
         Frames of the dataset per model step; from the data.
     match : {"cost", "error"}
-        Of all coarsenings, take the most accurate that costs no more per step than the other method, or
-        the cheapest whose one-step error is no larger. Where none qualifies, the cheapest or the most
-        accurate one stands in.
+        Of all coarsenings, take the most accurate that costs no more per step than the other
+        method, or the cheapest whose one-step error is no larger. Where none qualifies, the
+        cheapest or the most accurate one stands in.
     coarsest : int
         Fewest points per axis to try.
     """
+
+    points: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -49,9 +52,7 @@ class CoarseSolver(AbstractForecaster):
         coarsest: int = 16,
         **options: Any,
     ):
-        super().__init__(
-            fields, dims, conditions, target="state", normalise=False, **options
-        )
+        super().__init__(fields, dims, conditions, target="state", normalise=False, **options)
         arguments = {key: value for key, value in equation.items() if key != "name"}
         self.equation = registry.find("equations", equation["name"])(**arguments)
         self.stride, self.match, self.coarsest = stride, match, coarsest
@@ -60,7 +61,7 @@ class CoarseSolver(AbstractForecaster):
         self._cached: tuple[Any, Tensor, AbstractSolver] | None = None
 
     def candidates(self) -> list[tuple[int, int]]:
-        """Return the (points, solver steps per model step) to choose from, the reference itself first."""
+        """Return the (points, solver steps per model step) to choose from, the reference first."""
         points, steps = self.equation.points, self.equation.substeps * self.stride
         halvings = [points >> i for i in range(points.bit_length()) if (points >> i) % 2 == 0]
         grids = [n for n in halvings if n >= self.coarsest] or [points]
@@ -75,7 +76,9 @@ class CoarseSolver(AbstractForecaster):
             Without a method to compare with.
         """
         if source is None:
-            raise ValueError("coarse_solver needs starts_from: the method whose cost or error it matches")
+            raise ValueError(
+                "coarse_solver needs starts_from: the method whose cost or error it matches"
+            )
         batch = next(iter(data.val_dataloader()))
         window, parameters = batch["window"], batch["parameters"]
         following = window[:, source.history]
@@ -106,7 +109,9 @@ class CoarseSolver(AbstractForecaster):
         self.points.fill_(points)
         self.steps.fill_(steps)
 
-    def _solver(self, parameters: Float[Tensor, "batch condition"], dtype: torch.dtype) -> AbstractSolver:
+    def _solver(
+        self, parameters: Float[Tensor, "batch condition"], dtype: torch.dtype
+    ) -> AbstractSolver:
         """Return the solver of these parameters; a rollout asks for the same one at every step."""
         key = (int(self.points), int(self.steps), dtype, parameters.device)
         if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):

@@ -2,8 +2,8 @@
 
     v_(l+1) = gelu(W v_l + F^-1 R_l F v_l),    target = Q v_L,    v_0 = P (frames, conditions)
 
-Two choices of ours: no grid channels, because a periodic domain has no origin, and the conditions enter as
-constant channels.
+Two choices of ours: no grid channels, because a periodic domain has no origin, and the conditions
+enter as constant channels.
 """
 
 from typing import Any

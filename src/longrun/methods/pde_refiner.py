@@ -1,10 +1,11 @@
 """PDE-Refiner (Lippe et al., 2023, arXiv:2308.05732).
 
-One network first predicts the scaled increment y, then refines it K times: the prediction is perturbed with
-Gaussian noise of a smaller and smaller standard deviation, and the network removes it again. Each noise
-level asks for the content of y whose amplitude is just below that level.
+One network first predicts the scaled increment y, then refines it K times: the prediction is
+perturbed with Gaussian noise of a smaller and smaller standard deviation, and the network removes
+it again. Each noise level asks for the content of y whose amplitude is just below that level.
 
-    beta_j = s^((K - j) / K),  s = min_noise_std^2,  alpha_j = 1 - beta_j,  abar_j = prod_{i<=j} alpha_i
+    beta_j = s^((K - j) / K),  s = min_noise_std^2,
+    alpha_j = 1 - beta_j,  abar_j = prod_{i<=j} alpha_i
     train:  y_j = sqrt(abar_j) y + sqrt(1 - abar_j) eps,   j ~ U{0..K}
             loss  | net(y_j, u, j) - (sqrt(1 - abar_j) y - sqrt(abar_j) eps) |^2
     sample: j = K..0:  yhat = sqrt(abar_j) y_j + sqrt(1 - abar_j) net(y_j, u, j),
@@ -12,11 +13,12 @@ level asks for the content of y whose amplitude is just below that level.
 
 This is the form of the authors' public module (v-prediction), with three decisions of ours:
 
-- The network's output is -v, so that at j = K it is y itself, and K = 0 is the one-step MSE method, bit for bit.
-- At j = K the input holds no information (abar_K = 0). The public module feeds noise there, the paper's
-  pseudo-code zeros; we feed zeros, so that the first prediction is not disturbed.
-- `min_noise_std` is a standard deviation. The public module passes its square to the schedule, as a variance
-  (4e-7, a standard deviation of 6.3e-4).
+- The network's output is -v, so that at j = K it is y itself, and K = 0 is the one-step MSE method,
+  bit for bit.
+- At j = K the input holds no information (abar_K = 0). The public module feeds noise there, the
+  paper's pseudo-code zeros; we feed zeros, so that the first prediction is not disturbed.
+- `min_noise_std` is a standard deviation. The public module passes its square to the schedule, as a
+  variance (4e-7, a standard deviation of 6.3e-4).
 """
 
 from typing import Any
@@ -43,11 +45,16 @@ class PDERefiner(AbstractForecaster):
     refinement_steps : int
         K; 0 is the one-step U-Net.
     min_noise_std : float
-        Standard deviation of the last step's noise, relative to the scaled target; it belongs just under
-        the network's own one-step error.
+        Standard deviation of the last step's noise, relative to the scaled target; it belongs just
+        under the network's own one-step error.
     level_weights : list of float or None
         How often each level j = 0..K is trained, relative to the others; None is equally often.
     """
+
+    noise_variance: Tensor
+    signal: Tensor
+    noise: Tensor
+    level_weights: Tensor
 
     def __init__(
         self,
@@ -85,7 +92,9 @@ class PDERefiner(AbstractForecaster):
         self.register_buffer("noise_variance", beta.float(), persistent=False)
         self.register_buffer("signal", kept.sqrt().float(), persistent=False)
         self.register_buffer("noise", (1 - kept).sqrt().float(), persistent=False)
-        self.register_buffer("level_weights", torch.tensor(weights), persistent=False)
+        self.register_buffer(
+            "level_weights", torch.tensor(weights, dtype=torch.float32), persistent=False
+        )
 
     @property
     def noise_levels(self) -> tuple[float, ...]:

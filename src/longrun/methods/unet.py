@@ -1,6 +1,6 @@
 """The one-step U-Net that PDE-Refiner is compared with (Lippe et al., 2023, arXiv:2308.05732).
 
-    u(t + dt) = u(t) + scale * UNet(u(t), conditions)
+u(t + dt) = u(t) + scale * UNet(u(t), conditions)
 """
 
 from typing import Any

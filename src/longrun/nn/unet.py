@@ -1,8 +1,9 @@
 """The U-Net of PDE benchmarks, in one and two dimensions, with circular padding.
 
-Layout and widths follow the `Unetmod` of Gupta and Brandstetter (2022, arXiv:2209.15616), as used by
-PDE-Refiner (Lippe et al., 2023): residual blocks with group norm, multipliers that accumulate over the
-levels, two blocks on the way down, three on the way up, an additive embedding in every block.
+Layout and widths follow the `Unetmod` of Gupta and Brandstetter (2022, arXiv:2209.15616), as used
+by PDE-Refiner (Lippe et al., 2023): residual blocks with group norm, multipliers that accumulate
+over the levels, two blocks on the way down, three on the way up, an additive embedding in every
+block.
 
 One deviation: a transposed convolution cannot pad circularly and breaks translation equivariance at
 the seam, so a level goes up by nearest-neighbour interpolation and a convolution of width 3.
@@ -10,6 +11,7 @@ the seam, so a level goes up by nearest-neighbour interpolation and a convolutio
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -19,13 +21,15 @@ from torch.nn import functional
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
-def convolution(dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Module:
+def convolution(
+    dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1
+) -> nn.Module:
     """Return a convolution that keeps the grid (or halves it at stride 2) on a periodic domain."""
     if dims not in CONVOLUTION:
         raise ValueError(f"dims: {dims} is not supported by the U-Net; allowed: 1, 2")
     padding = kernel // 2
     # Without padding the circular mode would still copy the whole tensor.
-    mode = "circular" if padding else "zeros"
+    mode: Literal["circular", "zeros"] = "circular" if padding else "zeros"
     return CONVOLUTION[dims](inputs, outputs, kernel, stride, padding, padding_mode=mode)
 
 
@@ -39,7 +43,7 @@ def zeroed(layer: nn.Module) -> nn.Module:
 def sinusoid(
     value: Float[Tensor, " batch"], channels: int, max_period: float = 1e4
 ) -> Float[Tensor, "batch channels"]:
-    """Embed a scalar in cosines and sines of geometrically spaced frequencies, 1 to 1/max_period."""
+    """Embed a scalar in cosines and sines of geometric frequencies, 1 to 1/max_period."""
     half = channels // 2
     exponent = torch.arange(half, device=value.device, dtype=value.dtype) / half
     phase = value[:, None] * torch.exp(-math.log(max_period) * exponent)
@@ -94,7 +98,7 @@ class ResidualBlock(nn.Module):
     ) -> Float[Tensor, "batch outputs *space"]:
         """Return the block's output on the same grid."""
         h = self.conv1(functional.gelu(self.norm1(x)))
-        if self.embed is not None:
+        if self.embed is not None and embedding is not None:
             e = self.embed(functional.gelu(embedding))
             h = h + e.reshape(*e.shape, *(1,) * (h.ndim - 2))
         return self.conv2(functional.gelu(self.norm2(h))) + self.shortcut(x)
@@ -114,8 +118,8 @@ class UNetBackbone(nn.Module):
     width : int
         Channels after the stem.
     multipliers : sequence of int
-        Factor of the width at each level, relative to the level above: (1, 2, 2, 4) is 64, 128, 256, 1024
-        for a width of 64. Every level but the last halves the grid.
+        Factor of the width at each level, relative to the level above: (1, 2, 2, 4) is 64, 128,
+        256, 1024 for a width of 64. Every level but the last halves the grid.
     """
 
     def __init__(
@@ -151,13 +155,13 @@ class UNetBackbone(nn.Module):
         for level, factor in reversed(list(enumerate(multipliers))):
             for block in range(3):
                 outputs_ = channels if block < 2 else channels // factor
-                self.up.append(
-                    ResidualBlock(dims, channels + skips.pop(), outputs_, embedding)
-                )
+                self.up.append(ResidualBlock(dims, channels + skips.pop(), outputs_, embedding))
                 channels = outputs_
             if level > 0:
                 self.up.append(
-                    nn.Sequential(nn.Upsample(scale_factor=2), convolution(dims, channels, channels))
+                    nn.Sequential(
+                        nn.Upsample(scale_factor=2), convolution(dims, channels, channels)
+                    )
                 )
         groups = math.gcd(8, channels)
         self.head = nn.Sequential(

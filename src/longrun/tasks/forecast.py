@@ -1,7 +1,7 @@
-"""The task `forecast`: given the last frames of a trajectory, predict the next, and again, and again.
+"""The task `forecast`: given the last frames of a trajectory, predict the next, and so on.
 
-The base class owns how a rollout is trained and in which variables the network works. A method gives
-`step`, and `loss` only where its paper has its own.
+The base class owns how a rollout is trained and in which variables the network works. A method
+gives `step`, and `loss` only where its paper has its own.
 
     history (physical) --normalise--> step --target--> next frame (physical)
 
@@ -30,31 +30,34 @@ class AbstractForecaster(pl.LightningModule, ABC):
     Parameters
     ----------
     fields, dims, conditions : int
-        Channels of a frame, space dimensions, and scalars that describe a trajectory; from the data.
+        Channels of a frame, space dimensions, and scalars that describe a trajectory; from the
+        data.
     history : int
         Frames that the method sees.
     target : {"residual", "state"}
         Predict the scaled increment `(u_next - u_last) / scale`, or the normalised next frame.
     target_scale : float or None
-        Scale of the increment, in units of the field; None is the increment's standard deviation in the
-        training data.
+        Scale of the increment, in units of the field; None is the increment's standard deviation in
+        the training data.
     normalise : bool
-        Show the network frames of zero mean and unit variance and conditions between 0 and 10; False
-        leaves both in physical units.
+        Show the network frames of zero mean and unit variance and conditions between 0 and 10;
+        False leaves both in physical units.
     training : {"one_step", "pushforward", "unrolled"}
-        Loss on the first step from true frames; on the last of `unroll` steps, with no gradient through
-        the others; or on all of them, with the gradient.
+        Loss on the first step from true frames; on the last of `unroll` steps, with no gradient
+        through the others; or on all of them, with the gradient.
     unroll : int
         Steps of a training window; more than one only for pushforward and unrolled training.
     unroll_after : int
         Updates of one-step training before the unrolling starts.
     input_noise : float
-        Standard deviation of Gaussian noise on the input frames while training, relative to the field's;
-        the target corrects it.
+        Standard deviation of Gaussian noise on the input frames while training, relative to the
+        field's; the target corrects it.
     sobolev_order : int
-        Order s of the loss `sum_{j<=s} | |k|^j error_k |^2` over wavenumber indices k; 0 is the MSE.
+        Order s of the loss `sum_{j<=s} | |k|^j error_k |^2` over wavenumber indices k; 0 is the
+        MSE.
     ema_decay : float
-        Decay of the exponential moving average of the weights that validation and tests use; 0 is none.
+        Decay of the exponential moving average of the weights that validation and tests use; 0 is
+        none.
     learning_rate, final_learning_rate, weight_decay : float
         AdamW's settings. The rate falls to the final one along a cosine.
     warmup_steps : int
@@ -62,6 +65,12 @@ class AbstractForecaster(pl.LightningModule, ABC):
     schedule : {"cosine", "constant"}
         How the learning rate falls after the warm-up.
     """
+
+    field_mean: Tensor
+    field_std: Tensor
+    increment_std: Tensor
+    condition_low: Tensor
+    condition_scale: Tensor
 
     #: Whether two calls of `predict` with different generators differ.
     stochastic = False
@@ -124,7 +133,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
-        """Return the loss of one step against its scaled target; override where a paper has its own."""
+        """Return the loss of one step against its scaled target; a paper may have its own."""
         return self.distance(self.step(history, conditions, generator), target)
 
     def step_stages(
@@ -195,7 +204,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         return (following - self._target_origin(last)) / self._per_channel(self.target_scale)
 
     def next_frame(self, last: Float[Tensor, "batch channel *space"], target: Tensor) -> Tensor:
-        """Return the physical frame of a scaled target, or of one per stage; undoes `scaled_target`."""
+        """Return the physical frame of a scaled target (or of one per stage)."""
         return self._target_origin(last) + target * self._per_channel(self.target_scale)
 
     # Forecasts ---------------------------------------------------------------------------------
@@ -243,10 +252,11 @@ class AbstractForecaster(pl.LightningModule, ABC):
         prediction: Float[Tensor, "batch channel *space"],
         target: Float[Tensor, "batch channel *space"],
     ) -> Float[Tensor, ""]:
-        """Return the mean squared error, or its Sobolev form: summed over channels, meaned over the rest.
+        """Return the mean squared error or its Sobolev form, summed over channels.
 
-        By Parseval's theorem the Sobolev loss of order 0 is the mean squared error, so only the terms of
-        order one and more visit Fourier space. |k| is the length of the vector of wavenumber indices.
+        By Parseval's theorem the Sobolev loss of order 0 is the mean squared error, so only the
+        terms of order one and more visit Fourier space. |k| is the length of the vector of
+        wavenumber indices.
         """
         error = prediction - target
         value = error.square().sum(1).mean()
@@ -256,7 +266,9 @@ class AbstractForecaster(pl.LightningModule, ABC):
             modes = torch.fft.fftn(error, dim=axes, norm="forward").abs().square()
             # norm="forward" divides by the points: the sum over modes is the mean over space.
             energy = modes.sum(1).mean(0)
-            value = value + sum((weight**j * energy).sum() for j in range(1, self.sobolev_order + 1))
+            value = value + sum(
+                (weight**j * energy).sum() for j in range(1, self.sobolev_order + 1)
+            )
         return value
 
     def window_loss(
@@ -290,11 +302,12 @@ class AbstractForecaster(pl.LightningModule, ABC):
         return torch.stack(losses).mean()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch; its noise depends on the seed and the batch's number alone."""
+        """Return the loss of a batch; its noise depends on the seed and the batch alone."""
         accumulate = self.trainer.accumulate_grad_batches
         generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
         loss = self.window_loss(batch["window"], batch["parameters"], generator)
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        trainer: Any = self.trainer
+        if self.global_step % trainer.log_every_n_steps == 0:
             if not torch.isfinite(loss):
                 raise UserError(
                     f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
@@ -316,8 +329,9 @@ class AbstractForecaster(pl.LightningModule, ABC):
         self.log("valid/increment_error", ratio.sqrt(), batch_size=len(window))
 
     def _generator(self, number: int) -> torch.Generator:
-        """Return a generator that depends on the seed, the rank and a number: nothing to restore."""
-        key = np.random.SeedSequence((self.trainer.datamodule.seed, self.global_rank, number))
+        """Return a generator of the seed, the rank and a number: nothing to restore."""
+        trainer: Any = self.trainer
+        key = np.random.SeedSequence((trainer.datamodule.seed, self.global_rank, number))
         seed = int(key.generate_state(1, np.uint64)[0])
         return torch.Generator(device=self.device).manual_seed(seed)
 
@@ -353,5 +367,3 @@ def _wavenumber_squared(
     """Return |k|^2 of the wavenumber indices of a full Fourier transform."""
     axes = [torch.fft.fftfreq(n, 1 / n, device=device, dtype=dtype) for n in shape]
     return torch.stack([k.square() for k in torch.meshgrid(*axes, indexing="ij")]).sum(0)
-
-
