@@ -20,6 +20,7 @@ HOSTS = {
     "semver.org",
     "www.apache.org",
     "www.w3.org",
+    "zarr-specs.readthedocs.io",
 }
 
 

@@ -23,7 +23,7 @@ files = {{
     "evaluate": [output / "scores.parquet", output / "evaluation.json"],
     "judge": [output],
     "plot": [output],
-    "tabulate": [output / "results.csv", output / "results.html"],
+    "tabulate": [output / name for name in ("results.csv", "results.html", "claims.html")],
 }}.get(verb, [])
 for folder in folders:
     folder.mkdir(parents=True)
@@ -249,6 +249,8 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     page = (finished.folder / "report.html").read_text()
     for figure in registry.names("figures"):
         assert f"figures/{figure}.svg" in page
+    assert "results.csv" in page
+    assert "claims.html" in page
 
 
 def test_the_cluster_profile_plans(fresh):
