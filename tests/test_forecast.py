@@ -240,7 +240,7 @@ def test_impossible_ladders_are_refused(options):
 
 
 def test_level_weights_choose_the_levels_that_are_trained(monkeypatch):
-    module, _ = build("pde_refiner", refinement_steps=2, level_weights=[0.0, 0.0, 1.0])
+    module, _ = build("pde_refiner", refinement_steps=2, level_weights=[0, 0, 1])
     frames, parameters = window(2)
     seen = []
     plain = module._network

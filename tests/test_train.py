@@ -252,3 +252,24 @@ def test_epochs_are_counted_in_windows():
     options = {"max_epochs": 3, "batch_size": 4, "accumulate": 2}
     assert train_verb.updates(options, windows=20) == 8  # 60 windows, 8 per update
     assert train_verb.updates({"max_steps": 5, "max_epochs": None}, windows=20) == 5
+
+
+def test_the_final_scores_and_a_rollout_are_tracked(project, finished, monkeypatch):
+    """On validation data: what is tracked must not tempt anyone to choose by test error."""
+    module = checkpoint.load(finished / "model.ckpt")
+    experiment = config.compose(project / "configs", "test", "smoke")
+    summary, images = {}, {}
+    monkeypatch.setattr(
+        train_verb.tracking, "log_summary", lambda made, values: summary.update(values)
+    )
+    monkeypatch.setattr(
+        train_verb.tracking,
+        "log_image",
+        lambda made, key, figure, step: images.update({key: (figure, step)}),
+    )
+    store = train_verb.open_store(project / "toy.zarr")
+    train_verb.log_preview([], module, experiment, store, "refiner", "smoke", 40)
+    assert 0 < summary["valid/one_step_nrmse"] < 10
+    assert "valid/correlation_time_0.8" in summary
+    figure, step = images["valid/rollout"]
+    assert step == 40 and len(figure.axes) >= 3

@@ -212,7 +212,7 @@ def train(
     module
         With the weights that a forecast uses.
     content
-        What a checkpoint needs besides: `method`, `arguments`, `description`.
+        What a checkpoint needs besides: `method`, `arguments`, `description`, `updates`.
     """
     spec = config.method_spec(experiment, method)
     options, stride = spec["trainer"], experiment["evaluate"]["stride"]
@@ -235,9 +235,16 @@ def train(
     data.batches = updates(options, len(data.train_windows)) * options["accumulate"]
     source = checkpoint.load(starts_from) if starts_from else None
     module.prepare(data, source)
-    if any(parameter.requires_grad for parameter in module.parameters()):
+    learns = any(parameter.requires_grad for parameter in module.parameters())
+    if learns:
         fit(module, data, options, folder, loggers, progress)
-    return module, {"method": spec["name"], "arguments": arguments, "description": description}
+    module.description = description
+    return module, {
+        "method": spec["name"],
+        "arguments": arguments,
+        "description": description,
+        "updates": data.batches // options["accumulate"] if learns else 0,
+    }
 
 
 def log_preview(
@@ -247,6 +254,7 @@ def log_preview(
     store: Store,
     method: str,
     preset: str,
+    step: int,
 ) -> None:
     """Track the final scores and a picture of one rollout, on validation data."""
     split = store.split("valid")
@@ -255,7 +263,7 @@ def log_preview(
     options = {"split": "valid", "trajectories": min(PREVIEW, split.trajectories), "keep": 1}
     options |= {"steps": min(asked["steps"], room), "members": 1}
     evaluation = module.eval().evaluate(store, asked | options, seed=0)
-    means = evaluation.scores.groupby("metric")["value"].mean()
+    means = evaluation.scores.groupby("metric", observed=True)["value"].mean()
     tracking.log_summary(loggers, {f"valid/{name}": float(means[name]) for name in means.index})
     inputs = Inputs(
         spec=experiment,
@@ -266,12 +274,7 @@ def log_preview(
         curves=pd.DataFrame(),
         predictions={method: evaluation.predictions},
     )
-    tracking.log_image(
-        loggers,
-        "valid/rollout",
-        space_time.draw(inputs),
-        experiment["trainer"].get("max_steps") or 0,
-    )
+    tracking.log_image(loggers, "valid/rollout", space_time.draw(inputs), step)
 
 
 def main() -> None:
@@ -345,7 +348,15 @@ def main() -> None:
         else:
             part.write_text(",".join(tracking.COLUMNS) + "\n")
     if len(loggers) > 1:
-        log_preview(loggers, module, experiment, stores[0], arguments.method, arguments.preset)
+        log_preview(
+            loggers,
+            module,
+            experiment,
+            stores[0],
+            arguments.method,
+            arguments.preset,
+            content["updates"],
+        )
     tracking.finish(loggers)
 
 
