@@ -74,6 +74,12 @@ class AbstractETDRK(ABC):
     @abstractmethod
     def __init__(self, linear: Tensor, symbol: Tensor, time_step: Tensor, dtype: torch.dtype): ...
 
+    @staticmethod
+    def _coefficient(value: Tensor, dtype: torch.dtype) -> Tensor:
+        # what is negligible would make products denormal, on which processors are slow
+        negligible = value.abs() < torch.finfo(dtype).tiny ** 0.5
+        return value.masked_fill(negligible, 0).to(dtype)
+
     @abstractmethod
     def step(self, u: Spectrum, product: Product) -> Spectrum:
         """Advance by one time step.
@@ -101,9 +107,9 @@ class ETDRK2(AbstractETDRK):
 
     def __init__(self, linear: Tensor, symbol: Tensor, time_step: Tensor, dtype: torch.dtype):
         phi0, phi1, phi2 = phi(time_step * linear, 2)
-        self.decay = phi0.to(dtype)
-        self.predict = (time_step * phi1 * symbol).to(dtype)
-        self.correct = (time_step * phi2 * symbol).to(dtype)
+        self.decay = self._coefficient(phi0, dtype)
+        self.predict = self._coefficient(time_step * phi1 * symbol, dtype)
+        self.correct = self._coefficient(time_step * phi2 * symbol, dtype)
 
     def step(self, u: Spectrum, product: Product) -> Spectrum:
         """Advance by one time step: Cox & Matthews (2002), equation 22."""
@@ -119,13 +125,13 @@ class ETDRK4(AbstractETDRK):
         half0, half1 = phi(time_step * linear / 2, 1)
         phi0, phi1, phi2, phi3 = phi(time_step * linear, 3)
         half = time_step / 2 * half1 * symbol
-        self.half_decay = half0.to(dtype)
-        self.half = half.to(dtype)
-        self.back = (half * (half0 - 1)).to(dtype)
-        self.decay = phi0.to(dtype)
-        self.first = (time_step * (phi1 - 3 * phi2 + 4 * phi3) * symbol).to(dtype)
-        self.middle = (time_step * (2 * phi2 - 4 * phi3) * symbol).to(dtype)
-        self.last = (time_step * (4 * phi3 - phi2) * symbol).to(dtype)
+        self.half_decay = self._coefficient(half0, dtype)
+        self.half = self._coefficient(half, dtype)
+        self.back = self._coefficient(half * (half0 - 1), dtype)
+        self.decay = self._coefficient(phi0, dtype)
+        self.first = self._coefficient(time_step * (phi1 - 3 * phi2 + 4 * phi3) * symbol, dtype)
+        self.middle = self._coefficient(time_step * (2 * phi2 - 4 * phi3) * symbol, dtype)
+        self.last = self._coefficient(time_step * (4 * phi3 - phi2) * symbol, dtype)
 
     def step(self, u: Spectrum, product: Product) -> Spectrum:
         """Advance by one time step: Cox & Matthews (2002), equations 26 to 29."""
