@@ -25,7 +25,7 @@ def test_the_unet_of_the_paper_has_its_size():
     ups = [layer for layer in network.up if not isinstance(layer, ResidualBlock)]
     # Ours goes up with kernels of 3 where the public module has transposed ones of 4: the weights
     # (all but a bias per channel) are a third more there.
-    weights = sum(layer[1].weight.numel() for layer in ups)
+    weights = sum(layer[1].convolution.weight.numel() for layer in ups)
     assert round((count + weights / 3) / 1e6, 1) == 53.9
 
 
@@ -65,11 +65,17 @@ def test_the_residual_has_the_scale_that_was_asked_for():
     torch.testing.assert_close(measured.scaled_target(frames[:, 0], frames[:, 1]), increment / 0.3)
 
 
-def test_conditions_span_their_training_range_and_constants_vanish():
+def test_conditions_are_what_varies_scaled_to_its_training_range():
     module, _ = build("unet")
     low, high = torch.tensor([[14.0, 0.2, 1.0]]), torch.tensor([[18.0, 0.2, 1.0]])
-    assert module.scaled_conditions(low).tolist() == [[0, 0, 0]]
-    torch.testing.assert_close(module.scaled_conditions(high), torch.tensor([[10.0, 0, 0]]))
+    assert module.scaled_conditions(low).tolist() == [[0]]
+    torch.testing.assert_close(module.scaled_conditions(high), torch.tensor([[10.0]]))
+
+
+def test_a_solver_gets_all_parameters_as_they_are():
+    module, _ = build("coarse_solver")
+    parameters = torch.tensor([[14.0, 0.2, 1.0]])
+    assert torch.equal(module.scaled_conditions(parameters), parameters)
 
 
 def test_a_condition_changes_the_forecast():

@@ -23,7 +23,7 @@ EQUATION = {
 DESCRIPTION = {
     "fields": 1,
     "dims": 1,
-    "conditions": 3,
+    "conditions": 1,  # only the length varies
     "points": [POINTS],
     "equation": EQUATION,
     "stride": 2,

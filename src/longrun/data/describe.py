@@ -29,7 +29,7 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain JSON: `fields`, `dims`, `conditions` (counts), `points`, `equation` (the section of
+        Plain JSON: `fields`, `dims`, `conditions` (counts; parameters that vary), `points`, `equation` (the section of
         the first store), `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per
         model step), `statistics` (`mean`, `std`, `increment_std` per field, the increment over one
         model step; `condition_low`, `condition_high` per parameter) and `spectrum` (energy per
@@ -60,7 +60,7 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     return {
         "fields": len(stores[0].fields),
         "dims": dims,
-        "conditions": len(names),
+        "conditions": int((parameters.max(0) > parameters.min(0)).sum()),
         "points": list(splits[0].space),
         "equation": stores[0].equation,
         "equation_name": stores[0].equation["name"],

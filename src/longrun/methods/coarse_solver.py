@@ -52,9 +52,12 @@ class CoarseSolver(AbstractForecaster):
         coarsest: int = 16,
         **options: Any,
     ):
-        super().__init__(fields, dims, conditions, target="state", normalise=False, **options)
         arguments = {key: value for key, value in equation.items() if key != "name"}
-        self.equation = registry.find("equations", equation["name"])(**arguments)
+        reference = registry.find("equations", equation["name"])(**arguments)
+        # A solver needs all parameters of a trajectory, not only those that vary.
+        count = len(reference.parameters)
+        super().__init__(fields, dims, count, target="state", normalise=False, **options)
+        self.equation = reference
         self.stride, self.match, self.coarsest = stride, match, coarsest
         self.register_buffer("points", torch.tensor(self.equation.points))
         self.register_buffer("steps", torch.tensor(self.equation.substeps * stride))

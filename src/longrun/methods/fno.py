@@ -6,6 +6,7 @@ Two choices of ours: no grid channels, because a periodic domain has no origin, 
 enter as constant channels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -52,6 +53,18 @@ class FNO(AbstractForecaster):
             positional_embedding=None,
         )
 
+        # neuraloperator adds its options to the weights; ours are elsewhere, and plain JSON.
+        self.register_state_dict_post_hook(_only_weights)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FNO":
+        """Let the complex weights follow the real ones: `double()` leaves complex tensors alone."""
+        super()._apply(fn, recurse)
+        real = next(p.dtype for p in self.parameters() if not p.is_complex())
+        for weight in self.parameters():
+            if weight.is_complex():
+                weight.data = weight.data.to(real.to_complex())
+        return self
+
     def step(
         self,
         history: Float[Tensor, "batch frame channel *space"],
@@ -63,3 +76,8 @@ class FNO(AbstractForecaster):
         constants = conditions.reshape(*conditions.shape, *(1,) * self.dims)
         constants = constants.expand(-1, -1, *frames.shape[2:]) / 10
         return self.network(torch.cat([frames, constants.to(frames.dtype)], dim=1))
+
+
+def _only_weights(_: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for key in [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        del state[key]

@@ -11,7 +11,6 @@ the seam, so a level goes up by nearest-neighbour interpolation and a convolutio
 
 import math
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,16 +20,31 @@ from torch.nn import functional
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d}
 
 
-def convolution(
-    dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1
-) -> nn.Module:
-    """Return a convolution that keeps the grid (or halves it at stride 2) on a periodic domain."""
-    if dims not in CONVOLUTION:
-        raise ValueError(f"dims: {dims} is not supported by the U-Net; allowed: 1, 2")
-    padding = kernel // 2
-    # Without padding the circular mode would still copy the whole tensor.
-    mode: Literal["circular", "zeros"] = "circular" if padding else "zeros"
-    return CONVOLUTION[dims](inputs, outputs, kernel, stride, padding, padding_mode=mode)
+class CircularConvolution(nn.Module):
+    """Convolution that keeps a periodic grid, or halves it at stride 2.
+
+    The borders are joined by concatenation: torch's own circular padding copies into slices, whose
+    backward pass takes several times as many operations.
+    """
+
+    def __init__(self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
+        super().__init__()
+        if dims not in CONVOLUTION:
+            raise ValueError(f"dims: {dims} is not supported by the U-Net; allowed: 1, 2")
+        self.padding = kernel // 2
+        self.axes = tuple(range(-dims, 0))
+        self.convolution = CONVOLUTION[dims](inputs, outputs, kernel, stride)
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs *space"]
+    ) -> Float[Tensor, "batch outputs *coarse"]:
+        """Return the convolved field."""
+        if self.padding:
+            for axis in self.axes:
+                first = x.narrow(axis, 0, self.padding)
+                last = x.narrow(axis, x.shape[axis] - self.padding, self.padding)
+                x = torch.cat([last, x, first], dim=axis)
+        return self.convolution(x)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -83,12 +97,14 @@ class ResidualBlock(nn.Module):
     def __init__(self, dims: int, inputs: int, outputs: int, embedding: int):
         super().__init__()
         self.norm1 = nn.GroupNorm(1, inputs)
-        self.conv1 = convolution(dims, inputs, outputs)
+        self.conv1 = CircularConvolution(dims, inputs, outputs)
         self.embed = nn.Linear(embedding, outputs) if embedding else None
         self.norm2 = nn.GroupNorm(1, outputs)
-        self.conv2 = zeroed(convolution(dims, outputs, outputs))
+        self.conv2 = zeroed(CircularConvolution(dims, outputs, outputs))
         self.shortcut = (
-            nn.Identity() if inputs == outputs else convolution(dims, inputs, outputs, kernel=1)
+            nn.Identity()
+            if inputs == outputs
+            else CircularConvolution(dims, inputs, outputs, kernel=1)
         )
 
     def forward(
@@ -99,7 +115,7 @@ class ResidualBlock(nn.Module):
         """Return the block's output on the same grid."""
         h = self.conv1(functional.gelu(self.norm1(x)))
         if self.embed is not None and embedding is not None:
-            e = self.embed(functional.gelu(embedding))
+            e = self.embed(embedding)
             h = h + e.reshape(*e.shape, *(1,) * (h.ndim - 2))
         return self.conv2(functional.gelu(self.norm2(h))) + self.shortcut(x)
 
@@ -137,7 +153,7 @@ class UNetBackbone(nn.Module):
         self.coarsening = 2 ** (len(multipliers) - 1)
         self.embedding = ScalarEmbedding(scalars, width) if scalars else None
         embedding = 4 * width if scalars else 0
-        self.stem = convolution(dims, inputs, width)
+        self.stem = CircularConvolution(dims, inputs, width)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, channels, last = [width], width, len(multipliers) - 1
@@ -147,7 +163,7 @@ class UNetBackbone(nn.Module):
                 channels, factor = channels * factor, 1
                 skips.append(channels)
             if level < last:
-                self.down.append(convolution(dims, channels, channels, stride=2))
+                self.down.append(CircularConvolution(dims, channels, channels, stride=2))
                 skips.append(channels)
         self.middle = nn.ModuleList(
             ResidualBlock(dims, channels, channels, embedding) for _ in range(2)
@@ -160,12 +176,14 @@ class UNetBackbone(nn.Module):
             if level > 0:
                 self.up.append(
                     nn.Sequential(
-                        nn.Upsample(scale_factor=2), convolution(dims, channels, channels)
+                        nn.Upsample(scale_factor=2), CircularConvolution(dims, channels, channels)
                     )
                 )
         groups = math.gcd(8, channels)
         self.head = nn.Sequential(
-            nn.GroupNorm(groups, channels), nn.GELU(), zeroed(convolution(dims, channels, outputs))
+            nn.GroupNorm(groups, channels),
+            nn.GELU(),
+            zeroed(CircularConvolution(dims, channels, outputs)),
         )
 
     def forward(
@@ -185,7 +203,9 @@ class UNetBackbone(nn.Module):
                 f"the U-Net halves the grid {int(math.log2(self.coarsening))} times: "
                 f"every side of {tuple(x.shape[2:])} must be a multiple of {self.coarsening}"
             )
-        embedding = self.embedding(scalars) if self.embedding is not None else None
+        embedding = None
+        if self.embedding is not None:
+            embedding = functional.gelu(self.embedding(scalars))
         h = self.stem(x)
         skips = [h]
         for layer in self.down:

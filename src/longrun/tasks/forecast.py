@@ -30,8 +30,8 @@ class AbstractForecaster(pl.LightningModule, ABC):
     Parameters
     ----------
     fields, dims, conditions : int
-        Channels of a frame, space dimensions, and scalars that describe a trajectory; from the
-        data.
+        Channels of a frame, space dimensions, and parameters that differ between trajectories;
+        from the data.
     history : int
         Frames that the method sees.
     target : {"residual", "state"}
@@ -69,6 +69,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
     field_mean: Tensor
     field_std: Tensor
     increment_std: Tensor
+    condition_index: Tensor
     condition_low: Tensor
     condition_scale: Tensor
 
@@ -112,6 +113,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         self.register_buffer("field_mean", torch.zeros(fields))
         self.register_buffer("field_std", torch.ones(fields))
         self.register_buffer("increment_std", torch.ones(fields))
+        self.register_buffer("condition_index", torch.arange(conditions))
         self.register_buffer("condition_low", torch.zeros(conditions))
         self.register_buffer("condition_scale", torch.ones(conditions))
 
@@ -157,15 +159,19 @@ class AbstractForecaster(pl.LightningModule, ABC):
 
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
         """Store the training data's statistics (`longrun.data.describe`) as buffers."""
+        low = torch.tensor(statistics["condition_low"])
+        high = torch.tensor(statistics["condition_high"])
+        varying = torch.nonzero(high > low).flatten()
+        if len(varying) == self.conditions:  # else the method takes all parameters
+            self.condition_index.copy_(varying)
         if not self.normalise:
             return
         self.field_mean.copy_(torch.tensor(statistics["mean"]))
         self.field_std.copy_(torch.tensor(statistics["std"]))
         self.increment_std.copy_(torch.tensor(statistics["increment_std"]))
-        low = torch.tensor(statistics["condition_low"])
-        high = torch.tensor(statistics["condition_high"])
+        low, high = low[self.condition_index], high[self.condition_index]
         self.condition_low.copy_(low)
-        # A constant parameter becomes zero; the span of 10 suits the sinusoids of an embedding.
+        # The span of 10 suits the sinusoids of an embedding; what is constant becomes zero.
         self.condition_scale.copy_(torch.where(high > low, 10 / (high - low), torch.zeros(())))
 
     @property
@@ -187,10 +193,11 @@ class AbstractForecaster(pl.LightningModule, ABC):
         return (frames - self._per_channel(self.field_mean)) / self._per_channel(self.field_std)
 
     def scaled_conditions(
-        self, parameters: Float[Tensor, "batch condition"]
+        self, parameters: Float[Tensor, "batch parameter"]
     ) -> Float[Tensor, "batch condition"]:
-        """Return the parameters mapped from their training range to [0, 10]."""
-        return (parameters - self.condition_low) * self.condition_scale
+        """Return the parameters that vary, mapped from their training range to [0, 10]."""
+        chosen = parameters.index_select(1, self.condition_index)
+        return (chosen - self.condition_low) * self.condition_scale
 
     def _target_origin(self, last: Float[Tensor, "batch channel *space"]) -> Tensor:
         return last if self.target == "residual" else self._per_channel(self.field_mean)
@@ -212,7 +219,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
     def predict(
         self,
         history: Float[Tensor, "batch frame channel *space"],
-        parameters: Float[Tensor, "batch condition"],
+        parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the next frame, physical units in and out.
@@ -233,7 +240,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
     def stages(
         self,
         history: Float[Tensor, "batch frame channel *space"],
-        parameters: Float[Tensor, "batch condition"],
+        parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "stage batch channel *space"]:
         """Return the next frame after every stage of a step; the last equals `predict`."""
@@ -274,7 +281,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
     def window_loss(
         self,
         window: Float[Tensor, "batch frame channel *space"],
-        parameters: Float[Tensor, "batch condition"],
+        parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """Return the training loss of windows of `history + unroll` true frames, physical units."""
@@ -341,7 +348,11 @@ class AbstractForecaster(pl.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, a pure function of the update."""
         optimiser = torch.optim.AdamW(
-            self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            self.parameters(),
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            # One kernel for all weights; with gradient scaling Lightning can't clip before it.
+            fused=self.trainer.precision != "16-mixed",
         )
         total = self.trainer.max_steps
         final = self.final_learning_rate / self.learning_rate
