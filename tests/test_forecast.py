@@ -238,15 +238,15 @@ def test_the_noisy_input_of_a_level_has_the_noise_that_training_showed(monkeypat
 
 @pytest.mark.parametrize(
     "options",
-    [{"min_noise_std": 0.0}, {"min_noise_std": 1.0}, {"level_weights": [1.0, 1.0]}],
+    [{"min_noise_std": 0.0}, {"min_noise_std": 1.0}, {"level_shares": [1.0, 1.0]}],
 )
 def test_impossible_ladders_are_refused(options):
     with pytest.raises(Exception, match="pde_refiner"):
         build("pde_refiner", **options)
 
 
-def test_level_weights_choose_the_levels_that_are_trained(monkeypatch):
-    module, _ = build("pde_refiner", refinement_steps=2, level_weights=[0, 0, 1])
+def test_level_shares_choose_the_levels_that_are_trained(monkeypatch):
+    module, _ = build("pde_refiner", refinement_steps=2, level_shares=[0, 0, 1])
     frames, parameters = window(2)
     seen = []
     plain = module._network
@@ -287,3 +287,25 @@ def test_coarsening_costs_accuracy_and_the_choice_follows_the_match():
     assert error <= allowed
     with pytest.raises(Exception, match="starts_from"):
         chosen.prepare(Data(), None)
+
+
+def test_a_level_weight_of_two_weighs_the_error_of_y(monkeypatch):
+    """|sigma (out - v)|^2 is the squared error of the estimate of y, at every level."""
+    frames, parameters = window(2)
+    for level in range(3):
+        shares = [float(j == level) for j in range(3)]
+        module = perturb(
+            build("pde_refiner", refinement_steps=2, level_shares=shares, level_weight=2.0)[0]
+        )
+        seen = {}
+        network = module._network
+
+        def record(history, noisy, conditions, j, network=network, seen=seen):
+            seen["noisy"], seen["out"] = noisy, network(history, noisy, conditions, j)
+            return seen["out"]
+
+        monkeypatch.setattr(module, "_network", record)
+        loss = module.window_loss(frames, parameters, generator())
+        estimate = module.signal[level] * seen["noisy"] + module.noise[level] * seen["out"]
+        target = module.scaled_target(frames[:, 0], frames[:, 1])
+        torch.testing.assert_close(loss, (estimate - target).square().mean(), rtol=1e-3, atol=0)

@@ -29,11 +29,12 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     Returns
     -------
     dict
-        Plain JSON: `fields`, `dims`, `conditions` (counts; parameters that vary), `points`, `equation` (the section of
-        the first store), `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per
-        model step), `statistics` (`mean`, `std`, `increment_std` per field, the increment over one
-        model step; `condition_low`, `condition_high` per parameter) and `spectrum` (energy per
-        wavenumber index, summed over fields, mean over frames and trajectories).
+        Plain JSON: `fields`, `dims` and `conditions` (counts; conditions are the parameters that
+        vary), `points`, `equation` (the section of the first store), `equation_name`,
+        `field_names`, `parameter_names`, `dt` (mean seconds per model step), `statistics`
+        (`mean`, `std`, `increment_std` per field, the increment over one model step;
+        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per wavenumber
+        index, summed over fields, mean over frames and trajectories).
 
     Raises
     ------

@@ -62,7 +62,7 @@ class KuramotoSivashinsky(AbstractEquation):
         length: Varying = {"uniform": (57.6, 70.4)},  # noqa: B006  (never changed)
         dt: Varying = {"uniform": (0.18, 0.22)},  # noqa: B006
         viscosity: Varying = 1.0,
-        substeps: int = 2,  # of 0.1: one frame has a relative error of about 1e-6
+        substeps: int = 2,  # of 0.1: one frame has a relative error of about 2.5e-6
         burn_in: int = 360,  # the public generator keeps the last 140 of 500 frames
         integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
     ):

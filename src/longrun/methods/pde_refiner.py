@@ -47,14 +47,19 @@ class PDERefiner(AbstractForecaster):
     min_noise_std : float
         Standard deviation of the last step's noise, relative to the scaled target; it belongs just
         under the network's own one-step error.
-    level_weights : list of float or None
-        How often each level j = 0..K is trained, relative to the others; None is equally often.
+    level_shares : list of float or None
+        How often each level j = 0..K is trained, relative to the others; None is equally often, as
+        in the paper.
+    level_weight : float
+        Power p of the noise level's standard deviation sigma_j by which its squared error is
+        multiplied. 0 is the paper's, an equal weight in v; 2 is an equal weight in y, which lets
+        small noise levels disturb the first prediction less.
     """
 
     noise_variance: Tensor
     signal: Tensor
     noise: Tensor
-    level_weights: Tensor
+    level_shares: Tensor
 
     def __init__(
         self,
@@ -65,17 +70,18 @@ class PDERefiner(AbstractForecaster):
         multipliers: list[int] = [1, 2, 2, 4],  # noqa: B006 (read, never written)
         refinement_steps: int = 3,
         min_noise_std: float = 6.3e-4,
-        level_weights: list[float] | None = None,
+        level_shares: list[float] | None = None,
+        level_weight: float = 0.0,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
         steps = refinement_steps
         if not 0 < min_noise_std < 1:
             raise ValueError(f"min_noise_std must lie between 0 and 1, is {min_noise_std}")
-        weights = level_weights or [1.0] * (steps + 1)
-        if len(weights) != steps + 1 or min(weights) < 0 or sum(weights) == 0:
-            raise ValueError(f"level_weights must be {steps + 1} numbers, none negative")
-        self.refinement_steps = steps
+        shares = level_shares or [1.0] * (steps + 1)
+        if len(shares) != steps + 1 or min(shares) < 0 or sum(shares) == 0:
+            raise ValueError(f"level_shares must be {steps + 1} numbers, none negative")
+        self.refinement_steps, self.level_weight = steps, level_weight
         self.stochastic = steps > 0
         refines = int(steps > 0)
         self.network = UNetBackbone(
@@ -93,7 +99,7 @@ class PDERefiner(AbstractForecaster):
         self.register_buffer("signal", kept.sqrt().float(), persistent=False)
         self.register_buffer("noise", (1 - kept).sqrt().float(), persistent=False)
         self.register_buffer(
-            "level_weights", torch.tensor(weights, dtype=torch.float32), persistent=False
+            "level_shares", torch.tensor(shares, dtype=torch.float32), persistent=False
         )
 
     @property
@@ -128,7 +134,7 @@ class PDERefiner(AbstractForecaster):
         if not self.refinement_steps:
             return super().loss(history, target, conditions, generator)
         level = torch.multinomial(
-            self.level_weights, len(target), replacement=True, generator=generator
+            self.level_shares, len(target), replacement=True, generator=generator
         )
         shape = (-1, *(1,) * (target.ndim - 1))
         signal = self.signal[level].reshape(shape).to(target.dtype)
@@ -137,7 +143,8 @@ class PDERefiner(AbstractForecaster):
         is_first = (level == self.refinement_steps).reshape(shape)
         noisy = torch.where(is_first, 0.0, signal * target + noise * epsilon)
         prediction = self._network(history, noisy, conditions, level)
-        return self.distance(prediction, noise * target - signal * epsilon)
+        scale = noise ** (self.level_weight / 2)
+        return self.distance(scale * prediction, scale * (noise * target - signal * epsilon))
 
     def step_stages(
         self,
