@@ -347,12 +347,12 @@ class AbstractForecaster(pl.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW and its schedule, a pure function of the update."""
+        parameters = list(self.parameters())
+        # One kernel for all weights, unless they are complex, which it can't, or gradients are
+        # scaled: Lightning can't clip those before it.
+        fused = self.trainer.precision != "16-mixed" and not any(p.is_complex() for p in parameters)
         optimiser = torch.optim.AdamW(
-            self.parameters(),
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-            # One kernel for all weights; with gradient scaling Lightning can't clip before it.
-            fused=self.trainer.precision != "16-mixed",
+            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused
         )
         total = self.trainer.max_steps
         final = self.final_learning_rate / self.learning_rate
