@@ -48,6 +48,14 @@ EXPERIMENT = {
         "refiner": REFINER | {"training": "pushforward", "unroll": 2, "unroll_after": 6},
         "explodes": {"name": "unet", "width": 4, "multipliers": [1, 2], "learning_rate": 1e30},
         "still": {"name": "persistence"},
+        "mixed": {
+            "name": "fno",
+            "width": 4,
+            "modes": 4,
+            "layers": 1,
+            "schedule": "constant",
+            "trainer": {"precision": "bf16-mixed", "max_steps": None, "max_epochs": 1},
+        },
     },
     "trainer": {
         "max_steps": 40,
@@ -199,6 +207,20 @@ def equal(left, right):
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(map(equal, left, right))
     return left == right
+
+
+def test_mixed_precision_and_a_budget_in_epochs(project, verb):
+    verb("mixed", method="mixed")
+    state = checkpoint.read(project / "mixed/model.ckpt")["state_dict"]
+    assert all(t.dtype in (torch.float32, torch.complex64, torch.int64) for t in state.values())
+    with (project / "mixed/curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["value"]) for row in rows if row["metric"] == "train/loss"]
+    # 4 trajectories of 28 windows of two frames, 2 apart, in updates of 2 batches of 4
+    assert len(losses) == 4 * 28 // 8
+    assert losses[-1] < losses[0]
+    rates = {row["value"] for row in rows if row["metric"] == "learning_rate"}
+    assert max(map(float, rates)) == pytest.approx(1e-3) and len(rates) == 3
 
 
 def test_a_loss_that_is_not_finite_says_where(project, verb):

@@ -75,7 +75,10 @@ class FNO(AbstractForecaster):
         frames = history.flatten(1, 2)
         constants = conditions.reshape(*conditions.shape, *(1,) * self.dims)
         constants = constants.expand(-1, -1, *frames.shape[2:]) / 10
-        return self.network(torch.cat([frames, constants.to(frames.dtype)], dim=1))
+        inputs = torch.cat([frames, constants.to(frames.dtype)], dim=1)
+        # Fourier transforms know no half precision on a CPU, and only powers of two on a GPU.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self.network(inputs)
 
 
 def _only_weights(_: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
