@@ -22,10 +22,11 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EMAWeightAveraging, TQDMProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longrun import checkpoint, config, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
@@ -139,7 +140,9 @@ def fit(
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
     if module.ema_decay:
-        callbacks.append(EMAWeightAveraging(decay=module.ema_decay, use_buffers=False))
+        # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
+        average = get_ema_multi_avg_fn(module.ema_decay)
+        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     # last, so that what it saves includes the average after the same update
     callbacks.append(ResumeCheckpoint(last, options["checkpoint_every"]))
     trainer = pl.Trainer(

@@ -349,10 +349,14 @@ class AbstractForecaster(pl.LightningModule, ABC):
         """Return AdamW and its schedule, a pure function of the update."""
         parameters = list(self.parameters())
         # One kernel for all weights, unless they are complex, which it can't, or gradients are
-        # scaled: Lightning can't clip those before it.
+        # scaled: Lightning can't clip those before it. Else one call per operation.
         fused = self.trainer.precision != "16-mixed" and not any(p.is_complex() for p in parameters)
         optimiser = torch.optim.AdamW(
-            parameters, lr=self.learning_rate, weight_decay=self.weight_decay, fused=fused
+            parameters,
+            lr=self.learning_rate,
+            weight_decay=self.weight_decay,
+            fused=fused,
+            foreach=not fused,
         )
         total = self.trainer.max_steps
         final = self.final_learning_rate / self.learning_rate
