@@ -108,6 +108,8 @@ class SpectralSolver(AbstractSolver):
         self.product = product
         keep = retained(points, self.dims).to(linear.device)
         time_step = (frame.double() / steps).reshape(-1, *[1] * (linear.ndim - 1))
+        # Trajectories with equal parameters share one set of coefficients, which stays in cache.
+        linear, symbol, time_step = (_shared(part) for part in (linear, symbol, time_step))
         self.keep = keep.to(dtype)
         self.integrator = integrator(linear, symbol * keep, time_step, dtype.to_complex())
 
@@ -135,6 +137,11 @@ class SpectralSolver(AbstractSolver):
         for _ in range(self.steps):
             spectrum = self.integrator.step(spectrum, self.product)
         return spectrum
+
+
+def _shared(coefficient: Tensor) -> Tensor:
+    """Keep one row of a batch of equal rows."""
+    return coefficient[:1] if bool((coefficient == coefficient[:1]).all()) else coefficient
 
 
 def resample(
