@@ -370,8 +370,8 @@ REFUSALS = [
         WAVES,
         ("equation", "length"),
         {"uniform": [2.0, 1.0]},
-        f"{WAVES}: equation.length: must be a number or {{uniform: [low, high]}}, "
-        "is {'uniform': [2.0, 1.0]}",
+        f"{WAVES}: equation.length: must be a number, {{uniform: [low, high]}}, "
+        "{log_uniform: [low, high]} or {choice: [value, ...]}, is {'uniform': [2.0, 1.0]}",
     ),
     (
         WAVES,

@@ -663,16 +663,22 @@ def _check_equation(source: _Source, equation: Mapping[str, Any]) -> None:
         if name not in takes:
             source.fail((*key, name), f"unknown key; {allowed(takes, name)}")
         if isinstance(value, dict):
-            _check_uniform(source, (*key, name), value)
+            _check_distribution(source, (*key, name), value)
         else:
             refusal = takes[name].refusal(value)
             if refusal:
                 source.fail((*key, name), refusal)
 
 
-def _check_uniform(source: _Source, key: Key, value: Mapping[str, Any]) -> None:
-    """Check a parameter drawn anew for each trajectory: `{uniform: [low, high]}`."""
-    bounds: Any = value.get("uniform")
-    numbers = isinstance(bounds, list) and all(type(b) in (int, float) for b in bounds)
-    if set(value) != {"uniform"} or not numbers or len(bounds) != 2 or bounds[0] > bounds[1]:
-        source.fail(key, f"must be a number or {{uniform: [low, high]}}, is {value!r}")
+def _check_distribution(source: _Source, key: Key, value: Mapping[str, Any]) -> None:
+    """Check a parameter drawn anew for each trajectory, see `longrun.equations._base.Varying`."""
+    values: Any
+    kind, values = next(iter(value.items())) if len(value) == 1 else ("", None)
+    numbers = isinstance(values, list) and values and all(type(v) in (int, float) for v in values)
+    ordered = numbers and len(values) == 2 and values[0] <= values[1]
+    if not (numbers if kind == "choice" else ordered and kind in ("uniform", "log_uniform")):
+        source.fail(
+            key,
+            "must be a number, {uniform: [low, high]}, {log_uniform: [low, high]} or "
+            f"{{choice: [value, ...]}}, is {value!r}",
+        )

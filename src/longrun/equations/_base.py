@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -12,9 +11,11 @@ from torch import Tensor
 
 from longrun.cli import UserError
 from longrun.solvers._base import AbstractSolver
+from longrun.solvers.spectral import resample
 
 Varying = float | Mapping[str, Sequence[float]]
-"""A number, or `{"uniform": [low, high]}`: drawn anew for each trajectory."""
+"""A number, or what to draw anew for each trajectory: `{"uniform": [low, high]}`,
+`{"log_uniform": [low, high]}` or `{"choice": [value, ...]}`."""
 
 
 @dataclass(frozen=True)
@@ -36,36 +37,151 @@ class Quantity:
     units: str
 
 
+@dataclass(frozen=True)
+class Distribution:
+    """Where the values of a parameter come from; one value draws nothing from a generator."""
+
+    kind: str
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, value: Varying, above: float = 0.0, at_least: float | None = None
+    ) -> "Distribution":
+        """Read a parameter of a configuration.
+
+        Parameters
+        ----------
+        name
+            Name of the parameter, for the message.
+        value
+            A number or a distribution, see `Varying`.
+        above
+            Bound that every value must exceed: 0 for what must be positive.
+        at_least
+            Bound that a value may reach, instead of `above`.
+
+        Raises
+        ------
+        UserError
+            Another distribution, values that are not finite, not ordered or out of bounds.
+        """
+        kind, given = (
+            ("choice", [value])
+            if not isinstance(value, Mapping)
+            else (next(iter(value.items())) if len(value) == 1 else ("", []))
+        )
+        pair = kind in ("uniform", "log_uniform")
+        if (not pair and kind != "choice") or not given or (pair and len(given) != 2):
+            raise UserError(
+                f"{name} must be a number, {{uniform: [low, high]}}, {{log_uniform: [low, high]}} "
+                f"or {{choice: [value, ...]}}, is {value}"
+            )
+        values = tuple(float(v) for v in given)  # type: ignore[arg-type]
+        if not all(map(np.isfinite, values)) or (pair and values[0] > values[1]):
+            raise UserError(f"{name} must be finite, low before high, is {value}")
+        smallest = min(values)
+        if at_least is not None and smallest < at_least:
+            raise UserError(f"{name} must be at least {at_least:g}, is {value}")
+        if at_least is None and smallest <= above:
+            wanted = "positive" if above == 0 else f"above {above:g}"
+            raise UserError(f"{name} must be {wanted}, is {value}")
+        if kind == "log_uniform" and smallest <= 0:
+            raise UserError(f"{name} must be positive to be drawn log_uniform, is {value}")
+        return cls(kind, values)
+
+    @property
+    def low(self) -> float:
+        """Smallest value."""
+        return min(self.values)
+
+    @property
+    def high(self) -> float:
+        """Largest value."""
+        return max(self.values)
+
+    def draw(self, generator: np.random.Generator) -> float:
+        """Draw one value."""
+        if self.low == self.high:
+            return self.low
+        if self.kind == "choice":
+            return self.values[generator.integers(len(self.values))]
+        if self.kind == "log_uniform":
+            return float(np.exp(generator.uniform(np.log(self.low), np.log(self.high))))
+        return generator.uniform(self.low, self.high)
+
+
 class AbstractEquation(ABC):
-    """A time-dependent equation on a box.
+    """A time-dependent equation on a box, a system of ODEs, or a steady map.
+
+    A steady map is an equation whose state holds what is given and what is sought: one frame of
+    its solver solves for the latter, whatever it was. It has `steady = True` and no `dt`.
 
     Parameters
     ----------
     points
-        Grid points per axis.
+        Stored grid points along the first axis, see `grid`.
     substeps
         Solver steps per frame of the dataset.
     burn_in
         Frames to discard between the initial condition and the first frame that is kept.
+    refinement
+        The reference solver's grid has this many times the stored points along every axis.
+
+    Attributes
+    ----------
+    fields
+        What is stored, in the order of the channels.
+    parameters
+        Parameters of a trajectory, in the order of conditions. `length` is the extent of the box
+        along every axis, or along the first where `length_y`, `length_z` give the others; `dt` is
+        the time between frames.
+    boundary
+        Boundary condition of each axis: "periodic", or what a reader should know. None for ODEs.
+    aspect
+        Grid points along each axis as multiples of `points`; None means as many along each.
+    centred
+        Whether values belong to cells, not to nodes: the first is half a cell from the edge.
+    steady
+        Whether there is no time.
+    distributions
+        Where each parameter of a trajectory comes from, in the order of `parameters`.
     """
 
-    fields: ClassVar[tuple[Quantity, ...]]
-    parameters: ClassVar[tuple[Quantity, ...]]
-    boundary: ClassVar[tuple[str, ...]]
+    fields: tuple[Quantity, ...]
+    parameters: tuple[Quantity, ...]
+    boundary: tuple[str, ...]
+    aspect: tuple[int, ...] | None = None
+    centred: bool = False
+    steady: bool = False
+    distributions: dict[str, Distribution]
 
-    def __init__(self, points: int, substeps: int, burn_in: int):
+    def __init__(self, points: int, substeps: int, burn_in: int, refinement: int = 1):
         if substeps < 1:
             raise UserError(f"substeps must be at least 1, is {substeps}")
         if burn_in < 0:
             raise UserError(f"burn_in must not be negative, is {burn_in}")
+        if refinement < 1:
+            raise UserError(f"refinement must be at least 1, is {refinement}")
         self.points = points
         self.substeps = substeps
         self.burn_in = burn_in
+        self.refinement = refinement
 
     @property
     def dims(self) -> int:
-        """Number of spatial axes."""
+        """Number of spatial axes of what is stored."""
         return len(self.boundary)
+
+    @property
+    def resolution(self) -> int:
+        """Grid points of the reference solver along the first axis."""
+        return self.points * self.refinement
+
+    def grid(self, points: int | None = None) -> tuple[int, ...]:
+        """Points along each axis, given those along the first (default: the stored ones)."""
+        points = self.points if points is None else points
+        return tuple(points * times for times in self.aspect or (1,) * self.dims)
 
     @abstractmethod
     def sample(
@@ -83,7 +199,7 @@ class AbstractEquation(ABC):
         parameters
             Values by name, in the order of `parameters`, float64.
         state
-            Initial conditions before the burn-in, float64.
+            Initial conditions before the burn-in, float64, on the reference solver's grid.
         """
 
     @abstractmethod
@@ -104,7 +220,7 @@ class AbstractEquation(ABC):
         parameters
             Values by name, one per trajectory.
         points
-            Grid points per axis, the equation's own by default.
+            Grid points along the first axis, `resolution` by default.
         substeps
             Solver steps per frame of the dataset, the equation's own by default; below 1, a step
             of the solver spans several frames.
@@ -122,18 +238,33 @@ class AbstractEquation(ABC):
             Advances states by `stride` frames.
         """
 
-    @abstractmethod
+    def resample(
+        self, state: Float[Tensor, "batch channel *space"], points: int
+    ) -> Float[Tensor, "batch channel *other"]:
+        """Move states to the grid with this many points along the first axis.
+
+        Band-limited interpolation, right for smooth periodic fields; equations whose values are
+        cell averages or meet walls have their own, and so have ODEs, which have no grid.
+        """
+        return resample(state, self.grid(points))
+
+    def observe(
+        self, state: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch field *stored"]:
+        """Return what is stored of a state of the reference solver."""
+        return state if self.refinement == 1 else self.resample(state, self.points)
+
     def invariants(
         self,
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Quantities that the exact solution conserves.
+        """Quantities that the exact solution conserves; none unless an equation says so.
 
         Parameters
         ----------
         state
-            Shape (..., channel, *space), physical units.
+            Stored fields, shape (..., channel, *space), physical units.
         parameters
             Values by name, one per leading index of `state`.
 
@@ -142,40 +273,28 @@ class AbstractEquation(ABC):
         dict
             One value per leading index of `state`, by name.
         """
+        return {}
 
+    def _draw(
+        self, generators: Sequence[np.random.Generator]
+    ) -> dict[str, Float[np.ndarray, " batch"]]:
+        """Draw the parameters of each trajectory from `distributions`."""
+        rows = [
+            [d.draw(generator) for d in self.distributions.values()] for generator in generators
+        ]
+        values = np.array(rows, dtype=np.float64).reshape(-1, len(self.distributions)).T
+        return dict(zip(self.distributions, values, strict=True))
 
-def bounds(name: str, value: Varying) -> tuple[float, float]:
-    """Lowest and highest value of a positive parameter.
+    def _columns(
+        self, parameters: Mapping[str, Tensor], dims: int, device: torch.device | str
+    ) -> dict[str, Float[Tensor, "batch 1 *ones"]]:
+        """Return each parameter so that it broadcasts against states; float64."""
+        shape = (-1, 1) + (1,) * dims
+        return {
+            quantity.name: parameters[quantity.name].to(device, torch.float64).reshape(shape)
+            for quantity in self.parameters
+        }
 
-    Parameters
-    ----------
-    name
-        Name of the parameter, for the message.
-    value
-        A number, or `{"uniform": [low, high]}`.
-
-    Returns
-    -------
-    tuple of float
-        Equal when the parameter is a number.
-
-    Raises
-    ------
-    UserError
-        Not positive, not finite, not ordered, or another distribution.
-    """
-    if isinstance(value, Mapping):
-        if set(value) != {"uniform"} or len(value["uniform"]) != 2:
-            raise UserError(f"{name} must be a number or {{uniform: [low, high]}}, is {value}")
-        low, high = map(float, value["uniform"])
-    else:
-        low = high = float(value)
-    if not 0 < low <= high < float("inf"):
-        raise UserError(f"{name} must be positive and finite, low before high, is {value}")
-    return low, high
-
-
-def draw(generator: np.random.Generator, interval: tuple[float, float]) -> float:
-    """Draw one value; a fixed parameter draws nothing from the generator."""
-    low, high = interval
-    return low if low == high else generator.uniform(low, high)
+    def _steps(self, substeps: float | None, stride: int) -> int:
+        """Count the steps that a solver takes per call, see `solver`."""
+        return max(1, round(stride * (self.substeps if substeps is None else substeps)))

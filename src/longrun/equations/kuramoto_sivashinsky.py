@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longrun.cli import UserError
-from longrun.equations._base import AbstractEquation, Quantity, Varying, bounds, draw
+from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices
 
@@ -48,13 +48,13 @@ class KuramotoSivashinsky(AbstractEquation):
         Impossible parameters, or a grid too coarse for the smallest viscosity.
     """
 
-    fields: ClassVar = (Quantity("u", "velocity", "1"),)
-    parameters: ClassVar = (
+    fields = (Quantity("u", "velocity", "1"),)
+    parameters = (
         Quantity("length", "domain length", "1"),
         Quantity("dt", "time between frames", "1"),
         Quantity("viscosity", "viscosity", "1"),
     )
-    boundary: ClassVar = ("periodic",)
+    boundary = ("periodic",)
 
     def __init__(
         self,
@@ -68,13 +68,13 @@ class KuramotoSivashinsky(AbstractEquation):
     ):
         super().__init__(points, substeps, burn_in)
         check_points(points)
-        self.intervals = {
-            "length": bounds("length", length),
-            "dt": bounds("dt", dt),
-            "viscosity": bounds("viscosity", viscosity),
+        self.distributions = {
+            "length": Distribution.of("length", length),
+            "dt": Distribution.of("dt", dt),
+            "viscosity": Distribution.of("viscosity", viscosity),
         }
         self.integrator = etdrk(integrator)
-        longest, thinnest = self.intervals["length"][1], self.intervals["viscosity"][0]
+        longest, thinnest = self.distributions["length"].high, self.distributions["viscosity"].low
         # waves beyond 1 / sqrt(viscosity) decay; without room for them energy has nowhere to go
         needed = 2 * math.ceil(1.5 * 1.5 * longest / (2 * math.pi * math.sqrt(thinnest)))
         if points < needed:
@@ -87,19 +87,14 @@ class KuramotoSivashinsky(AbstractEquation):
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
         """Draw parameters and sums of sine waves; the draw doesn't depend on `points`."""
-        x = np.arange(self.points) / self.points
-        parameters, states = [], []
+        x = np.arange(self.resolution) / self.resolution
+        parameters, states = self._draw(generators), []
         for generator in generators:
-            parameters.append([draw(generator, pair) for pair in self.intervals.values()])
             amplitude = generator.uniform(-0.5, 0.5, (10, 1))
             periods = generator.integers(1, 3, (10, 1))
             phase = generator.uniform(0, 2 * np.pi, (10, 1))
             states.append((amplitude * np.sin(2 * np.pi * periods * x + phase)).sum(0))
-        values = np.array(parameters, dtype=np.float64).reshape(-1, len(self.intervals)).T
-        return (
-            dict(zip(self.intervals, values, strict=True)),
-            np.array(states, dtype=np.float64).reshape(-1, 1, self.points),
-        )
+        return parameters, np.array(states).reshape(-1, 1, self.resolution)
 
     def solver(
         self,
@@ -112,14 +107,10 @@ class KuramotoSivashinsky(AbstractEquation):
         device: torch.device | str = "cpu",
     ) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        points = self.points if points is None else points
-        substeps = self.substeps if substeps is None else substeps
-        length, dt, viscosity = (
-            parameters[quantity.name].to(device, torch.float64).reshape(-1, 1, 1)
-            for quantity in self.parameters
-        )
+        points = self.resolution if points is None else points
         check_points(points)
-        (index,) = indices(points, 1)
+        length, dt, viscosity = self._columns(parameters, 1, device).values()
+        (index,) = indices((points,))
         wavenumber = 2 * torch.pi / length * index.to(device)
 
         def square(spectrum: Tensor) -> Tensor:
@@ -130,9 +121,9 @@ class KuramotoSivashinsky(AbstractEquation):
             linear=wavenumber**2 - viscosity * wavenumber**4,
             symbol=-0.5j * wavenumber,
             product=square,
-            points=points,
+            grid=points,
             frame=stride * dt.flatten(),
-            steps=max(1, round(stride * substeps)),
+            steps=self._steps(substeps, stride),
             integrator=self.integrator,
             dtype=dtype,
         )

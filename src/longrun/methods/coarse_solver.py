@@ -14,7 +14,6 @@ from torch import Tensor
 
 from longrun import registry
 from longrun.solvers._base import AbstractSolver
-from longrun.solvers.spectral import resample
 from longrun.tasks._rollout import seconds_per_call
 from longrun.tasks.forecast import AbstractForecaster
 
@@ -140,5 +139,5 @@ class CoarseSolver(AbstractForecaster):
         """Return the next frame, computed on the coarse grid and interpolated back."""
         state = history[:, -1]
         solver = self._solver(conditions, state.dtype)
-        coarse = solver.step(resample(state, int(self.points)))
-        return resample(coarse, state.shape[-1])
+        coarse = solver.step(self.equation.resample(state, int(self.points)))
+        return self.equation.resample(coarse, self.equation.points)

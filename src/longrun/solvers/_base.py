@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -26,7 +27,6 @@ class AbstractSolver(ABC):
             The state one frame later.
         """
 
-    @abstractmethod
     def rollout(
         self, state: Float[Tensor, "batch channel *space"], frames: int
     ) -> Float[Tensor, "batch frame channel *space"]:
@@ -44,3 +44,8 @@ class AbstractSolver(ABC):
         Tensor
             The frames, without the initial state.
         """
+        states = []
+        for _ in range(frames):
+            state = self.step(state)
+            states.append(state)
+        return torch.stack(states, dim=1)

@@ -4,7 +4,7 @@ States are advanced as half-spectra (of real fields), all axes at once, and leav
 only for products and for the frames that are asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from jaxtyping import Bool, Complex, Float
@@ -20,47 +20,54 @@ def forward(state: Float[Tensor, "*field"], dims: int) -> Complex[Tensor, "*mode
     return torch.fft.rfftn(state, dim=tuple(range(-dims, 0)), norm="forward")
 
 
-def inverse(spectrum: Complex[Tensor, "*mode"], points: int, dims: int) -> Float[Tensor, "*field"]:
-    """Real field on `points` per axis from a half-spectrum over the last `dims` axes."""
-    return torch.fft.irfftn(
-        spectrum, s=(points,) * dims, dim=tuple(range(-dims, 0)), norm="forward"
-    )
+def inverse(spectrum: Complex[Tensor, "*mode"], grid: Sequence[int]) -> Float[Tensor, "*field"]:
+    """Real field on `grid` from a half-spectrum over the last axes."""
+    axes = tuple(range(-len(grid), 0))
+    return torch.fft.irfftn(spectrum, s=tuple(grid), dim=axes, norm="forward")
 
 
-def indices(points: int, dims: int) -> list[Float[Tensor, "..."]]:
+def indices(grid: Sequence[int]) -> list[Float[Tensor, "..."]]:
     """Integer wavenumbers of a half-spectrum, one tensor per axis, broadcastable, float64."""
-    axes = [torch.fft.fftfreq(points, 1 / points, dtype=torch.float64)] * (dims - 1)
-    axes.append(torch.fft.rfftfreq(points, 1 / points, dtype=torch.float64))
+    axes = [torch.fft.fftfreq(points, 1 / points, dtype=torch.float64) for points in grid[:-1]]
+    axes.append(torch.fft.rfftfreq(grid[-1], 1 / grid[-1], dtype=torch.float64))
     return [
-        axis.reshape([-1 if other == place else 1 for other in range(dims)])
+        axis.reshape([-1 if other == place else 1 for other in range(len(grid))])
         for place, axis in enumerate(axes)
     ]
 
 
-def retained(points: int, dims: int) -> Bool[Tensor, "*mode"]:
-    """Modes below 2/3 of the highest in every axis, whose products are free of aliasing."""
+def retained(grid: Sequence[int], fraction: float = 2 / 3) -> Bool[Tensor, "*mode"]:
+    """Modes below a fraction of the highest in every axis.
+
+    With 2/3, products of two of them are free of aliasing; with 1/2, products of three.
+    """
     keep = torch.ones((), dtype=torch.bool)
-    for index in indices(points, dims):
-        keep = keep & (index.abs() * 3 < points)
+    for points, index in zip(grid, indices(grid), strict=True):
+        keep = keep & (index.abs() < fraction * points / 2 - 1e-9)
     return keep
 
 
-def check_points(points: int) -> None:
+def check_points(grid: int | Sequence[int]) -> None:
     """Refuse a grid that has no half-spectrum with room for products.
 
     Raises
     ------
     UserError
-        Odd, or fewer than 8.
+        An axis with an odd number of points, or with fewer than 8.
     """
-    if points < 8 or points % 2:
-        raise UserError(f"points must be even and at least 8, is {points}")
+    for points in (grid,) if isinstance(grid, int) else grid:
+        if points < 8 or points % 2:
+            even = max(8, points + points % 2)
+            raise UserError(f"points must be even and at least 8, is {points}; take {even}")
 
 
 class SpectralSolver(AbstractSolver):
     """Exponential integrator for u_t = linear u + symbol product(u), coefficients constant in time.
 
     Modes beyond 2/3 of the highest are cut off, so quadratic products are free of aliasing.
+
+    Where the state in physical space isn't simply the inverse transform of what is advanced (a
+    velocity that is advanced as vorticity, say), a subclass gives its own `enter` and `leave`.
 
     Parameters
     ----------
@@ -71,8 +78,8 @@ class SpectralSolver(AbstractSolver):
         Diagonal factor of the nonlinear term, a derivative for instance, broadcastable to `linear`.
     product
         The rest of it, from half-spectrum to a fresh half-spectrum; it need not dealias.
-    points
-        Grid points per axis.
+    grid
+        Grid points of each axis; a number stands for as many along every axis.
     frame
         Time between frames, one per trajectory.
     steps
@@ -81,6 +88,8 @@ class SpectralSolver(AbstractSolver):
         Class of the integrator.
     dtype
         Precision of the states; coefficients are computed in float64.
+    fraction
+        Of the highest wavenumber, what is retained: 2/3 for products of two, 1/2 of three.
 
     Raises
     ------
@@ -93,20 +102,21 @@ class SpectralSolver(AbstractSolver):
         linear: Tensor,
         symbol: Tensor,
         product: Callable[[Tensor], Tensor],
-        points: int,
+        grid: int | Sequence[int],
         frame: Float[Tensor, " batch"],
         steps: int,
         integrator: type[AbstractETDRK] = ETDRK4,
         dtype: torch.dtype = torch.float64,
+        fraction: float = 2 / 3,
     ):
-        check_points(points)
+        self.dims = linear.ndim - 2
+        self.grid = (grid,) * self.dims if isinstance(grid, int) else tuple(grid)
+        check_points(self.grid)
         if steps < 1:
             raise UserError(f"steps per frame must be at least 1, is {steps}")
-        self.points = points
-        self.dims = linear.ndim - 2
         self.steps = steps
         self.product = product
-        keep = retained(points, self.dims).to(linear.device)
+        keep = retained(self.grid, fraction).to(linear.device)
         time_step = (frame.double() / steps).reshape(-1, *[1] * (linear.ndim - 1))
         # Trajectories with equal parameters share one set of coefficients, which stays in cache.
         linear, symbol, time_step = (_shared(part) for part in (linear, symbol, time_step))
@@ -117,21 +127,30 @@ class SpectralSolver(AbstractSolver):
         self, state: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch channel *space"]:
         """Advance by one frame."""
-        return inverse(self._advance(self._enter(state)), self.points, self.dims)
+        return self.leave(self._advance(self.enter(state)))
 
     def rollout(
         self, state: Float[Tensor, "batch channel *space"], frames: int
     ) -> Float[Tensor, "batch frame channel *space"]:
         """Advance by several frames without leaving Fourier space."""
-        spectrum = self._enter(state)
+        spectrum = self.enter(state)
         states = []
         for _ in range(frames):
             spectrum = self._advance(spectrum)
-            states.append(inverse(spectrum, self.points, self.dims))
+            states.append(self.leave(spectrum))
         return torch.stack(states, dim=1)
 
-    def _enter(self, state: Tensor) -> Tensor:
+    def enter(
+        self, state: Float[Tensor, "batch channel *space"]
+    ) -> Complex[Tensor, "batch mode_channel *mode"]:
+        """Return the spectrum that is advanced, from a state."""
         return forward(state, self.dims) * self.keep
+
+    def leave(
+        self, spectrum: Complex[Tensor, "batch mode_channel *mode"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return the state, from the spectrum that is advanced."""
+        return inverse(spectrum, self.grid)
 
     def _advance(self, spectrum: Tensor) -> Tensor:
         for _ in range(self.steps):
@@ -145,7 +164,7 @@ def _shared(coefficient: Tensor) -> Tensor:
 
 
 def resample(
-    state: Float[Tensor, "batch channel *space"], points: int
+    state: Float[Tensor, "batch channel *space"], grid: int | Sequence[int]
 ) -> Float[Tensor, "batch channel *other"]:
     """Band-limited interpolation to another periodic grid of the same box.
 
@@ -155,9 +174,9 @@ def resample(
     Parameters
     ----------
     state
-        Values on a grid with as many points along every axis.
-    points
-        Points per axis of the new grid.
+        Values on a grid.
+    grid
+        Points along each axis of the new grid; a number stands for as many along every axis.
 
     Returns
     -------
@@ -165,14 +184,16 @@ def resample(
         Values on the new grid; `state` itself where the grids are equal.
     """
     dims = state.ndim - 2
-    if state.shape[-1] == points:
+    grid = (grid,) * dims if isinstance(grid, int) else tuple(grid)
+    old = tuple(state.shape[2:])
+    if old == grid:
         return state
-    kept = (min(state.shape[-1], points) + 1) // 2  # of the wavenumbers 0, 1, 2, ...
-    spectrum = forward(state, dims)[..., :kept]
-    for axis in range(2, state.ndim - 1):
-        low = spectrum.narrow(axis, 0, kept)
-        high = spectrum.narrow(axis, spectrum.shape[axis] - kept + 1, kept - 1)
+    kept = [(min(pair) + 1) // 2 for pair in zip(old, grid, strict=True)]  # of 0, 1, 2, ...
+    spectrum = forward(state, dims)[..., : kept[-1]]
+    for axis, count, points in zip(range(2, 1 + dims), kept[:-1], grid[:-1], strict=True):
+        low = spectrum.narrow(axis, 0, count)
+        high = spectrum.narrow(axis, spectrum.shape[axis] - count + 1, count - 1)
         gap = list(spectrum.shape)
-        gap[axis] = points - 2 * kept + 1
+        gap[axis] = points - 2 * count + 1
         spectrum = torch.cat([low, spectrum.new_zeros(gap), high], dim=axis)
-    return inverse(spectrum, points, dims)
+    return inverse(spectrum, grid)
