@@ -289,7 +289,7 @@ def test_products_of_retained_modes_have_no_aliasing(points, dims):
         ({"viscosity": -1.0}, "viscosity must be positive"),
         ({"length": 0.0}, "length must be positive"),
         ({"length": {"uniform": [70.0, 60.0]}}, "length must be finite, low before"),
-        ({"length": {"normal": [70.0, 60.0]}}, "length must be a number or"),
+        ({"length": {"normal": [70.0, 60.0]}}, "length must be a number, "),
         ({"dt": float("nan")}, "dt must be finite"),
         ({"points": 255}, "points must be even"),
         ({"points": 4}, "points must be even and at least 8"),

@@ -217,7 +217,9 @@ def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:
     spec = source.merged()
     schema = _schema(configs, "dataset")
     _check_schema(source, spec, schema)
-    spec["store"] = _defaults(schema["$defs"]["store"]) | spec.get("store", {})
+    for section in ("store", "measure"):
+        spec[section] = _defaults(schema["$defs"][section]) | spec.get(section, {})
+    spec.setdefault("jobs", 1)
     _check_equation(source, spec["equation"])
     return spec
 

@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import hashlib
+import json
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -31,21 +32,20 @@ from longrun.data import schema
 from longrun.data.store import NotAStoreError, StoreError, StoreWriter, create_store, open_store
 from longrun.equations._base import AbstractEquation, Quantity
 from longrun.metrics.crossing import crossing_time
-from longrun.metrics.pointwise import correlation, nrmse
+from longrun.metrics.pointwise import unit
 from longrun.solvers._base import AbstractSolver
-from longrun.solvers.spectral import resample
 
 log = logging.getLogger(__name__)
 
 BLOCK = 20  # frames per call of a solver: a constant, since the bits depend on where calls begin
 DIVERGED = 1e6  # times the largest initial value, or 1
-HANDFUL = 8  # trajectories on which a store's error and predictability are measured
 PERTURBATION = 1e-6  # relative
 CORRELATED = 0.8
 LONGEST = 4  # times the longest trajectory: how long predictability is followed
 
 Shard = tuple[str, range, dict[str, ndarray], ndarray]
 Report = Callable[[int, int], None]
+Measured = tuple[Float[ndarray, " lead"], Float[ndarray, " lead"], dict[str, float | None]]
 
 
 def build(equation: Mapping[str, Any]) -> AbstractEquation:
@@ -96,33 +96,50 @@ def simulate(
     UserError
         A trajectory diverged; it is named, with its time.
     """
-    where = schema.SPLITS.index(split)
-    generators = [
-        np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(where, i)))
-        for i in trajectories
-    ]
-    parameters, initial = equation.sample(generators)
-    solver = equation.solver(_tensors(parameters))
-    states = np.empty((len(trajectories), frames, *initial.shape[1:]), dtype)
+    parameters, solver, initial = _begin(equation, seed, split, trajectories)
+    stored = (len(equation.fields), *equation.grid())
+    states = np.empty((len(trajectories), frames, *stored), dtype)
 
     def diverged(row: int, frame: int) -> UserError:
+        when = frame * parameters.get(schema.DT, np.zeros(len(trajectories)))[row]
         return UserError(
             f"{type(equation).__name__}, seed {seed}: trajectory {trajectories[row]} of {split} "
-            f"diverged at time {frame * parameters[schema.DT][row]:g} (frame {frame}, "
+            f"diverged at time {when:g} (frame {frame}, "
             f"{equation.burn_in} are burn-in); its shard was not stored; more substeps may help"
         )
 
-    blocks = _blocks(solver, torch.from_numpy(initial), equation.burn_in + frames, diverged)
-    for start, block in blocks:
-        kept = block[:, max(0, equation.burn_in - start) :]
-        at = max(0, start - equation.burn_in)
-        states[:, at : at + kept.shape[1]] = kept.numpy()
+    for start, block in _blocks(solver, initial, equation.burn_in + frames, diverged):
+        if start + block.shape[1] > equation.burn_in:
+            kept = _observed(equation, block[:, max(0, equation.burn_in - start) :])
+            at = max(0, start - equation.burn_in)
+            states[:, at : at + kept.shape[1]] = kept
     return parameters, states
 
 
+def _begin(
+    equation: AbstractEquation, seed: int, split: str, trajectories: Sequence[int]
+) -> tuple[dict[str, ndarray], AbstractSolver, Tensor]:
+    """Return parameters, solver and initial states of trajectories, before the burn-in."""
+    where = schema.SPLITS.index(split)
+    parameters, initial = equation.sample(
+        [
+            np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(where, i)))
+            for i in trajectories
+        ]
+    )
+    return parameters, equation.solver(_tensors(parameters)), torch.from_numpy(initial)
+
+
+def _observed(
+    equation: AbstractEquation, block: Float[Tensor, "trajectory time channel *space"]
+) -> Float[ndarray, "trajectory time field *stored"]:
+    """Return what is stored of a block of solver states."""
+    return equation.observe(block.flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
+
+
 def measure(
-    equation: AbstractEquation, seed: int, frames: int, dtype: str
-) -> tuple[Float[ndarray, " lead"], Float[ndarray, " lead"], dict[str, float]]:
+    equation: AbstractEquation, seed: int, frames: int, dtype: str, trajectories: int = 8
+) -> Measured:
     """Measure on a handful of test trajectories how good the stored solution is.
 
     Parameters
@@ -132,9 +149,11 @@ def measure(
     seed
         Seed of the dataset.
     frames
-        Length of the longest stored trajectory.
+        Frames to follow.
     dtype
         Of the stored frames: rounding to it is part of the error.
+    trajectories
+        How many.
 
     Returns
     -------
@@ -142,35 +161,50 @@ def measure(
         Seconds after the first stored frame (mean over trajectories).
     error
         Relative RMSE of the stored solution, at its grid points, against a run from the same state
-        at half the step and twice the resolution; mean over trajectories.
+        at half the step and twice the resolution; mean over fields and trajectories. Each field is
+        measured by its root mean square over the frames that are followed.
     attributes
         `reference_error` after one frame; `predictability`, the time for which two runs that differ
         by 1e-6 stay correlated above 0.8, mean over trajectories, and the part of them that was
-        still correlated when it was no longer followed, `predictability_censored`.
+        still correlated when it was no longer followed, `predictability_censored`. A steady map has
+        no time: both are None.
     """
-    parameters, states = simulate(equation, seed, "test", range(HANDFUL), frames)
-    state, tensors = torch.from_numpy(states[:, 0]), _tensors(parameters)
-    finer = equation.solver(tensors, points=2 * equation.points, substeps=2 * equation.substeps)
-    error = np.zeros(frames)
+    frames = max(2, frames)
+    parameters, solver, state = _begin(equation, seed, "test", range(trajectories))
+    tensors = _tensors(parameters)
 
     def diverged(row: int, frame: int) -> UserError:
         return UserError(
-            f"{type(equation).__name__}, seed {seed}: trajectory {row % HANDFUL} of test diverged "
-            f"at frame {frame} of the run that measures its error; more substeps may help"
+            f"{type(equation).__name__}, seed {seed}: trajectory {row % trajectories} of test "
+            f"diverged at frame {frame} of the run that measures its error; more substeps may help"
         )
 
-    stored_points = (slice(None),) * 3 + (slice(None, None, 2),) * equation.dims
-    for start, block in _blocks(finer, resample(state, 2 * equation.points), frames, diverged):
+    for _, block in _blocks(solver, state, equation.burn_in + 1, diverged):
+        state = block[:, -1]
+    finer = equation.solver(tensors, points=2 * equation.resolution, substeps=2 * equation.substeps)
+    fine_state = equation.resample(state, 2 * equation.resolution)
+    space = tuple(range(3, 3 + equation.dims))
+    error, size = np.zeros((2, trajectories, frames, len(equation.fields)))
+    runs = (_blocks(solver, state, frames, diverged), _blocks(finer, fine_state, frames, diverged))
+    for (start, block), (_, fine) in zip(*runs, strict=True):
         here = slice(start, start + block.shape[1])
-        stored = states[:, here].astype(dtype)
-        error[here] = nrmse(stored, block.numpy()[stored_points], equation.dims).mean(0)
+        coarse = equation.resample(fine.flatten(0, 1), equation.resolution)
+        truth = _observed(equation, coarse.unflatten(0, fine.shape[:2]))
+        stored = _observed(equation, block).astype(dtype)
+        error[:, here] = np.square(stored - truth).mean(space)
+        size[:, here] = np.square(truth).mean(space)
+    scale = size.mean(1, keepdims=True)
+    present = scale > 1e-20 * scale.max(-1, keepdims=True)  # a field at rest has no relative error
+    relative = np.sqrt(error / np.where(present, scale, np.inf))
+    curve = (relative.sum(-1) / present.sum(-1)).mean(0)[1:]
+    attributes: dict[str, float | None] = {schema.REFERENCE_ERROR: float(curve[0])}
+    if equation.steady:
+        attributes |= {schema.PREDICTABILITY: None, schema.CENSORED: None}
+        return np.zeros(1), curve[:1], attributes
     seconds, censored = _predictability(equation, tensors, state, LONGEST * frames, diverged)
-    attributes = {
-        schema.REFERENCE_ERROR: float(error[1]),
-        schema.PREDICTABILITY: float(seconds.mean()),
-        schema.CENSORED: float(censored.mean()),
-    }
-    return np.arange(1, frames) * parameters[schema.DT].mean(), error[1:], attributes
+    attributes[schema.PREDICTABILITY] = float(seconds.mean())
+    attributes[schema.CENSORED] = float(censored.mean())
+    return np.arange(1, frames) * parameters[schema.DT].mean(), curve, attributes
 
 
 def _predictability(
@@ -185,23 +219,44 @@ def _predictability(
     The perturbation has the shape of another trajectory: unlike white noise it has no part that
     is damped at once, and it keeps to what the solution conserves and to its boundary.
     """
-    space = tuple(range(2, state.ndim))
+    shape = (len(state), state.shape[1], -1)
 
     def rms(field: Tensor) -> Tensor:
-        return field.square().mean(space, keepdim=True).sqrt()
+        norms = field.reshape(shape).square().mean(-1).sqrt()
+        return norms.reshape(*shape[:2], *[1] * (state.ndim - 2))
 
     other = state.roll(1, 0)
     twin = state + PERTURBATION * rms(state) * other / rms(other).clamp_min(1e-300)
     solver = equation.solver({name: torch.cat([v, v]) for name, v in parameters.items()})
     scores: list[ndarray] = []
     for _, block in _blocks(solver, torch.cat([state, twin]), frames, diverged):
-        left, right = block.numpy().reshape(2, -1, *block.shape[1:])
-        scores.append(correlation(left, right, equation.dims))
+        observed = _observed(equation, block)
+        left, right = observed.reshape(2, -1, *observed.shape[1:])
+        scores.append(_alike(left, right, equation.dims))
         if (np.concatenate(scores, 1) < CORRELATED).any(1).all():
             break
     score = np.concatenate(scores, 1)[:, 1:]
     times = np.arange(1, score.shape[1] + 1) * parameters[schema.DT].numpy()[:, None]
     return crossing_time(score, times, CORRELATED)
+
+
+def _alike(
+    left: Float[ndarray, "trajectory time channel *space"],
+    right: Float[ndarray, "trajectory time channel *space"],
+    dims: int,
+) -> Float[ndarray, "trajectory time"]:
+    """Correlation of two runs, mean over those fields that vary in space.
+
+    Without space it is what a correlation is of the distance: 1 - |difference|^2 / (2 variance),
+    the variance being that over the frames.
+    """
+    if not dims:
+        variance = left.var(1, keepdims=True).clip(min=1e-300)
+        return np.asarray(1 - (np.square(left - right) / (2 * variance)).mean(-1))
+    space = tuple(range(3, 3 + dims))
+    varies = unit(left, dims).any(space) | unit(right, dims).any(space)
+    product = (unit(left, dims) * unit(right, dims)).sum(space)
+    return np.where(varies.any(-1), product.sum(-1) / varies.sum(-1).clip(min=1), 1.0)
 
 
 def _blocks(
@@ -238,6 +293,7 @@ def generate(
     provenance: Mapping[str, Any],
     workers: int = 1,
     report: Report = lambda done, total: None,
+    parts: Sequence[Path] = (),
 ) -> None:
     """Write a store, or finish one that an earlier call with the same arguments began.
 
@@ -246,7 +302,7 @@ def generate(
     Parameters
     ----------
     spec
-        Composed dataset: `equation`, `seed`, `splits`, `store`.
+        Composed dataset: `equation`, `seed`, `splits`, `store`, `measure`; `jobs` is ignored.
     output
         Folder of the store. A store of another configuration that is there is replaced.
     provenance
@@ -255,50 +311,133 @@ def generate(
         Processes that simulate; this one writes.
     report
         Called with the number of trajectories written and their total.
+    parts
+        What `generate_part` and `measure_part` made of it already; the rest is made here.
 
     Raises
     ------
     UserError
-        `output` is something else than a store, a trajectory diverged, or a worker died.
+        `output` is something else than a store, a part is of another dataset, a trajectory
+        diverged, or a worker died.
     """
-    origin = {
-        schema.CONFIG: dict(spec),
-        schema.PROVENANCE: {**provenance, "code": _code(spec["equation"]["name"])},
-    }
+    spec, origin = _origin(spec, provenance)
     if output.exists() and _finished(output, origin):
         log.info("%s is complete already", output)
         return
     equation = build(spec["equation"])
     partial = output.with_name(f".{output.name}.partial")
+    writer = _writer(partial, equation, spec, origin)
+    measured = None
+    for part in parts:
+        if part.suffix == ".json":
+            measured = _read_measured(part, origin)
+        else:
+            if not _same(StoreWriter(part).attrs, origin):
+                raise UserError(f"{part}: is part of another dataset or made by other code")
+            writer.adopt(part)
+    _fill(writer, spec, list(writer.missing()), workers, report)
+    writer.finish(*(measured or _measure(equation, spec)))
+    _move(partial, output)
+
+
+def generate_part(
+    spec: Mapping[str, Any],
+    output: Path,
+    provenance: Mapping[str, Any],
+    part: int,
+    workers: int = 1,
+    report: Report = lambda done, total: None,
+) -> None:
+    """Write one of `spec["jobs"]` parts of a store: every `jobs`-th shard, whole.
+
+    Parts are made in any order, anywhere; `generate` joins them. Arguments as there; `part` counts
+    from 0.
+
+    Raises
+    ------
+    UserError
+        No such part, a trajectory diverged, or a worker died.
+    """
+    jobs = spec["jobs"]
+    if part >= jobs:
+        raise UserError(f"part {part} of {jobs} doesn't exist; they are 0 to {jobs - 1}")
+    spec, origin = _origin(spec, provenance)
+    if output.exists() and _same(StoreWriter(output).attrs, origin):
+        log.info("%s is complete already", output)
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    writer = _writer(partial, build(spec["equation"]), spec, origin)
+    ours = set(list(writer.shards())[part::jobs])
+    _fill(writer, spec, [shard for shard in writer.missing() if shard in ours], workers, report)
+    _move(partial, output)
+
+
+def measure_part(spec: Mapping[str, Any], output: Path, provenance: Mapping[str, Any]) -> None:
+    """Write the measured error and predictability of a dataset, as JSON, for `generate` to join."""
+    spec, origin = _origin(spec, provenance)
+    lead_time, error, attributes = _measure(build(spec["equation"]), spec)
+    content = {"lead_time": lead_time.tolist(), "error": error.tolist(), "attributes": attributes}
+    with cli.atomic(output) as path:
+        path.write_text(json.dumps({**origin, **content}))
+
+
+def _measure(equation: AbstractEquation, spec: Mapping[str, Any]) -> Measured:
+    options = spec["measure"]
+    frames = options["frames"] or max(split["frames"] for split in spec["splits"].values())
+    return measure(equation, spec["seed"], frames, spec["store"]["dtype"], options["trajectories"])
+
+
+def _read_measured(path: Path, origin: Mapping[str, Any]) -> Measured:
+    content = json.loads(path.read_text())
+    if not _same(content, origin):
+        raise UserError(f"{path}: was measured on another dataset or by other code")
+    return np.array(content["lead_time"]), np.array(content["error"]), content["attributes"]
+
+
+def _origin(
+    spec: Mapping[str, Any], provenance: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the spec without what doesn't change the data, and the attributes that identify it."""
+    spec = {key: value for key, value in spec.items() if key != "jobs"}
+    code = {**provenance, "code": _code(spec["equation"]["name"])}
+    return spec, {schema.CONFIG: spec, schema.PROVENANCE: code}
+
+
+def _writer(
+    partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
+) -> StoreWriter:
+    """Return a writer for what an earlier call left, or for a new store."""
     writer = _resume(partial, origin)
     if writer is None:
         _create(partial, equation, spec, origin)
         writer = StoreWriter(partial)
+    return writer
+
+
+def _fill(
+    writer: StoreWriter,
+    spec: Mapping[str, Any],
+    missing: Sequence[tuple[str, range]],
+    workers: int,
+    report: Report,
+) -> None:
+    """Simulate and write these shards."""
     total = sum(split["trajectories"] for split in spec["splits"].values())
-    missing = list(writer.missing())
     done = total - sum(len(trajectories) for _, trajectories in missing)
     if done:
-        log.info("resuming after %d of %d trajectories", done, total)
+        log.info("%d of %d trajectories are there already or made elsewhere", done, total)
     report(done, total)
     with contextlib.closing(_shards(spec, missing, workers)) as shards:
         for split, trajectories, parameters, states in shards:
             writer.write(split, trajectories, parameters, states)
             done += len(trajectories)
             report(done, total)
-    frames = max(split["frames"] for split in spec["splits"].values())
-    writer.finish(*measure(equation, spec["seed"], frames, spec["store"]["dtype"]))
-    _move(partial, output)
 
 
 def _code(equation: str) -> str:
     """Hash of the sources that decide the bits of a trajectory."""
-    files = [
-        registry.path("equations", equation),
-        registry.ROOT / "equations" / "_base.py",
-        registry.ROOT / "generate.py",
-        *sorted((registry.ROOT / "solvers").glob("*.py")),
-    ]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
+    files = {*registry.sources("equations", equation), registry.ROOT / "generate.py"}
+    return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()[:12]
 
 
 def _same(attrs: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
@@ -344,7 +483,8 @@ def _create(
         fields=described(equation.fields),
         parameters=described(equation.parameters),
         boundary=equation.boundary,
-        space=(equation.points,) * equation.dims,
+        space=equation.grid(),
+        centred=equation.centred,
         splits=spec["splits"],
         layout=spec["store"],
         attrs={schema.EQUATION: spec["equation"], "seed": spec["seed"], **attrs},
@@ -412,20 +552,50 @@ def _begin_worker() -> None:
 
 
 def main() -> None:
-    """Read the command line and write the store."""
+    """Read the command line and write the store, or a part of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", required=True, help="name of a file in configs/datasets")
     parser.add_argument("--preset", required=True, help="smoke, cpu, gpu or paper")
     parser.add_argument("--configs", type=Path, default=Path("configs"))
     parser.add_argument("--output", type=Path, required=True, help="folder of the store")
     parser.add_argument("--workers", type=int, default=1, help="processes that simulate")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--part", type=int, help="make only this part, of the dataset's `jobs`")
+    only.add_argument("--measure", action="store_true", help="only measure the error, as JSON")
+    only.add_argument("--parts", type=Path, nargs="+", default=[], help="parts made already")
     arguments = parser.parse_args()
     if arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
     spec = config.compose_dataset(arguments.configs, arguments.dataset, arguments.preset)
+    output, provenance, workers = arguments.output, cli.provenance(), arguments.workers
+    if arguments.measure:
+        measure_part(spec, output, provenance)
+        return
+    with _progress(arguments.dataset) as report:
+        if arguments.part is not None:
+            generate_part(spec, output, provenance, arguments.part, workers, report)
+            return
+        generate(spec, output, provenance, workers, report, arguments.parts)
+    store = open_store(output)
+    error = store.attrs[schema.REFERENCE_ERROR]
+    if store.attrs[schema.PREDICTABILITY] is None:
+        log.info("%s: relative error %.1e", store.path, error)
+    else:
+        log.info(
+            "%s: relative error after one frame %.1e, predictable for %s%.4g",
+            store.path,
+            error,
+            "at least " if store.attrs[schema.CENSORED] else "",
+            store.predictability,
+        )
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Report]:
+    """Show a bar on a terminal, and write lines elsewhere."""
     began, first = time.perf_counter(), None
     terminal = sys.stderr.isatty()
-    with tqdm(desc=arguments.dataset, unit=" trajectories", disable=not terminal) as bar:
+    with tqdm(desc=name, unit=" trajectories", disable=not terminal) as bar:
 
         def report(done: int, total: int) -> None:
             nonlocal first
@@ -438,15 +608,7 @@ def main() -> None:
                 rate = (done - first) / (time.perf_counter() - began)
                 log.info("%d of %d trajectories, %.1f trajectories/s", done, total, rate)
 
-        generate(spec, arguments.output, cli.provenance(), arguments.workers, report)
-    store = open_store(arguments.output)
-    log.info(
-        "%s: relative error after one frame %.1e, predictable for %s%.4g",
-        store.path,
-        store.attrs[schema.REFERENCE_ERROR],
-        "at least " if store.attrs[schema.CENSORED] else "",
-        store.predictability,
-    )
+        yield report
 
 
 if __name__ == "__main__":

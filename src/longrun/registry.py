@@ -79,6 +79,28 @@ def digest(kind: str, name: str) -> str:
     return hashlib.sha256(path(kind, name).read_bytes()).hexdigest()[:12]
 
 
+def sources(kind: str, name: str) -> list[Path]:
+    """Files of this package that a unit is made of: its own, and all that it imports from here.
+
+    Verbs and the basics of the command line (`cli`, `registry`, `config`) decide no number of a
+    unit and are left out.
+    """
+    found: set[Path] = set()
+    waiting = [path(kind, name)]
+    while waiting:
+        file = waiting.pop()
+        if file in found:
+            continue
+        found.add(file)
+        for node in ast.walk(_module(file)):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("longrun."):
+                parts = str(node.module).split(".")[1:]
+                candidates = [[*parts, alias.name] for alias in node.names] + [parts]
+                files = [ROOT.joinpath(*c).with_suffix(".py") for c in candidates if len(c) > 1]
+                waiting += [f for f in files if f.exists()]
+    return sorted(found)
+
+
 def find(kind: str, name: str) -> Any:
     """Import a unit: its one concrete class, or for figures its function `draw`.
 

@@ -6,6 +6,9 @@ times what the bytes need; a test holds both readers to the same values.
 """
 
 import contextlib
+import math
+import os
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -100,8 +103,12 @@ class Store:
 
     @property
     def predictability(self) -> float:
-        """Seconds for which two runs that differ by 1e-6 relative stay correlated above 0.8."""
-        return float(self.attrs[schema.PREDICTABILITY])
+        """Seconds for which two runs that differ by 1e-6 relative stay correlated above 0.8.
+
+        Infinite where there is no time, or where nobody measured it.
+        """
+        limit = self.attrs[schema.PREDICTABILITY]
+        return math.inf if limit is None else float(limit)
 
     def reference_error(self) -> tuple[Float[ndarray, " lead"], Float[ndarray, " lead"]]:
         """Lead times (s) and relative RMSE of the stored solution against a finer one."""
@@ -294,6 +301,7 @@ def create_store(
     parameters: Mapping[str, Mapping[str, str]],
     boundary: tuple[str, ...],
     space: tuple[int, ...],
+    centred: bool = False,
     splits: Mapping[str, Mapping[str, int]],
     layout: Mapping[str, Any],
     attrs: Mapping[str, Any],
@@ -310,6 +318,8 @@ def create_store(
         Boundary condition of each axis.
     space
         Points along each axis.
+    centred
+        Whether values belong to cells: then the first is half a cell from the edge.
     splits
         `trajectories` and `frames` of each split.
     layout
@@ -364,7 +374,7 @@ def create_store(
             _write_whole(
                 group,
                 axis,
-                np.arange(points) / points,
+                (np.arange(points) + (0.5 if centred else 0.0)) / points,
                 {
                     "units": "1",
                     "long_name": f"{axis} divided by length",
@@ -398,18 +408,38 @@ class StoreWriter:
         self.attrs: dict[str, Any] = dict(self._group.attrs)
         self._fields: list[str] = self.attrs[schema.FIELDS]
 
+    def shards(self) -> Iterator[tuple[str, range]]:
+        """Yield split and trajectories of each shard, in order."""
+        for split in schema.SPLITS:
+            if split in self._group:
+                array = self._array(f"{split}/{self._fields[0]}")
+                assert array.shards is not None
+                count, size = array.shape[0], array.shards[0]
+                for start in range(0, count, size):
+                    yield split, range(start, min(start + size, count))
+
     def missing(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard that is still to be written, in order."""
-        for split in schema.SPLITS:
-            if split not in self._group:
-                continue
-            array = self._array(f"{split}/{self._fields[0]}")
-            assert array.shards is not None
-            size = array.shards[0]
-            for number, start in enumerate(range(0, array.shape[0], size)):
-                key = "/".join(["c", str(number), *("0" for _ in array.shape[1:])])
-                if not all((self.path / split / name / key).exists() for name in self._fields):
-                    yield split, range(start, min(start + size, array.shape[0]))
+        for split, trajectories in self.shards():
+            if not all((self.path / f).exists() for f in self._files(split, trajectories)):
+                yield split, trajectories
+
+    def adopt(self, part: Path) -> None:
+        """Take over the shards that another store of the same layout holds, as hard links."""
+        for split, trajectories in list(self.missing()):
+            files = self._files(split, trajectories)
+            if all((part / file).exists() for file in files):
+                for file in files:
+                    _link(part / file, self.path / file)
+
+    def _files(self, split: str, trajectories: range) -> list[str]:
+        """Files of one shard: its parameters, then every field."""
+        files = []
+        for name in (*self.attrs[schema.PARAMETERS], *self._fields):
+            array = self._array(f"{split}/{name}")
+            number = trajectories.start // (array.shards or array.chunks)[0]
+            files.append("/".join([split, name, "c", str(number), *("0" for _ in array.shape[1:])]))
+        return files
 
     def write(
         self,
@@ -452,6 +482,16 @@ class StoreWriter:
         array = self._group[name]
         assert isinstance(array, zarr.Array)
         return array
+
+
+def _link(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        with atomic(target) as path:
+            shutil.copyfile(source, path)
 
 
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
