@@ -9,7 +9,7 @@ INSTALLED = .venv/installed
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEMAKE = $(IN_VENV) snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET)
 
-.PHONY: reproduce results test lint clean
+.PHONY: reproduce results datasets test lint clean
 
 reproduce: $(INSTALLED)
 	$(SNAKEMAKE) --rerun-incomplete
@@ -19,6 +19,12 @@ reproduce: $(INSTALLED)
 results: reproduce
 	$(IN_VENV) python -m longrun.tabulate --preset $(PRESET) --output-dir results/$(PRESET) \
 		--markdown RESULTS.md
+
+# every dataset of the preset, and the page that lists them
+datasets: $(INSTALLED)
+	$(SNAKEMAKE) --rerun-incomplete -- datasets
+	$(IN_VENV) python -m longrun.catalogue --preset $(PRESET) --facts results/$(PRESET)/datasets \
+		--output docs/datasets.md
 
 test: lint
 	$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --durations 10

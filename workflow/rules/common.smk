@@ -10,6 +10,7 @@ from longrun import registry
 from longrun.cli import UserError
 
 CONFIGS = Path("configs")
+DATASETS = yaml_files.datasets(CONFIGS)
 FIGURES = registry.names("figures")
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 
@@ -24,7 +25,8 @@ if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
 
 wildcard_constraints:
     preset="|".join(yaml_files.presets(CONFIGS)),
-    dataset="|".join(yaml_files.datasets(CONFIGS)),
+    dataset="|".join(DATASETS),
+    part=r"\d+",
     experiment="|".join(yaml_files.experiments(CONFIGS)),
     method=r"[a-z][a-z0-9_]*",
     seed=r"\d+",
@@ -97,7 +99,24 @@ def start_option(wildcards, input):
 
 def dataset_spec(wildcards):
     """Return all that the dataset depends on, as canonical JSON."""
-    return yaml_files.canonical(dataset_of(wildcards))
+    return yaml_files.canonical({k: v for k, v in dataset_of(wildcards).items() if k != "jobs"})
+
+
+def parts(wildcards):
+    """Return what other jobs make of the dataset: nothing, where one job is enough."""
+    jobs = dataset_of(wildcards)["jobs"]
+    names = [*range(jobs), "error.json"] if jobs > 1 else []
+    return [f"data/{wildcards.preset}/parts/{wildcards.dataset}/{name}" for name in names]
+
+
+def parts_option(wildcards, input):
+    """Return the command line's option for a dataset that is made in parts."""
+    return f"--parts {input.parts}" if input.parts else ""
+
+
+def generate_cores(wildcards):
+    """Return the cores of the job that makes a dataset whole, or joins its parts."""
+    return 1 if dataset_of(wildcards)["jobs"] > 1 else 16
 
 
 def train_spec(wildcards):

@@ -111,7 +111,12 @@ class Store:
         return math.inf if limit is None else float(limit)
 
     def reference_error(self) -> tuple[Float[ndarray, " lead"], Float[ndarray, " lead"]]:
-        """Lead times (s) and relative RMSE of the stored solution against a finer one."""
+        """Lead times (s) and relative RMSE of the stored solution against a finer one.
+
+        Empty where nobody measured it: in a store that was converted from another format.
+        """
+        if self.attrs[schema.REFERENCE_ERROR] is None:
+            return np.empty(0), np.empty(0)
         lead, error = (
             zarr.open_array(self.path / name, mode="r")
             for name in (schema.LEAD_TIME, schema.REFERENCE_ERROR)
@@ -459,22 +464,24 @@ class StoreWriter:
         self,
         lead_time: Float[ndarray, " lead"],
         reference_error: Float[ndarray, " lead"],
-        attrs: Mapping[str, Any],
+        attrs: Mapping[str, float | None],
     ) -> None:
-        """Add the measured error and the last attributes, then mark the store complete."""
-        _write_whole(
-            self._group, schema.LEAD_TIME, lead_time, {"units": "s", "long_name": "lead time"}
-        )
-        _write_whole(
-            self._group,
-            schema.REFERENCE_ERROR,
-            reference_error,
-            {
-                "units": "1",
-                "long_name": "relative RMSE against half the step and twice the resolution",
-            },
-            dimension=schema.LEAD_TIME,
-        )
+        """Add the measured error and the last attributes, then mark the store complete.
+
+        Where the error is not known, the arrays are empty and the attributes None.
+        """
+        if len(lead_time):
+            lead = {"units": "s", "long_name": "lead time"}
+            error = "relative RMSE against half the step and twice the resolution"
+            described = {"units": "1", "long_name": error}
+            _write_whole(self._group, schema.LEAD_TIME, lead_time, lead)
+            _write_whole(
+                self._group,
+                schema.REFERENCE_ERROR,
+                reference_error,
+                described,
+                dimension=schema.LEAD_TIME,
+            )
         self._group.attrs.update(attrs)
         self._group.attrs[schema.COMPLETE] = True
 

@@ -17,7 +17,8 @@ def energy_spectrum(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndar
 
     In one dimension bin k holds the modes k and -k. In more, bin k holds the shell of modes whose
     integer wave vector has a length that rounds to k; the corners beyond the last full shell are
-    left out. The sum over the bins is the mean square over space (in 1D exactly: Parseval).
+    left out. The sum over the bins is the mean square over space (in 1D exactly: Parseval). Without
+    space there is one bin, the square.
 
     Parameters
     ----------
@@ -31,6 +32,8 @@ def energy_spectrum(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndar
     Shape (..., bins), bins = smallest axis // 2 + 1, square of the field's unit. Bin k stands for
     the wavenumber 2 pi k / domain length.
     """
+    if not dims:
+        return np.square(field)[..., None]
     space = field.shape[-dims:]
     order, starts, weight = _shells(space)
     modes = np.fft.rfftn(field, axes=range(-dims, 0), norm="forward")

@@ -8,7 +8,15 @@ from torch import Tensor
 
 
 class AbstractSolver(ABC):
-    """Advances a batch of states, each with its own parameters; differentiable."""
+    """Advances a batch of states, each with its own parameters.
+
+    Attributes
+    ----------
+    differentiable
+        Whether gradients pass through a step.
+    """
+
+    differentiable: bool = True
 
     @abstractmethod
     def step(

@@ -278,7 +278,9 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
     statistics = module.description["statistics"]
     bins = min(split.space) // 2 + 1
     masks = spectrum.bands(module.description["spectrum"], bins)
-    section = {name: value for name, value in store.equation.items() if name != "name"}
+    name = store.equation["name"]
+    section = {key: value for key, value in store.equation.items() if key != "name"}
+    known = name in registry.names("equations")  # a store converted from another format has none
     return _Setting(
         store=store,
         split=split,
@@ -293,7 +295,7 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
         mean=np.asarray(statistics["mean"], dtype=np.float64),
         std=np.asarray(statistics["std"], dtype=np.float64),
         bands={name: mask for name, mask in masks.items() if mask.any()},
-        equation=registry.find("equations", store.equation["name"])(**section),
+        equation=registry.find("equations", name)(**section) if known else None,
     )
 
 
@@ -506,7 +508,8 @@ class _Group:
             name: np.broadcast_to(values[self.chosen].reshape(-1, 1, 1), lead)
             for name, values in self.setting.parameters.items()
         }
-        return self.setting.equation.invariants(state, parameters)
+        equation = self.setting.equation
+        return equation.invariants(state, parameters) if equation else {}
 
 
 class _Pooled:
@@ -655,6 +658,8 @@ def _synchronise() -> None:
 def _compare_with_predictability(setting: _Setting, table: ScoreTable) -> None:
     """Report for how long the data can be predicted at all, and warn of rollouts beyond."""
     limit = float(setting.store.predictability)
+    if not np.isfinite(limit):
+        return
     at_least = setting.store.attrs[schema.CENSORED] > 0
     table.add("predictability", limit, censored=at_least)
     longest = setting.steps * float(setting.seconds.max())

@@ -1,0 +1,132 @@
+"""Write the page that lists every dataset: its equation, its numbers and a picture."""
+
+import argparse
+import ast
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from longrun import cli, config, registry
+from longrun.cli import UserError
+
+HEADING = """# Datasets
+
+Written by the workflow (`make datasets`), preset `{preset}`. Each dataset is a file in
+`configs/datasets/`; each was generated, measured and drawn by the code of this repository.
+
+- **error**: relative RMSE of what is stored against a run from the same state at half the step and
+  twice the resolution, after one frame and at the last frame that was followed. In a chaotic
+  system the latter grows until nothing is left in common.
+- **predictability**: how long two runs that differ by 1e-6 stay correlated above 0.8; ≥ where some
+  still were when the clock ran out. A steady map has none.
+
+| dataset | equation | grid | trajectories × frames | error, first | last | predictability | size |
+|---|---|---|---|---|---|---|---|
+"""
+
+
+def about(equation: str) -> str:
+    """Return the first paragraphs of an equation's docstring, up to its parameters.
+
+    Read from the source without importing it.
+    """
+    tree = ast.parse(registry.path("equations", equation).read_text())
+    classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+    text = ast.get_docstring(classes[-1]) or ast.get_docstring(tree) or ""
+    return text.split("\nParameters\n")[0].strip()
+
+
+def row(name: str, facts: Mapping[str, Any]) -> str:
+    """Return a dataset's line of the table."""
+    train = facts["splits"]["train"]
+    others = [facts["splits"][split]["trajectories"] for split in ("valid", "test")]
+    numbers = [train["trajectories"], *others]
+    cells = [
+        f"[{name}](#{name})",
+        facts["equation"]["name"],
+        " × ".join(map(str, facts["space"])) or "none",
+        f"{' + '.join(map(str, numbers))} × {train['frames']}",
+        _number(facts["reference_error"]),
+        _number(facts["last_reference_error"]),
+        _predictability(facts),
+        f"{facts['bytes'] / 1e6:.1f} MB",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def section(name: str, facts: Mapping[str, Any]) -> str:
+    """Return a dataset's part of the page: equation, fields, parameters, picture."""
+    fields = ", ".join(f"{key} ({field['long_name']})" for key, field in facts["fields"].items())
+    parameters = ", ".join(
+        f"{key} {value['low']:.4g}"
+        + (f" to {value['high']:.4g}" if value["high"] > value["low"] else "")
+        for key, value in facts["parameters"].items()
+    )
+    boundary = ", ".join(f"{axis} {kind}" for axis, kind in facts["boundary"].items())
+    lines = [
+        f"## {name}",
+        about(facts["equation"]["name"]),
+        f"- fields: {fields}\n- parameters: {parameters or 'none'}"
+        + (f"\n- boundary: {boundary}" if boundary else ""),
+        f"![{name}](datasets/{name}.png)",
+    ]
+    return "\n\n".join(lines)
+
+
+def page(preset: str, found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the whole page, given the facts of each dataset."""
+    rows = [row(name, facts) for name, facts in found.items()]
+    sections = [section(name, facts) for name, facts in found.items()]
+    origin = next(iter(found.values()))["provenance"]
+    hardware, versions = origin["hardware"], origin["versions"]
+    commits = sorted({str(facts["provenance"]["commit"])[:12] for facts in found.values()})
+    made = (
+        f"Made at commit {', '.join(commits)} on {hardware['cpu']}, with Python "
+        f"{versions['python']} and torch {versions['torch']}."
+    )
+    return (
+        HEADING.format(preset=preset)
+        + "\n".join(rows)
+        + f"\n\n{made}\n\n"
+        + "\n\n".join(sections)
+        + "\n"
+    )
+
+
+def _number(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.1e}"
+
+
+def _predictability(facts: Mapping[str, Any]) -> str:
+    limit = facts["predictability"]
+    if limit is None:
+        return "none"
+    return f"{'≥ ' if facts['predictability_censored'] else ''}{limit:.4g}"
+
+
+def main() -> None:
+    """Read the command line and write the page, with the pictures in a folder beside it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--preset", required=True, help="smoke, cpu, gpu or paper")
+    parser.add_argument("--configs", type=Path, default=Path("configs"))
+    parser.add_argument("--facts", type=Path, required=True, help="folder of JSON and PNG files")
+    parser.add_argument("--output", type=Path, required=True, help="page to write")
+    arguments = parser.parse_args()
+    found = {}
+    for name in config.datasets(arguments.configs):
+        file = arguments.facts / f"{name}.json"
+        if not file.exists():
+            raise UserError(f"{file}: is missing; longrun.inspect --facts writes it")
+        found[name] = json.loads(file.read_text())
+    pictures = arguments.output.parent / "datasets"
+    for name in found if pictures != arguments.facts else ():
+        with cli.atomic(pictures / f"{name}.png") as part:
+            shutil.copyfile(arguments.facts / f"{name}.png", part)
+    with cli.atomic(arguments.output) as part:
+        part.write_text(page(arguments.preset, found))
+
+
+if __name__ == "__main__":
+    cli.run(main)
