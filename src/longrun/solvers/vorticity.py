@@ -24,6 +24,13 @@ def to_velocity(
     return torch.cat([1j * ky * inverse_laplacian, -1j * kx * inverse_laplacian], dim=1)
 
 
+def to_flux(
+    kx: Float[Tensor, "batch 1 mode_x 1"], ky: Float[Tensor, "batch 1 1 mode_y"]
+) -> Float[Tensor, "batch 2 mode_x mode_y"]:
+    """Return the symbols by which u v and v^2 - u^2 add up to the tendency of vorticity."""
+    return torch.cat([kx**2 - ky**2, kx * ky], dim=1)
+
+
 def advection(
     kx: Float[Tensor, "batch 1 mode_x 1"],
     ky: Float[Tensor, "batch 1 1 mode_y"],
@@ -51,7 +58,7 @@ def advection(
         From a half-spectrum (batch, 1, *mode) to a fresh one.
     """
     velocity = to_velocity(kx, ky).to(dtype.to_complex())
-    flux = torch.cat([kx**2 - ky**2, kx * ky], dim=1).to(dtype)
+    flux = to_flux(kx, ky).to(dtype)
 
     def product(spectrum: Tensor) -> Tensor:
         u, v = inverse(velocity * spectrum, grid).unbind(1)
