@@ -22,7 +22,7 @@ from longrun.solvers.finite_volume import (
 
 SAMPLES = 4  # points per cell and axis from which the averages of an initial condition are taken
 
-Fields = list[np.ndarray]
+Fields = Sequence[np.ndarray]
 """Density, velocity components, pressure."""
 
 
@@ -33,7 +33,6 @@ class CompressibleFlow(AbstractEquation):
     (rho v)_t + div(rho v v + p) = div(s),
     E_t + div((E + p) v) = div(s v),
     E = p / (gamma - 1) + rho |v|^2 / 2,
-    s = eta (grad v + (grad v)^T - 2/3 div(v)) + (zeta + ...) div(v), precisely
     s_ij = eta (v_i,j + v_j,i - 2/3 delta_ij div v) + zeta delta_ij div v; no heat conduction.
 
     In one dimension v = (u, 0, 0), so s = (4/3 eta + zeta) u_x.
@@ -132,7 +131,10 @@ class CompressibleFlow(AbstractEquation):
         self.gamma = gamma
         self.tied = zeta is None
         self.boundary = (edges,) * dims
-        velocities = [Quantity(name, f"velocity along {axis}", "1") for name, axis in ("ux", "vy")]
+        velocities = [
+            Quantity("u", "velocity along x", "1"),
+            Quantity("v", "velocity along y", "1"),
+        ]
         self.fields = (
             Quantity("rho", "density", "1"),
             *velocities[:dims],
@@ -211,9 +213,9 @@ class CompressibleFlow(AbstractEquation):
         """Move states to another grid; mass, momentum and energy are kept."""
         if points == state.shape[-1]:
             return state
-        cells = conserved(state.transpose(0, 1), self.gamma).transpose(0, 1)
+        cells = _conserved(state.transpose(0, 1), self.gamma).transpose(0, 1)
         cells = resample(cells, self.grid(points), self.boundary, _positive)
-        return primitive(cells.transpose(0, 1), self.gamma).transpose(0, 1).contiguous()
+        return _primitive(cells.transpose(0, 1), self.gamma).transpose(0, 1).contiguous()
 
     def invariants(
         self,
@@ -242,10 +244,10 @@ class CompressibleFlow(AbstractEquation):
 
     def _averages(self, state: Tensor) -> Tensor:
         """Average a finely sampled state over the cells of the reference solver."""
-        cells = conserved(state.transpose(0, 1), self.gamma).transpose(0, 1)
+        cells = _conserved(state.transpose(0, 1), self.gamma).transpose(0, 1)
         for axis in range(self.dims):
             cells = coarsen(cells, SAMPLES, axis)
-        return primitive(cells.transpose(0, 1), self.gamma).transpose(0, 1)
+        return _primitive(cells.transpose(0, 1), self.gamma).transpose(0, 1)
 
     def _check(self, state: np.ndarray, parameters: Mapping[str, float]) -> None:
         density, *velocity, pressure = state
@@ -281,10 +283,10 @@ class _Solver(AbstractFiniteVolumeSolver):
         self.zeta = self._shaped(zeta / spacing)
 
     def conserved(self, state: Tensor) -> Tensor:
-        return conserved(state, self.gamma)
+        return _conserved(state, self.gamma)
 
     def primitive(self, cells: Tensor) -> Tensor:
-        return primitive(cells, self.gamma)
+        return _primitive(cells, self.gamma)
 
     def admissible(self, cells: Tensor) -> Tensor:
         return _positive(cells.transpose(0, 1))[:, 0]
@@ -327,7 +329,7 @@ class _Solver(AbstractFiniteVolumeSolver):
         return torch.stack([torch.zeros_like(work), *stress, work])
 
 
-def conserved(
+def _conserved(
     state: Float[Tensor, "channel batch *space"], gamma: float
 ) -> Float[Tensor, "channel batch *space"]:
     """Return density, momentum, energy from density, velocity, pressure."""
@@ -337,7 +339,7 @@ def conserved(
     return torch.cat([density[None], momentum, energy[None]])
 
 
-def primitive(
+def _primitive(
     cells: Float[Tensor, "channel batch *space"], gamma: float
 ) -> Float[Tensor, "channel batch *space"]:
     """Return density, velocity, pressure from density, momentum, energy."""
@@ -416,7 +418,7 @@ def _kelvin_helmholtz(generator: Generator, axes: Fields, pressure: float) -> Fi
     return [outer + (inner - outer) * within, within - 0.5, 0 * ones, 2.5 * ones]
 
 
-def _bumps(generator: Generator, axes: Fields, count: int) -> list[tuple[Fields, np.ndarray]]:
+def _bumps(generator: Generator, axes: Fields, count: int) -> Sequence[tuple[Fields, np.ndarray]]:
     """Draw smooth periodic bumps of height 1, each with its gradient; near Gaussians."""
     found = []
     for _ in range(count):

@@ -77,13 +77,15 @@ def extend(
     return torch.cat([low, cells, high], dim)
 
 
-def van_leer(
+def half_slope(
     before: Float[Tensor, "*cells"], after: Float[Tensor, "*cells"]
 ) -> Float[Tensor, "*cells"]:
-    """Harmonic mean of the differences to both neighbours, 0 where their signs differ."""
-    product = (before * after).clamp_min(0)
-    total = torch.where(product > 0, before + after, 1.0)  # never 0, so gradients are finite
-    return 2 * product / total
+    """Limit the change from the centre of a cell to its faces, as van Leer does.
+
+    Half the harmonic mean of the differences to both neighbours, 0 where their signs differ.
+    """
+    product = (before * after).clamp_min_(0)
+    return product / torch.where(product > 0, before + after, 1.0)  # gradients stay finite
 
 
 def faces(
@@ -110,7 +112,7 @@ def faces(
     dim = 2 + axis
     inner = cells.shape[dim] - 2
     jump = cells.diff(dim=dim)
-    half = 0.5 * van_leer(jump.narrow(dim, 0, inner), jump.narrow(dim, 1, inner))
+    half = half_slope(jump.narrow(dim, 0, inner), jump.narrow(dim, 1, inner))
     if keep is not None:
         half = half * keep.narrow(dim, 1, inner)
     left = cells.narrow(dim, 1, inner - 1) + half.narrow(dim, 0, inner - 1)
@@ -446,8 +448,8 @@ def _refine(
     points = cells.shape[dim]
     kind = "periodic" if boundary == "periodic" else "outflow"
     jump = extend(cells, axis, 1, kind).diff(dim=dim)
-    slope = van_leer(jump.narrow(dim, 0, points), jump.narrow(dim, 1, points))
-    places = [(2 * part + 1 - factor) / (2 * factor) for part in range(factor)]
+    slope = half_slope(jump.narrow(dim, 0, points), jump.narrow(dim, 1, points))
+    places = [(2 * part + 1 - factor) / factor for part in range(factor)]  # the faces are at 1
     if admissible is not None:
         possible = admissible(cells + places[0] * slope) & admissible(cells + places[-1] * slope)
         slope = torch.where(possible, slope, 0.0)
