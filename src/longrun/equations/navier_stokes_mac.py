@@ -22,9 +22,9 @@ CELL_REYNOLDS = 100.0  # beyond it the scheme's own dissipation takes over from 
 class NavierStokesMAC(AbstractEquation):
     """u_t + div(u u) = -grad p + viscosity lap u + amplitude sin(2 pi waves y / length) e - drag u.
 
-    With div u = 0, e along x and density 1, on a periodic square. The coefficients, the scheme and the initial
-    states are those of Sun, Yang and Yoo (2023), arXiv:2301.04846 (temporal stencil modelling),
-    after Kochkov et al. (2021), arXiv:2102.01010. Without amplitude and drag the flow decays.
+    With div u = 0, e along x and density 1, on a periodic square. The coefficients, the scheme and
+    the initial states are those of Sun, Yang and Yoo (2023), arXiv:2302.08105 (temporal stencil
+    modelling), after Kochkov et al. (2021), arXiv:2102.01010. Without amplitude and drag it decays.
 
     Stored fields are averages over the faces of square cells: u over the right face of each cell,
     at ((i + 1) dx, (j + 1/2) dy), v over its upper face, at ((i + 1/2) dx, (j + 1) dy). What a
