@@ -51,5 +51,6 @@ def make(path, fields=("u",), space=(8,), splits=SPLITS, seed=0, **options):
     writer = begin(path, fields, space, splits, **options)
     fill(writer, len(fields), space, splits, seed)
     lead = np.arange(1.0, 4.0)
-    writer.finish(lead, lead / 10, {"predictability": 5.0, "predictability_censored": 0.0})
+    measured = {"reference_error": 0.1, "predictability": 5.0, "predictability_censored": 0.0}
+    writer.finish(lead, lead / 10, measured)
     return open_store(path)

@@ -261,7 +261,7 @@ REFUSALS = [
         WAVES,
         ("equation", "name"),
         "kuramoto",
-        f"{WAVES}: equation.name: unknown equation 'kuramoto'; allowed: kuramoto_sivashinsky",
+        f"{WAVES}: equation.name: unknown equation 'kuramoto'; allowed: ...",
     ),
     (
         PAPER,
@@ -377,8 +377,8 @@ REFUSALS = [
         WAVES,
         ("equation", "viscocity"),
         1.0,
-        f"{WAVES}: equation.viscocity: unknown key; allowed: burn_in, dt, integrator, length, "
-        "points, substeps, viscosity; did you mean viscosity?",
+        f"{WAVES}: equation.viscocity: unknown key; allowed: burn_in, dt, growth, initial, integrator, "
+        "length, points, steepening, substeps, viscosity; did you mean viscosity?",
     ),
     (
         WAVES,

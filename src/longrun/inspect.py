@@ -138,7 +138,7 @@ def _lines(part: Split, names: tuple[str, ...], chosen: ndarray) -> Figure:
     figure = Figure(figsize=(7, 1.4 * len(names) + 0.6), layout="constrained")
     for row, name in enumerate(names):
         axes = figure.add_subplot(len(names), 1, row + 1)
-        for trajectory, state in zip(chosen, states, strict=True):
+        for trajectory, state in zip(chosen.tolist(), states, strict=True):
             time = _parameter(part, schema.DT, trajectory) * np.arange(part.frames)
             axes.plot(time, state[:, row], linewidth=0.9, label=f"trajectory {trajectory}")
         axes.set_ylabel(_label(part, name))
@@ -154,7 +154,7 @@ def _space_time(part: Split, names: tuple[str, ...], chosen: ndarray) -> Figure:
     panels = figure.subplots(len(names), len(chosen), squeeze=False)
     for row, name in enumerate(names):
         scale = _scale(states[:, :, row])
-        for panel, trajectory, state in zip(panels[row], chosen, states, strict=True):
+        for panel, trajectory, state in zip(panels[row], chosen.tolist(), states, strict=True):
             length = _parameter(part, schema.LENGTH, trajectory)
             seconds = _parameter(part, schema.DT, trajectory) * part.frames
             image = _image(panel, state[:, row], (0, length, 0, seconds), **scale)
@@ -168,7 +168,7 @@ def _space_time(part: Split, names: tuple[str, ...], chosen: ndarray) -> Figure:
 def _frames(part: Split, names: tuple[str, ...]) -> Figure:
     times = np.unique(np.linspace(0, part.frames - 1, FRAMES).astype(int))
     states = np.stack([part.read(np.array([0]), slice(t, t + 1))[0, 0] for t in times])
-    titles = [f"t = {_parameter(part, schema.DT, 0) * t:.4g}" for t in times]
+    titles = [f"t = {_parameter(part, schema.DT, 0) * t:.4g}" for t in times.tolist()]
     return _grid(part, names, states, titles)
 
 
