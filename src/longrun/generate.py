@@ -184,7 +184,7 @@ def measure(
     finer = equation.solver(tensors, points=2 * equation.resolution, substeps=2 * equation.substeps)
     fine_state = equation.resample(state, 2 * equation.resolution)
     space = tuple(range(3, 3 + equation.dims))
-    error, size = np.zeros((2, trajectories, frames, len(equation.fields)))
+    error, size, level = np.zeros((3, trajectories, frames, len(equation.fields)))
     runs = (_blocks(solver, state, frames, diverged), _blocks(finer, fine_state, frames, diverged))
     for (start, block), (_, fine) in zip(*runs, strict=True):
         here = slice(start, start + block.shape[1])
@@ -193,6 +193,7 @@ def measure(
         stored = _observed(equation, block).astype(dtype)
         error[:, here] = np.square(stored - truth).mean(space)
         size[:, here] = np.square(truth).mean(space)
+        level[:, here] = truth.mean(space)
     scale = size.mean(1, keepdims=True)
     present = scale > 1e-20 * scale.max(-1, keepdims=True)  # a field at rest has no relative error
     relative = np.sqrt(error / np.where(present, scale, np.inf))
@@ -201,7 +202,10 @@ def measure(
     if equation.steady:
         attributes |= {schema.PREDICTABILITY: None, schema.CENSORED: None}
         return np.zeros(1), curve[:1], attributes
-    seconds, censored = _predictability(equation, tensors, state, LONGEST * frames, diverged)
+    variance = size.mean(1) - np.square(level.mean(1))
+    seconds, censored = _predictability(
+        equation, tensors, state, variance, LONGEST * frames, diverged
+    )
     attributes[schema.PREDICTABILITY] = float(seconds.mean())
     attributes[schema.CENSORED] = float(censored.mean())
     return np.arange(1, frames) * parameters[schema.DT].mean(), curve, attributes
@@ -211,6 +215,7 @@ def _predictability(
     equation: AbstractEquation,
     parameters: Mapping[str, Float[Tensor, " trajectory"]],
     state: Float[Tensor, "trajectory channel *space"],
+    variance: Float[ndarray, "trajectory field"],
     frames: int,
     diverged: Callable[[int, int], UserError],
 ) -> tuple[Float[ndarray, " trajectory"], Bool[ndarray, " trajectory"]]:
@@ -232,7 +237,7 @@ def _predictability(
     for _, block in _blocks(solver, torch.cat([state, twin]), frames, diverged):
         observed = _observed(equation, block)
         left, right = observed.reshape(2, -1, *observed.shape[1:])
-        scores.append(_alike(left, right, equation.dims))
+        scores.append(_alike(left, right, equation.dims, variance))
         if (np.concatenate(scores, 1) < CORRELATED).any(1).all():
             break
     score = np.concatenate(scores, 1)[:, 1:]
@@ -244,15 +249,16 @@ def _alike(
     left: Float[ndarray, "trajectory time channel *space"],
     right: Float[ndarray, "trajectory time channel *space"],
     dims: int,
+    variance: Float[ndarray, "trajectory channel"],
 ) -> Float[ndarray, "trajectory time"]:
     """Correlation of two runs, mean over those fields that vary in space.
 
     Without space it is what a correlation is of the distance: 1 - |difference|^2 / (2 variance),
-    the variance being that over the frames.
+    the variance being that over the frames of the run that measures the error.
     """
     if not dims:
-        variance = left.var(1, keepdims=True).clip(min=1e-300)
-        return np.asarray(1 - (np.square(left - right) / (2 * variance)).mean(-1))
+        distance = np.square(left - right) / (2 * variance[:, None].clip(min=1e-300))
+        return np.asarray(1 - distance.mean(-1))
     space = tuple(range(3, 3 + dims))
     varies = unit(left, dims).any(space) | unit(right, dims).any(space)
     product = (unit(left, dims) * unit(right, dims)).sum(space)
