@@ -13,7 +13,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.equations._initial_vorticity import FLOWS, on_grid, velocity
-from longrun.solvers.etdrk import etdrk
+from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices
 from longrun.solvers.vorticity import VelocitySolver, advection
 
@@ -183,16 +183,13 @@ class NavierStokes2D(AbstractEquation):
         linear = -columns["viscosity"] * squared - columns["drag"]
         if bool((columns["beta"] > 0).any()):  # a real symbol costs less
             linear = linear + 1j * columns["beta"] * wave * x / squared.clamp(min=wave.min() ** 2)
-        advect = advection(x, y, grid, dtype)
-        curl = self._curl(columns, x, y).to(dtype.to_complex())
-
-        def product(spectrum: Tensor) -> Tensor:
-            return advect(spectrum).add_(curl)
-
+        product = advection(x, y, grid, dtype)
+        if self.forcing != "none":
+            product = _plus(product, self._curl(columns, x, y).to(dtype.to_complex()))
         options: dict[str, Any] = {
             "linear": linear,
             "symbol": torch.ones_like(squared),
-            "product": advect if self.forcing == "none" else product,
+            "product": product,
             "grid": grid,
             "frame": stride * columns["dt"].flatten(),
             "steps": self._steps(substeps, stride),
@@ -216,9 +213,7 @@ class NavierStokes2D(AbstractEquation):
         self, columns: Mapping[str, Tensor], x: Tensor, y: Tensor
     ) -> Complex[Tensor, "batch 1 *mode"]:
         """Return the spectrum of the curl of the forcing."""
-        if self.forcing == "none":
-            return torch.zeros((), dtype=torch.float64)
-        n, amplitude = self.wavenumber, columns["amplitude"]
+        n, amplitude = self.wavenumber, columns["amplitude"].to(torch.complex128)
         along_x, along_y = (x.abs() == n) & (y == 0), (x == 0) & (y == n)
         k = 2 * torch.pi * n / columns["length"]
         if self.forcing == "kolmogorov":
@@ -258,3 +253,12 @@ class NavierStokes2D(AbstractEquation):
             if ratio[worst] > 2:
                 raise UserError(message.format("too few"))
             log.warning(message.format("few"))
+
+
+def _plus(product: Product, constant: Tensor) -> Product:
+    """Add a constant spectrum to what a function returns."""
+
+    def sum_(spectrum: Tensor) -> Tensor:
+        return product(spectrum).add_(constant)
+
+    return sum_

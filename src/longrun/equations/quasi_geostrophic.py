@@ -34,7 +34,7 @@ class QuasiGeostrophic(AbstractEquation):
         - hyperviscosity (dx^8 + dy^8) q.
 
     psi_R belongs to the jet shear (sech^2(y / jet_width) - sech^2(edge / jet_width)), y from the
-    middle of the channel and `edge` the distance from its nearer side, where the sponge s(y) =
+    middle of the channel and `edge` the distance from its nearer side, where s(y) = sponge
     sech^2(edge / jet_width) damps all but the zonal mean, so that the box is periodic in y too.
 
     Source: Mojgani et al. (2024), arXiv:2309.13211, and its public code, with these deviations.
@@ -64,6 +64,8 @@ class QuasiGeostrophic(AbstractEquation):
         Strength of the jet.
     jet_width
         Width of the jet and of the sponge.
+    sponge
+        Rate of the sponge's damping at the sides.
     advection
         Factor of the Jacobian; other than 1, a wrong model.
     substeps
@@ -94,6 +96,7 @@ class QuasiGeostrophic(AbstractEquation):
         Quantity("hyperviscosity", "coefficient of the eighth derivatives", "1"),
         Quantity("shear", "strength of the jet", "1"),
         Quantity("jet_width", "width of the jet", "1"),
+        Quantity("sponge", "rate of the sponge", "1"),
         Quantity("advection", "factor of the Jacobian", "1"),
     )
     boundary = ("periodic", "periodic")
@@ -111,6 +114,7 @@ class QuasiGeostrophic(AbstractEquation):
         hyperviscosity: Varying = 1e-6,
         shear: Varying = 1.0,
         jet_width: Varying = 3.5,
+        sponge: Varying = 1.0,
         advection: Varying = 1.0,
         substeps: int = 8,
         burn_in: int = 150,
@@ -128,6 +132,7 @@ class QuasiGeostrophic(AbstractEquation):
             "hyperviscosity": Distribution.of("hyperviscosity", hyperviscosity, at_least=0),
             "shear": Distribution.of("shear", shear, at_least=0),
             "jet_width": Distribution.of("jet_width", jet_width),
+            "sponge": Distribution.of("sponge", sponge, at_least=0),
             "advection": Distribution.of("advection", advection, at_least=0),
         }
         self.integrator = etdrk(integrator)
@@ -249,7 +254,7 @@ def _inversion(squared: Tensor) -> Float[Tensor, "batch 2 *mode"]:
 
 
 def _profile(columns: Mapping[str, Tensor], points: int) -> tuple[Tensor, Tensor]:
-    """Jet of unit strength and sponge, functions of y of shape (batch, 1, 1, points)."""
+    """Jet and sponge of unit strength, functions of y of shape (batch, 1, 1, points)."""
     length, width = columns["length_y"], columns["jet_width"]
     y = torch.arange(points, dtype=torch.float64, device=length.device) / points * length
     sponge = torch.cosh(torch.minimum(y, length - y) / width) ** -2
@@ -279,7 +284,7 @@ def _coupling(columns: Mapping[str, Tensor], grid: Sequence[int], dtype: torch.d
     to_flow = torch.stack([-gradient[:, 1], gradient[:, 0]], dim=1).to(spectral)
     divergence = (-columns["advection"].unsqueeze(1) * gradient).to(spectral)
     eddies = -(k != 0).to(dtype)
-    sponge = _profile(columns, grid[1])[1].to(dtype)
+    sponge = (columns["sponge"] * _profile(columns, grid[1])[1]).to(dtype)
 
     def product(spectrum: Tensor) -> Tensor:
         psi = _mix(inversion * spectrum)
