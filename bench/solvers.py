@@ -1,0 +1,546 @@
+"""Reference solvers at equal error: ours beside exponax, jax-cfd and torch-cfd.
+
+    python bench/solvers.py [--quick] [--case ks burgers ...] [--env .venv-bench] [--cores N]
+
+All advance the same batch of developed states on the same grid over the same time, in float64.
+For each method the number of steps is sought, by halvings and bisection, at which the relative L2
+distance of the last state to that of a fine run falls to 1e-3 and to 1e-6; then the runs with that
+many steps take turns, so that a busy machine hurts all, and the best turn of each counts, building
+and compilation aside. The cost is interpolated, log-log, between the last two numbers of steps.
+
+Everyone has the best of the settings named below: the order of the integrator, a grid with the
+same retained waves, jit and vmap in JAX. The others share one set of parameters among all
+trajectories, as ours does where they are equal.
+
+The others live in an environment of their own, made at the first call from the extra `bench`;
+there this file runs as a worker that answers one pickled request with another.
+"""
+
+import argparse
+import importlib.metadata
+import math
+import os
+import pickle
+import re
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+TOLERANCES = (1e-3, 1e-6)
+Run = Callable[[], np.ndarray]  # from the initial states to the last ones
+
+
+@dataclass(frozen=True)
+class Case:
+    """One problem, as everyone solves it.
+
+    Attributes
+    ----------
+    title
+        For the table.
+    equation
+        Name of our equation.
+    options
+        Its options, numbers alone; `dt` is the time over which states are advanced.
+    batch
+        Trajectories.
+    developed
+        Time by which the initial conditions are advanced before, in units of `dt`.
+    least
+        Steps with which the search starts.
+    fine
+        Steps of the reference, whose error is far below the tightest tolerance.
+    goal
+        What we want to be, in multiples of the speed of the fastest other one.
+    """
+
+    title: str
+    equation: str
+    options: dict[str, Any] = field(default_factory=dict)
+    batch: int = 4
+    developed: float = 1
+    least: int = 4
+    fine: int = 1024
+    goal: float = 1.0
+
+
+def flow(points: int, viscosity: float, dt: float, least: int) -> Case:
+    options = {"points": points, "viscosity": viscosity, "dt": dt, "initial": "mcwilliams"}
+    options["length"] = 2 * math.pi
+    return Case(
+        f"Navier-Stokes 2D, {points}², batch 4",
+        "navier_stokes_2d",
+        options,
+        developed=round(1 / dt),
+        least=least,
+        fine=64 * least,
+    )
+
+
+CASES = {
+    "ks": Case(
+        "Kuramoto-Sivashinsky, 256, batch 64",
+        "kuramoto_sivashinsky",
+        {"points": 256, "length": 64.0, "dt": 2.0},
+        batch=64,
+        developed=36,
+        least=5,
+        fine=1280,
+        goal=1.5,
+    ),
+    "burgers": Case(
+        "Burgers, 1024, batch 64",
+        "burgers",
+        {"points": 1024, "length": 1.0, "dt": 0.1, "viscosity": 0.005, "initial": "gaussian"},
+        batch=64,
+        developed=1,
+        least=16,
+        fine=2048,
+        goal=1.5,
+    ),
+    "ns2d-64": flow(64, 2e-2, 0.5, 4),
+    "ns2d-128": flow(128, 5e-3, 0.25, 4),
+    "ns2d-256": flow(256, 1.2e-3, 0.125, 4),
+    "gray-scott": Case(
+        "Gray-Scott, 128², batch 4",
+        "gray_scott",
+        {"points": 128, "length": 1.0, "dt": 40.0, "feed": 0.035, "kill": 0.06},
+        developed=5,
+        least=5,
+        fine=640,
+    ),
+}
+
+
+# --- how each code solves a case ------------------------------------------------------------
+
+
+def longrun(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+    """Build a run of our solver."""
+    import torch
+
+    solver = our_solver(case, len(state), method, steps)
+    state = torch.tensor(state)
+
+    def run() -> np.ndarray:
+        with torch.no_grad():
+            return solver.step(state).numpy()
+
+    return run
+
+
+def our_solver(case: Case, batch: int, method: str, steps: int, stride: int = 1) -> Any:
+    import torch
+
+    from longrun import registry
+
+    equation = registry.find("equations", case.equation)(
+        **{**case.options, "integrator": method, "substeps": case.fine}
+    )
+    parameters = {
+        name: torch.full((batch,), distribution.low)
+        for name, distribution in equation.distributions.items()
+    }
+    return equation.solver(parameters, substeps=steps, stride=stride)
+
+
+def kept(case: Case) -> int:
+    """Highest wavenumber, in waves over the box, that our solver retains."""
+    fraction = 1 / 2 if case.equation == "gray_scott" else 2 / 3
+    return math.ceil(fraction * case.options["points"] / 2 - 1e-9) - 1
+
+
+def mask(case: Case) -> np.ndarray:
+    """Half-spectrum of ones where a wave is retained, in two dimensions."""
+    points = case.options["points"]
+    inside = np.abs(np.fft.fftfreq(points, 1 / points)) <= kept(case)
+    return np.outer(inside, inside[: points // 2 + 1]).astype(float)
+
+
+def exponax(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+    """Build a run of exponax; all numbers of steps share one compiled function."""
+    import equinox
+    import exponax
+    import jax
+
+    options = case.options
+    time_step = options["dt"] / steps
+    half = options["points"] / 2  # its mask keeps waves up to fraction half - 1
+    common = {"order": int(method[-1]), "dealiasing_fraction": (kept(case) + 1.1) / half}
+    if case.equation == "kuramoto_sivashinsky":
+        stepper = exponax.stepper.KuramotoSivashinskyConservative(
+            1, options["length"], options["points"], time_step, single_channel=True, **common
+        )
+    elif case.equation == "burgers":
+        common |= {"single_channel": True, "conservative": True}
+        stepper = exponax.stepper.Burgers(
+            1,
+            options["length"],
+            options["points"],
+            time_step,
+            diffusivity=options["viscosity"],
+            **common,
+        )
+    elif case.equation == "navier_stokes_2d":
+        stepper = exponax.stepper.NavierStokesVorticity(
+            2,
+            options["length"],
+            options["points"],
+            time_step,
+            diffusivity=options["viscosity"],
+            **common,
+        )
+    elif case.equation == "gray_scott":
+        stepper = exponax.stepper.reaction.GrayScott(
+            2,
+            options["length"],
+            options["points"],
+            time_step,
+            feed_rate=options["feed"],
+            kill_rate=options["kill"],
+            **common,
+        )
+    else:
+        stepper = exponax.stepper.NavierStokesVelocity(
+            3,
+            options["length"],
+            options["points"],
+            time_step,
+            diffusivity=options["viscosity"],
+            **common,
+        )
+    arrays, rest = equinox.partition(stepper, equinox.is_array)
+    key = case.title, method
+    if key not in compiled:
+        points, dims = stepper.num_points, stepper.num_spatial_dims
+
+        def advance(arrays: Any, steps: Any, state: Any) -> Any:
+            stepper = equinox.combine(arrays, rest)
+            spectrum = exponax.fft(state, num_spatial_dims=dims)
+            body = lambda _, spectrum: stepper.step_fourier(spectrum)  # noqa: E731
+            spectrum = jax.lax.fori_loop(0, steps, body, spectrum)
+            return exponax.ifft(spectrum, num_spatial_dims=dims, num_points=points)
+
+        compiled[key] = jax.jit(jax.vmap(advance, in_axes=(None, None, 0)))
+    # its vorticity turns the other way round
+    sign = -1 if case.equation == "navier_stokes_2d" else 1
+    advance, start = compiled[key], jax.numpy.asarray(sign * state)
+    return lambda: sign * np.asarray(advance(arrays, steps, start))
+
+
+def jax_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+    """Build a run of jax-cfd's pseudo-spectral solvers."""
+    import jax
+    from jax_cfd.base import grids
+    from jax_cfd.spectral import equations, time_stepping
+
+    options, dims = case.options, state.ndim - 2
+    key = case.title, method
+    if key not in compiled:
+        grid = grids.Grid((options["points"],) * dims, domain=((0, options["length"]),) * dims)
+        if case.equation == "kuramoto_sivashinsky":
+            # its padding by 3/2 scales products by a wrong factor, and these states need none
+            equation = equations.KuramotoSivashinsky(grid, smooth=False)
+        else:
+            equation = equations.NavierStokes2D(options["viscosity"], grid)
+            equation.filter_ = jax.numpy.asarray(mask(case))  # its own lacks some waves
+        scheme = getattr(time_stepping, method)
+
+        def advance(time_step: Any, steps: Any, state: Any) -> Any:
+            step = scheme(equation, time_step)
+            spectrum = jax.lax.fori_loop(0, steps, lambda _, u: step(u), jax.numpy.fft.rfftn(state))
+            return jax.numpy.fft.irfftn(spectrum)
+
+        compiled[key] = jax.jit(jax.vmap(advance, in_axes=(None, None, 0)))
+    advance, start = compiled[key], jax.numpy.asarray(state[:, 0])
+    return lambda: np.asarray(advance(options["dt"] / steps, steps, start))[:, None]
+
+
+def torch_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+    """Build a run of torch-cfd's pseudo-spectral solver."""
+    import torch
+    from torch_cfd import grids, spectral
+
+    torch.set_default_dtype(torch.float64)
+    options = case.options
+    grid = grids.Grid((options["points"],) * 2, domain=((0, options["length"]),) * 2)
+    scheme = {
+        "rk4": spectral.RK4CrankNicolsonStepper,
+        "rk2": spectral.IMEXStepper,
+    }[method]()
+    equation = spectral.NavierStokes2DSpectral(options["viscosity"], grid, step_fn=scheme)
+    equation.filter = torch.tensor(mask(case))  # its own has some waves more
+    start = torch.tensor(state[:, 0])
+
+    def run() -> np.ndarray:
+        with torch.no_grad():
+            spectrum, _ = equation(torch.fft.rfft2(start), options["dt"] / steps, steps)
+            return torch.fft.irfft2(spectrum)[:, None].numpy()
+
+    return run
+
+
+compiled: dict[tuple[str, str], Any] = {}
+CODES = {"longrun": longrun, "exponax": exponax, "jax-cfd": jax_cfd, "torch-cfd": torch_cfd}
+ETDRK = ["etdrk2", "etdrk4"]
+IMEX = ["imex_rk_sil3", "crank_nicolson_rk4"]
+METHODS = {
+    "kuramoto_sivashinsky": {"longrun": ETDRK, "exponax": ETDRK, "jax-cfd": IMEX},
+    "burgers": {"longrun": ETDRK, "exponax": ETDRK},
+    "navier_stokes_2d": {
+        "longrun": ETDRK,
+        "exponax": ETDRK,
+        "jax-cfd": IMEX,
+        "torch-cfd": ["rk2", "rk4"],
+    },
+    "gray_scott": {"longrun": ETDRK, "exponax": ETDRK},
+    "navier_stokes_3d": {"longrun": ETDRK, "exponax": ETDRK},
+}
+
+
+# --- running ---------------------------------------------------------------------------------
+
+
+class Bench:
+    """Runs of one process; the last few stay built."""
+
+    def __init__(self) -> None:
+        self.runs: dict[tuple, Run] = {}
+        self.states: dict[str, np.ndarray] = {}
+
+    def last(self, key: tuple) -> np.ndarray:
+        """Return the last states; `key` is (case, code, method, steps)."""
+        return self._run(key)()
+
+    def seconds(self, key: tuple, clock: str) -> float:
+        """Time one run."""
+        run = self._run(key)
+        now = {"wall": time.perf_counter, "cpu": time.process_time}[clock]
+        start = now()
+        run()
+        return now() - start
+
+    def _run(self, key: tuple) -> Run:
+        case, code, method, steps = key
+        if key not in self.runs:
+            run = CODES[code](CASES[case], method, steps, self.states[case])
+            run()
+            self.runs[key] = run
+        return self.runs[key]
+
+    def set_state(self, case: str, state: np.ndarray) -> None:
+        self.states[case] = state
+        self.runs.clear()
+
+
+class Remote:
+    """The same in a worker."""
+
+    def __init__(self, python: Path, arguments: list[str]):
+        self.process = subprocess.Popen(
+            [python, __file__, "--worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __getattr__(self, name: str) -> Callable:
+        def call(*arguments: Any) -> Any:
+            assert self.process.stdin and self.process.stdout
+            pickle.dump((name, arguments), self.process.stdin)
+            self.process.stdin.flush()
+            return pickle.load(self.process.stdout)
+
+        return call
+
+
+def work() -> None:
+    """Answer requests on stdin until it closes."""
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print must not mix with answers
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    bench = Bench()
+    while True:
+        try:
+            name, arguments = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        pickle.dump(getattr(bench, name)(*arguments), answers)
+        answers.flush()
+
+
+def environment(folder: Path) -> Path:
+    """Python of the environment with the extra `bench`, made when it is missing."""
+    python = folder / "bin" / "python"
+    if not python.exists():
+        wanted = [
+            re.split(";", line)[0]
+            for line in importlib.metadata.requires("longrun") or []
+            if re.search(r"extra == .bench.", line)
+        ]
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    return python
+
+
+def developed_states(case: Case) -> np.ndarray:
+    """States of a flow that has left its initial condition behind."""
+    import torch
+
+    from longrun import registry
+
+    equation = registry.find("equations", case.equation)(
+        **{**case.options, "substeps": case.fine // 8}
+    )
+    _, state = equation.sample([np.random.default_rng(i) for i in range(case.batch)])
+    with torch.no_grad():
+        solver = our_solver(case, case.batch, "etdrk4", case.fine // 8, case.developed)
+        return solver.step(torch.tensor(state)).numpy()
+
+
+@dataclass
+class Found:
+    """The number of steps at which a method reaches a tolerance, and what it costs."""
+
+    tolerance: float
+    code: str
+    method: str
+    steps: int  # with which the error is at most the tolerance
+    needed: float  # interpolated, not above `steps`
+    seconds: float = math.inf
+
+    @property
+    def cost(self) -> float:
+        """Seconds to reach the tolerance."""
+        return self.seconds * self.needed / self.steps
+
+
+def search(
+    error: Callable[[int], float], least: int, most: int, tolerance: float, rounds: int
+) -> tuple[int, float] | None:
+    """Steps that reach a tolerance, and their interpolated number; None if more than `most`."""
+    low, high = 0, least
+    while error(high) > tolerance:
+        low, high = high, 2 * high
+        if high > most:
+            return None
+    for _ in range(rounds):
+        if low == 0 or high - low < 2:
+            break
+        middle = round(math.sqrt(low * high))
+        low, high = (middle, high) if error(middle) > tolerance else (low, middle)
+    if low == 0 or not error(low) < 0.1:  # unstable below
+        return high, high
+    part = math.log(error(low) / tolerance) / math.log(error(low) / error(high))
+    return high, low * (high / low) ** part
+
+
+def compare(name: str, ours: Bench, theirs: Remote, options: argparse.Namespace) -> list[Found]:
+    """Find what every method needs in a case, then let the runs take turns."""
+    case = CASES[name]
+    state = developed_states(case)
+    for bench in (ours, theirs):
+        bench.set_state(name, state)
+    reference = ours.last((name, "longrun", "etdrk4", case.fine))
+    results, errors = [], {}
+    for code, methods in METHODS[case.equation].items():
+        bench = ours if code == "longrun" else theirs
+        for method in methods:
+
+            def error(
+                steps: int, code: str = code, method: str = method, bench: Any = bench
+            ) -> float:
+                key = name, code, method, steps
+                if key not in errors:
+                    with np.errstate(all="ignore"):
+                        distance = np.linalg.norm(bench.last(key) - reference)
+                    errors[key] = float(
+                        np.nan_to_num(distance / np.linalg.norm(reference), nan=np.inf)
+                    )
+                return errors[key]
+
+            most = case.fine // (4 if options.quick else 1)
+            for tolerance in TOLERANCES:
+                found = search(error, case.least, most, tolerance, 1 if options.quick else 3)
+                if found:
+                    results.append(Found(tolerance, code, method, *found))
+    for _ in range(3 if options.quick else options.turns):
+        for result in results:
+            bench = ours if result.code == "longrun" else theirs
+            key = name, result.code, result.method, result.steps
+            result.seconds = min(result.seconds, bench.seconds(key, options.clock))
+    return results
+
+
+def table(name: str, results: list[Found]) -> list[str]:
+    """Rows of the markdown table of a case: one per code, its best method at each tolerance."""
+    case, rows = CASES[name], []
+    best = {}
+    for result in results:
+        key = result.code, result.tolerance
+        if key not in best or result.cost < best[key].cost:
+            best[key] = result
+    for code in METHODS[case.equation]:
+        cells = [case.title, code]
+        for tolerance in TOLERANCES:
+            found = best.get((code, tolerance))
+            if found is None:
+                cells += ["not reached", "", ""]
+                continue
+            rivals = [best[k].cost for k in best if k[1] == tolerance and k[0] != "longrun"]
+            speed = case.batch * found.steps / found.seconds
+            ratio = min(rivals) / found.cost if code == "longrun" and rivals else None
+            cells += [
+                f"{1e3 * found.cost:.3g} ({found.method}, {found.needed:.0f})",
+                f"{speed:,.0f}",
+                "" if ratio is None else f"**{ratio:.2f}**",
+            ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--env", type=Path, default=Path(".venv-bench"))
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--quick", action="store_true", help="fewer turns, coarser search")
+    parser.add_argument("--turns", type=int, default=10)
+    parser.add_argument("--cores", type=int, default=os.cpu_count(), help="that all may use")
+    parser.add_argument(
+        "--clock",
+        choices=["wall", "cpu"],
+        default="wall",
+        help="cpu: seconds of all cores together, for a busy machine",
+    )
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work()
+        return
+
+    os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: options.cores])
+    import torch
+
+    torch.set_num_threads(options.cores)
+    ours, theirs = Bench(), Remote(environment(options.env), [])
+    print(f"float64, {options.cores} cores, seconds of {options.clock} clock")
+    head = [
+        f"ms to {tolerance:.0e} (method, steps) | trajectory-steps/s | ratio"
+        for tolerance in TOLERANCES
+    ]
+    print("| case | code | " + " | ".join(head) + " |")
+    print("|---|---" + "|---|---:|---:" * len(TOLERANCES) + "|")
+    for name in options.case:
+        print("\n".join(table(name, compare(name, ours, theirs, options))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
