@@ -17,8 +17,10 @@ import pathlib, sys
 words = sys.argv[1:]
 verb = words[1].removeprefix("longrun.")
 output = pathlib.Path(words[words.index("--output-dir" if verb == "tabulate" else "--output") + 1])
-folders = {{"generate": [output], "evaluate": [output / "predictions.zarr"]}}.get(verb, [])
+whole = [] if "--measure" in words else [output]
+folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"]}}.get(verb, [])
 files = {{
+    "generate": [output] if "--measure" in words else [],
     "train": [output, output.parent / "curves.csv"],
     "evaluate": [output / "scores.parquet", output / "evaluation.json"],
     "judge": [output],
@@ -189,6 +191,32 @@ def test_a_changed_dataset_reruns_everything(tree):
 
     edit(tree.folder / "configs/datasets/kuramoto_sivashinsky.yaml", change)
     assert rules(jobs(tree)) == {"generate", "train", "evaluate", "judge", "tabulate"} | plots()
+
+
+def test_a_large_dataset_is_made_in_parts(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    file = tree.folder / "configs/datasets/kuramoto_sivashinsky.yaml"
+    edit(file, lambda content: content.update(jobs=3))
+    found = jobs(tree)
+    assert {wild["part"] for rule, wild, _ in found if rule == "simulate"} == {"0", "1", "2"}
+    assert "measure" in rules(found)
+    store = "data/smoke/kuramoto_sivashinsky.zarr"
+    done = tree.snakemake("--", store)
+    assert done.returncode == 0, done.stdout
+    words = (tree.folder / "logs/smoke/generate/kuramoto_sivashinsky.log").read_text().split()
+    parts = [f"data/smoke/parts/kuramoto_sivashinsky/{n}" for n in (0, 1, 2, "error.json")]
+    assert words[words.index("--parts") + 1 :] == parts
+    assert not (tree.folder / "data/smoke/parts").exists()  # they are in the store now
+    edit(file, lambda content: content.update(jobs=5))  # changes no bit of the data
+    assert "Nothing to be done" in tree.snakemake("--dry-run", "--", store).stdout
+
+
+def test_every_dataset_can_be_asked_for(fresh):
+    done = fresh.snakemake("--dry-run", "--quiet", "rules", "--", "datasets")
+    assert done.returncode == 0, done.stdout
+    plan = fresh.snakemake("--dry-run", "--", "datasets").stdout
+    drawn = set(re.findall(r"output: results/smoke/datasets/(\w+)\.png", plan))
+    assert drawn == set(config.datasets(fresh.folder / "configs"))
 
 
 def test_an_edited_figure_redraws_that_figure(tree):
