@@ -18,7 +18,10 @@ def generators(count, seed=0):
 
 def constants(count=1, **values):
     values = {"length": 1.0, "dt": 1.0, "eta": 0.0, "zeta": 0.0, "mach": 1.0} | values
-    return {name: torch.full((count,), float(value)).double() for name, value in values.items()}
+    return {
+        name: torch.as_tensor(value, dtype=torch.float64).expand(count)
+        for name, value in values.items()
+    }
 
 
 def advance(state, steps, time=1.0, frames=1, edges="periodic", gamma=1.4, **values):
@@ -86,23 +89,26 @@ def test_the_exact_solver_knows_sod():
     np.testing.assert_allclose([density, u, p], [0.42631943, 0.92745262, 0.30313018], rtol=1e-7)
 
 
-@pytest.mark.parametrize(
-    ("left", "right", "time", "largest"),
-    [
+def test_shock_tubes_converge_at_first_order():
+    tubes = [  # with the time and the largest mean error at 100 cells
         (*SOD, 0.2, 0.008),
         ((0.9, 0.4, 0.3), (0.2, -0.5, 0.9), 0.15, 0.02),  # two shocks
         ((1.0, -0.6, 0.4), (0.6, 0.6, 0.5), 0.15, 0.01),  # two rarefactions
-    ],
-)
-def test_shock_tubes_converge_at_first_order(left, right, time, largest):
+    ]
+    times = torch.tensor([time for _, _, time, _ in tubes], dtype=torch.float64)
     errors = []
     for points in (50, 100, 200):
         x = (np.arange(8 * points) + 0.5) / (8 * points)
-        exact = riemann(left, right, (x - 0.5) / time).reshape(3, points, 8).mean(2)
-        found = advance(tube(points, left, right), points, time, edges="outflow")[0].numpy()
-        errors.append(np.abs(found - exact).mean())
-    orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert errors[1] < largest and np.all(orders > 0.75), (errors, orders)
+        exact = [
+            riemann(left, right, (x - 0.5) / time).reshape(3, points, 8).mean(2)
+            for left, right, time, _ in tubes
+        ]
+        state = np.concatenate([tube(points, left, right) for left, right, _, _ in tubes])
+        found = advance(state, points, times, edges="outflow").numpy()
+        errors.append(np.abs(found - np.array(exact)).mean((1, 2)))
+    orders = np.log2(errors[0] / errors[2]) / 2
+    assert np.all(errors[1] < [largest for _, _, _, largest in tubes]), errors
+    assert np.all(orders > 0.8), orders
 
 
 def density_wave(points, dims, shift=0.0):
@@ -120,10 +126,10 @@ def density_wave(points, dims, shift=0.0):
 def test_second_order_in_space(dims, grids):
     errors = []
     for points in grids:
-        found = advance(density_wave(points, dims), 2 * points, 0.25, gamma=5 / 3)
+        found = advance(density_wave(points, dims), points, 0.25, gamma=5 / 3)
         errors.append((found - torch.tensor(density_wave(points, dims, 0.25))).abs().mean().item())
     orders = np.log2(np.array(errors[:-1]) / errors[1:])
-    assert np.all(orders > 1.75) and orders[-1] > 1.85, (errors, orders)
+    assert np.all(orders > 1.75), (errors, orders)
 
 
 def vortex(points, gamma=1.4):
@@ -157,10 +163,10 @@ def test_third_order_in_time():
         errors.append(abs(state.item() - 0.5))
     assert np.all(np.abs(np.log2(np.array(errors[:-1]) / errors[1:]) - 3) < 0.1)
 
-    x = 2 * np.pi * (np.arange(24) + 0.5) / 24
+    x = 2 * np.pi * (np.arange(16) + 0.5) / 16
     state = np.stack([1 + 0.2 * np.sin(x), 3 + 0.2 * np.cos(x), 1 + 0.2 * np.cos(x)])[None]
-    found = {steps: advance(state, steps, 0.2, eta=1e-3) for steps in (16, 32, 64, 512)}
-    errors = [(found[steps] - found[512]).norm().item() for steps in (16, 32, 64)]
+    found = {steps: advance(state, steps, 0.2, eta=1e-3) for steps in (15, 30, 60, 240)}
+    errors = [(found[steps] - found[240]).norm().item() for steps in (15, 30, 60)]
     assert np.all(np.log2(np.array(errors[:-1]) / errors[1:]) > 2.6), errors
 
 
@@ -181,12 +187,12 @@ def test_isolated_contacts_stay():
 @pytest.mark.parametrize("dims", [1, 2])
 def test_conserves_to_rounding(dims, edges):
     equation = CompressibleFlow(
-        points=24, dims=dims, edges=edges, eta=0.01, zeta=0.02, mach=0.7, dt=0.02, substeps=20
+        points=24, dims=dims, edges=edges, eta=0.01, zeta=0.02, mach=0.7, dt=0.01, substeps=10
     )
     parameters, state = equation.sample(generators(3))
     tensors = {name: torch.tensor(value) for name, value in parameters.items()}
     with torch.no_grad():
-        after = equation.solver(tensors).rollout(torch.tensor(state), 5)[:, -1].numpy()
+        after = equation.solver(tensors).rollout(torch.tensor(state), 2)[:, -1].numpy()
     before, after = (equation.invariants(part, parameters) for part in (state, after))
     assert set(before) == {"mass", "energy"} | (
         {"momentum_x", "momentum_y"} if (edges, dims) == ("periodic", 2) else set()
@@ -202,16 +208,16 @@ def test_stays_positive_at_strong_shocks():
         ((1.0, 20.0, 1e-3), (1.0, -20.0, 1e-3)),  # colliding streams of Mach 500
         ((1.0, -20.0, 1e-3), (1.0, 20.0, 1e-3)),  # a vacuum: no smaller density is left to lose
     ]
-    for left, right in cases:
-        state = tube(100, left, right)
-        speed = max(abs(s[1]) + np.sqrt(1.4 * s[2] / s[0]) for s in (left, right))
-        time = 0.2 / speed
-        found = advance(state, 80, time, edges="outflow")
-        assert found.isfinite().all() and found[:, 0].min() > 0 and found[:, 2].min() > 0
+    speeds = [
+        max(abs(u) + np.sqrt(1.4 * p / density) for density, u, p in sides) for sides in cases
+    ]
+    state = np.concatenate([tube(100, *sides) for sides in cases])
+    found = advance(state, 60, 0.2 / torch.tensor(speeds), edges="outflow")
+    assert found.isfinite().all() and found[:, 0].min() > 0 and found[:, 2].min() > 0
     random = np.random.default_rng(0)
     state = random.uniform(-1, 1, (4, 4, 16, 16)) * np.array([0, 1, 1, 0])[:, None, None]
     state[:, [0, 3]] = 10 ** random.uniform(-4, 0, (4, 2, 16, 16))
-    found = advance(state, 50, 0.005)
+    found = advance(state, 30, 0.002)
     assert found.isfinite().all() and found[:, 0].min() > 0 and found[:, 3].min() > 0
 
 
@@ -237,11 +243,11 @@ def test_first_order_where_a_cell_would_fail():
 
 
 def test_entropy_does_not_fall():
-    equation = CompressibleFlow(points=32, initial="quadrants", dt=0.05, substeps=20)
+    equation = CompressibleFlow(points=24, initial="quadrants", dt=0.05, substeps=20)
     parameters, state = equation.sample(generators(3))
     tensors = {name: torch.tensor(value) for name, value in parameters.items()}
     with torch.no_grad():
-        frames = equation.solver(tensors).rollout(torch.tensor(state), 10)
+        frames = equation.solver(tensors).rollout(torch.tensor(state), 4)
     frames = torch.cat([torch.tensor(state)[:, None], frames], 1)
     density, pressure = frames[:, :, 0], frames[:, :, 3]
     entropy = (density * (pressure / density**1.4).log()).mean((-2, -1))
@@ -293,36 +299,26 @@ def test_a_wall_is_a_mirror():
 
 def test_viscosity_damps_shear_and_sound():
     """A weak shear wave as exp(-eta k^2 t); a weak sound wave as half of 4/3 eta + zeta does."""
-    points, eta, zeta, small = 32, 0.02, 0.05, 1e-5
-    k, x = 2 * np.pi, (np.arange(32) + 0.5) / 32
+    points, eta, zeta, small, k = 16, 0.02, 0.03, 1e-5, 2 * np.pi
+    x = (np.arange(points) + 0.5) / points
     shear = np.ones((1, 4, points, points))
     shear[:, 1], shear[:, 2] = 0.0, (small * np.sin(k * x))[:, None]
-    found = advance(shear, 200, 0.5, eta=eta, zeta=zeta)[0, 2, :, 3].numpy()
+    found = advance(shear, 40, 0.5, eta=eta, zeta=zeta)[0, 2, :, 3].numpy()
     amplitude = 2 * (found * np.sin(k * x)).mean() / small
-    # the difference of second order sees a slightly smaller k
-    seen = 2 * points * np.sin(k / 2 / points)
+    seen = 2 * points * np.sin(k / 2 / points)  # by differences of second order
     np.testing.assert_allclose(amplitude, np.exp(-eta * seen**2 * 0.5), rtol=1e-6)
-    np.testing.assert_allclose(amplitude, np.exp(-eta * k**2 * 0.5), rtol=2e-3)
+    np.testing.assert_allclose(amplitude, np.exp(-eta * k**2 * 0.5), rtol=6e-3)
 
-    points = 128
-    x, sound = (np.arange(points) + 0.5) / points, np.sqrt(1.4)
+    points, sound = 36, np.sqrt(1.4)
+    x, period = (np.arange(points) + 0.5) / points, 1 / sound
     wave = small * np.sin(k * x)
-    line = np.stack([1 + wave / sound, wave, 1 + 1.4 * wave / sound])[None]
-    period = 1 / sound
-    found = advance(line, 400, period, eta=eta, zeta=zeta)[0, 1].numpy()
-    free = advance(line, 400, period)[0, 1].numpy()
-    size = [np.abs(np.fft.rfft(f)[1]) * 2 / points / small for f in (found, free)]
+    line = np.stack([1 + wave / sound, wave, 1 + 1.4 * wave / sound])
+    which = torch.tensor([1.0, 0.0])  # damped, free
+    line = np.stack([line, line])
+    found = advance(line, 200, period, eta=eta * which, zeta=zeta * which)[:, 1].numpy()
+    damped, free = np.abs(np.fft.rfft(found)[:, 1])
     expected = np.exp(-0.5 * (4 / 3 * eta + zeta) * k**2 * period)
-    np.testing.assert_allclose(size[0] / size[1], expected, rtol=5e-3)
-
-
-def test_energy_decays_by_the_work_of_stresses():
-    """Kinetic energy that viscosity takes becomes heat: total energy is kept, entropy grows."""
-    equation = CompressibleFlow(points=24, mach=0.1, eta=0.02, dt=0.01, substeps=40)
-    parameters, state = equation.sample(generators(1))
-    found = advance(state, 40, 0.05, eta=0.02, frames=2)
-    kinetic = [0.5 * (s[0, 0] * (s[0, 1] ** 2 + s[0, 2] ** 2)).mean() for s in (state, found)]
-    assert kinetic[1] < 0.95 * kinetic[0]
+    np.testing.assert_allclose(damped / free, expected, rtol=5e-3)
 
 
 def test_gradients_against_finite_differences():
@@ -348,9 +344,9 @@ def test_gradients_against_finite_differences():
         with torch.no_grad():
             h = 1e-6
             slope = (value(state + h * direction) - value(state - h * direction)) / (2 * h)
-            torch.testing.assert_close((to_state * direction).sum(), slope, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close((to_state * direction).sum(), slope, rtol=1e-4, atol=1e-7)
             slope = (value(state, eta=eta + h) - value(state, eta=eta - h)) / (2 * h)
-            torch.testing.assert_close(to_eta[0], slope, rtol=1e-6, atol=1e-8)
+            torch.testing.assert_close(to_eta[0], slope, rtol=1e-4, atol=1e-7)
 
 
 def test_gradients_are_finite_where_nothing_varies():
@@ -367,8 +363,8 @@ def test_each_trajectory_has_its_own_parameters():
         eta={"choice": [0.0, 0.01, 0.04]},
         zeta={"log_uniform": [1e-3, 1e-2]},
         mach={"uniform": [0.3, 1.0]},
-        dt={"uniform": [0.01, 0.02]},
-        substeps=20,
+        dt={"uniform": [0.002, 0.004]},
+        substeps=4,
     )
     parameters, state = equation.sample(generators(4, seed=1))
     tensors = {name: torch.tensor(value) for name, value in parameters.items()}

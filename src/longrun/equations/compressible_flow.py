@@ -361,7 +361,7 @@ def _positive(cells: Float[Tensor, "batch channel *space"]) -> Bool[Tensor, "bat
     """Whether density and internal energy are positive."""
     density, momentum, energy = cells[:, :1], cells[:, 1:-1].transpose(0, 1), cells[:, -1:]
     kinetic = 0.5 * _dot(momentum, momentum)[:, None]
-    return (density > 0) & (density * energy > kinetic)
+    return (density > 0.0) & (density * energy > kinetic)
 
 
 def _sod(generator: Generator, axes: Fields, pressure: float) -> Fields:

@@ -84,8 +84,8 @@ def half_slope(
 
     Half the harmonic mean of the differences to both neighbours, 0 where their signs differ.
     """
-    product = (before * after).clamp_min_(0)
-    return product / torch.where(product > 0, before + after, 1.0)  # gradients stay finite
+    product = (before * after).clamp_min_(0.0)
+    return product / torch.where(product > 0.0, before + after, 1.0)  # gradients stay finite
 
 
 def faces(
@@ -145,18 +145,19 @@ def hllc_euler(
     density_l, normal_l, pressure_l = left[0], left[1 + axis], left[-1]
     density_r, normal_r, pressure_r = right[0], right[1 + axis], right[-1]
     square_l, square_r = gamma * pressure_l / density_l, gamma * pressure_r / density_r
-    weight = 1 / (1 + (density_r / density_l).sqrt())
-    rest = 1 - weight
-    mean = weight * normal_l + rest * normal_r
+    weight = 1.0 / (1.0 + (density_l / density_r).sqrt())  # of the right side, in Roe's mean
     jump = normal_r - normal_l
-    sound = (weight * square_l + rest * square_r + 0.5 * weight * rest * jump * jump).sqrt()
+    change = weight * jump
+    mean = normal_l + change
+    sound = square_l + weight * (square_r - square_l) + 0.5 * change * (jump - change)
+    sound = sound.sqrt()
     slowest = torch.minimum(normal_l - square_l.sqrt(), mean - sound)
     fastest = torch.maximum(normal_r + square_r.sqrt(), mean + sound)
     mass_l, mass_r = density_l * (slowest - normal_l), density_r * (fastest - normal_r)
     contact = pressure_r - pressure_l + mass_l * normal_l - mass_r * normal_r
     contact = contact / (mass_l - mass_r)
 
-    upwind = contact >= 0
+    upwind = contact >= 0.0
     state = torch.where(upwind, left, right)
     speed, mass = torch.where(upwind, slowest, fastest), torch.where(upwind, mass_l, mass_r)
     density, normal, pressure = state[0], state[1 + axis], state[-1]
@@ -165,7 +166,7 @@ def hllc_euler(
     within = speed - contact
     pressure_star = pressure + mass * (contact - normal)
     energy_star = (speed - normal) * energy - pressure * normal + pressure_star * contact
-    past = speed * contact > 0  # the whole fan went to one side
+    past = speed * contact > 0.0  # the whole fan went to one side
     density = torch.where(past, density, mass / within)
     energy = torch.where(past, energy, energy_star / within)
     pressure = torch.where(past, pressure, pressure_star)
@@ -201,11 +202,11 @@ def hllc_shallow(
         Flux of depth and of depth times velocity components.
     """
     depth_l, normal_l, depth_r, normal_r = left[0], left[1 + axis], right[0], right[1 + axis]
-    weight = 1 / (1 + (depth_r / depth_l).sqrt())
-    mean = weight * normal_l + (1 - weight) * normal_r
+    weight = 1.0 / (1.0 + (depth_l / depth_r).sqrt())  # of the right side, in Roe's mean
+    mean = normal_l + weight * (normal_r - normal_l)
     sound = (0.5 * gravity * (depth_l + depth_r)).sqrt()
-    slowest = torch.minimum(normal_l - (gravity * depth_l).sqrt(), mean - sound).clamp_max(0)
-    fastest = torch.maximum(normal_r + (gravity * depth_r).sqrt(), mean + sound).clamp_min(0)
+    slowest = torch.minimum(normal_l - (gravity * depth_l).sqrt(), mean - sound).clamp_max(0.0)
+    fastest = torch.maximum(normal_r + (gravity * depth_r).sqrt(), mean + sound).clamp_min(0.0)
     share = slowest / (fastest - slowest)
     flow_l, flow_r = depth_l * normal_l, depth_r * normal_r
     push_l = flow_l * normal_l + 0.5 * gravity * depth_l * depth_l
@@ -213,7 +214,7 @@ def hllc_shallow(
     # from the left flux on, so that equal sides give it exactly: a lake stays at rest
     flow = flow_l + share * (fastest * (depth_r - depth_l) - (flow_r - flow_l))
     push = push_l + share * (fastest * (flow_r - flow_l) - (push_r - push_l))
-    upwind = flow >= 0
+    upwind = flow >= 0.0
     momentum = [
         push if number == axis else flow * torch.where(upwind, a, b)
         for number, (a, b) in enumerate(zip(left[1:].unbind(0), right[1:].unbind(0), strict=True))
@@ -241,7 +242,7 @@ def ssp_rk3(state: Tensor, euler: Callable[[Tensor], Tensor]) -> Tensor:
         every Euler step keeps positive stays positive.
     """
     half = 0.75 * state + 0.25 * euler(euler(state))
-    return (state + 2 * euler(half)) / 3
+    return (state + 2.0 * euler(half)) / 3.0
 
 
 class AbstractFiniteVolumeSolver(AbstractSolver):
