@@ -187,7 +187,7 @@ class _ComponentsFirst(RungeKuttaSolver):
         return super().step(state.T.contiguous()).T.contiguous()
 
 
-def _tendency(system: type[flows.DynSys]) -> Callable[..., Sequence[Tensor]]:
+def _tendency(system: type[flows.DynSys]) -> Callable[..., tuple[Tensor, ...]]:
     """Rebind the right-hand side of a system of dysts from numpy to torch.
 
     It is a static function of the components, the time and the coefficients that knows one
