@@ -110,8 +110,6 @@ class ConfinedFlow(AbstractEquation):
         burn_in: int = 1,
     ):
         super().__init__(points, substeps, burn_in, refinement)
-        if flow not in FASTEST:
-            raise UserError(f"flow must be one of {', '.join(FASTEST)}, is {flow}")
         if len(aspect) != 2 or min(aspect) < 1:
             raise UserError(f"aspect must be two positive numbers, is {list(aspect)}")
         Distribution.of("perturbation", perturbation, at_least=0.0)

@@ -48,58 +48,57 @@ class Reflection:
         phase = torch.exp(-1j * turn * (1.0 if faces else 0.5))
         self.phase = (-1j * phase if self.odd_below else phase).to(dtype.to_complex())
 
-    def forward(self, values: Tensor, axis: int) -> Tensor:
-        """Return the coefficients of the values."""
-        mirrored = values.narrow(axis, 0, self.points - self.faces).flip(axis)
+    def forward(self, values: Float[Tensor, "*batch points"]) -> Float[Tensor, "*batch wave"]:
+        """Return the coefficients of the values along the last axis."""
+        mirrored = values[..., : self.points - self.faces].flip(-1)
         parts = [values, -mirrored if self.odd_above else mirrored]
         if self.faces:
-            parts.append(torch.zeros_like(values.narrow(axis, 0, 1)))
-        continued = torch.cat(parts, axis)
+            parts.append(torch.zeros_like(values[..., :1]))
+        continued = torch.cat(parts, -1)
         if self.twice:
-            continued = torch.cat([continued, -continued], axis)
-        spectrum = torch.fft.rfft(continued, dim=axis, norm="forward")
+            continued = torch.cat([continued, -continued], -1)
+        spectrum = torch.fft.rfft(continued, norm="forward")
         if self.twice:
-            spectrum = spectrum[(slice(None),) * axis + (slice(1, None, 2),)]
-        return (spectrum * self._along(axis, spectrum.ndim)).real
+            spectrum = spectrum[..., 1::2]
+        return (spectrum * self.phase).real
 
-    def backward(self, coefficients: Tensor, axis: int) -> Tensor:
-        """Return the values of these coefficients."""
-        spectrum = coefficients * self._along(axis, coefficients.ndim).conj()
+    def backward(
+        self, coefficients: Float[Tensor, "*batch wave"]
+    ) -> Float[Tensor, "*batch points"]:
+        """Return the values of these coefficients, along the last axis."""
+        spectrum = coefficients * self.phase.conj()
         if self.twice:  # odd waves only
-            gaps = torch.stack([torch.zeros_like(spectrum), spectrum], axis + 1)
-            spectrum = gaps.flatten(axis, axis + 1)
-        values = torch.fft.irfft(spectrum, n=self.period, dim=axis, norm="forward")
-        return values.narrow(axis, 0, self.points)
-
-    def _along(self, axis: int, dims: int) -> Tensor:
-        return self.phase.reshape([-1 if place == axis else 1 for place in range(dims)])
+            spectrum = torch.stack([torch.zeros_like(spectrum), spectrum], -1).flatten(-2)
+        return torch.fft.irfft(spectrum, n=self.period, norm="forward")[..., : self.points]
 
 
 class Diagonal:
     """A function of the Laplacian on a box, applied by fast diagonalisation.
 
+    Transforms are along the last axis, in memory too: bits of an FFT along another one depend on
+    the size of the batch.
+
     Parameters
     ----------
-    transforms
-        Of each axis.
+    along_x, along_y
+        Transforms of each axis.
     """
 
-    def __init__(self, *transforms: Reflection):
-        self.transforms = transforms
+    def __init__(self, along_x: Reflection, along_y: Reflection):
+        self.along_x, self.along_y = along_x, along_y
 
-    def laplacian(self, spacing: tuple[Tensor, ...]) -> Float[Tensor, "shared waves_x waves_y"]:
+    def laplacian(self, spacing: tuple[Tensor, ...]) -> Float[Tensor, "shared waves_y waves_x"]:
         """Return the eigenvalues of the Laplacian; float64."""
-        along_x, along_y = (transform.eigenvalues for transform in self.transforms)
-        return along_x[:, None] / spacing[0] ** 2 + along_y / spacing[1] ** 2
+        along_x = self.along_x.eigenvalues / spacing[0] ** 2
+        return along_x + self.along_y.eigenvalues[:, None] / spacing[1] ** 2
 
-    def apply(self, values: Float[Tensor, "batch x y"], factors: Tensor) -> Tensor:
+    def apply(
+        self, values: Float[Tensor, "batch x y"], factors: Float[Tensor, "shared waves_y waves_x"]
+    ) -> Float[Tensor, "batch x y"]:
         """Multiply the components of `values` along the eigenvectors."""
-        for axis in (2, 1):
-            values = self.transforms[axis - 1].forward(values, axis)
-        values = values * factors
-        for axis in (1, 2):
-            values = self.transforms[axis - 1].backward(values, axis)
-        return values
+        half = self.along_y.forward(values).transpose(1, 2).contiguous()
+        half = self.along_x.backward(self.along_x.forward(half) * factors)
+        return self.along_y.backward(half.transpose(1, 2).contiguous())
 
 
 class ConfinedMACSolver(AbstractMACSolver):
@@ -109,8 +108,10 @@ class ConfinedMACSolver(AbstractMACSolver):
     speed and leaves on the right, where pressure is zero and the velocity has no slope. Where it
     is asked for, a resistance (Brinkman's penalisation) stops the fluid, and stands for a body.
 
-    Steps end with the projection, after implicit diffusion and resistance: between walls these
-    don't commute.
+    Between walls projection and diffusion don't commute. A step first takes the gradient from all
+    accelerations, of convection, viscosity and resistance; then come implicit diffusion and
+    resistance and, last, the projection, which has little left to do. Projected once, at the end,
+    fluid would slip along walls by a step times the pressure gradient.
 
     Parameters
     ----------
@@ -177,9 +178,10 @@ class ConfinedMACSolver(AbstractMACSolver):
         if not self.open:
             inside[0, -1] = 0
         self.source, self.inside = source.to(dtype), inside.to(dtype)
-        self.resistance = None
-        if resistance is not None:
-            self.resistance = (self.exact_time_step[:, None] * resistance).to(dtype)
+        if resistance is None:
+            resistance = torch.zeros(1, 1, 1, 1, dtype=torch.float64, device=device)
+        self.resistance = resistance.to(dtype)
+        self.viscosity = column(viscosity)[:, None].to(dtype)
 
     def pad(self, state: Float[Tensor, "batch 2 x y"]) -> Padded:
         """Add `GHOSTS` cells beyond each edge: images behind walls, uniform flow upstream."""
@@ -201,8 +203,12 @@ class ConfinedMACSolver(AbstractMACSolver):
 
     def project(self, velocity: Float[Tensor, "batch 2 x y"]) -> Float[Tensor, "batch 2 x y"]:
         """Remove the divergence by a pressure gradient; exact to rounding."""
-        u, v = (velocity * self.inside).unbind(1)
-        inflow = self.inflow.expand(len(u), 1, u.shape[2])
+        return self._solenoidal(velocity, self.inflow)
+
+    def _solenoidal(self, field: Tensor, inflow: Tensor) -> Tensor:
+        """Subtract the gradient that leaves no divergence with this inflow, and none into walls."""
+        u, v = (field * self.inside).unbind(1)
+        inflow = inflow.expand(len(u), 1, u.shape[2])
         divergence = torch.cat([inflow, u], 1).diff(dim=1) / self.spacing[0]
         divergence = divergence + (
             torch.cat([torch.zeros_like(v[:, :, :1]), v], 2).diff(dim=2) / self.spacing[1]
@@ -221,12 +227,22 @@ class ConfinedMACSolver(AbstractMACSolver):
         parts = zip(self.velocity, (u, v), self.decay, strict=True)
         return torch.stack([on.apply(values, decay) for on, values, decay in parts], 1)
 
-    def settle(self, velocity: Float[Tensor, "batch 2 x y"]) -> Float[Tensor, "batch 2 x y"]:
-        """Diffuse, resist, then project."""
-        velocity = self.diffuse(velocity)
-        if self.resistance is not None:
-            velocity = velocity / (1 + self.resistance)
-        return self.project(velocity)
+    def settle(
+        self, state: Float[Tensor, "batch 2 x y"], tendency: Float[Tensor, "batch 2 x y"]
+    ) -> Float[Tensor, "batch 2 x y"]:
+        """End a step, given the tendency of what is explicit."""
+        time_step = self.time_step[:, None]
+        damping = self._viscous(state) - self.resistance * state
+        balanced = self._solenoidal(tendency + damping, torch.zeros_like(self.inflow))
+        velocity = self.diffuse(state + time_step * (balanced - damping * self.inside))
+        return self.project(velocity / (1 + time_step * self.resistance))
+
+    def _viscous(self, state: Tensor) -> Tensor:
+        """Viscosity times Laplacian."""
+        padded = self.pad(state)
+        along_x = padded[..., 2:-2].diff(n=2, dim=2)[:, :, 1:-1] / self.spacing[0][:, None] ** 2
+        along_y = padded[:, :, 2:-2].diff(n=2, dim=3)[..., 1:-1] / self.spacing[1][:, None] ** 2
+        return self.viscosity * (along_x + along_y)
 
 
 def refine_confined(

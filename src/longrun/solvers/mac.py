@@ -104,8 +104,8 @@ van_leer = limited(lax_wendroff)
 
 def convection(
     padded: Padded,
-    spacing: tuple[Float[Tensor, "batch 1 1"], Float[Tensor, "batch 1 1"]],
-    time_step: Float[Tensor, "batch 1 1"],
+    spacing: tuple[Float[Tensor, "shared 1 1"], Float[Tensor, "shared 1 1"]],
+    time_step: Float[Tensor, "shared 1 1"],
     advected: Advected = van_leer,
     advecting: Advecting = linear,
 ) -> Float[Tensor, "batch 2 x y"]:
@@ -196,7 +196,7 @@ class AbstractMACSolver(AbstractSolver):
             See `convection`.
         """
         tendency = self.convection(state, advected, advecting) + self.force(state)
-        return self.settle(state + self.time_step[:, None] * tendency)
+        return self.settle(state, tendency)
 
     def convection(
         self,
@@ -230,8 +230,10 @@ class AbstractMACSolver(AbstractSolver):
         """Diffuse over one step by backward Euler; exact to rounding."""
 
     @abstractmethod
-    def settle(self, velocity: Float[Tensor, "batch 2 x y"]) -> Float[Tensor, "batch 2 x y"]:
-        """End a step after the explicit part: projection and diffusion."""
+    def settle(
+        self, state: Float[Tensor, "batch 2 x y"], tendency: Float[Tensor, "batch 2 x y"]
+    ) -> Float[Tensor, "batch 2 x y"]:
+        """End a step, given the tendency of what is explicit: projection and diffusion."""
 
 
 class PeriodicMACSolver(AbstractMACSolver):
@@ -305,9 +307,12 @@ class PeriodicMACSolver(AbstractMACSolver):
         """Diffuse over one step by backward Euler; exact to rounding."""
         return self._inverse(self.decay * torch.fft.rfft2(velocity))
 
-    def settle(self, velocity: Float[Tensor, "batch 2 x y"]) -> Float[Tensor, "batch 2 x y"]:
-        """Project, then diffuse."""
-        return self._inverse(self.decay * self._solenoidal(torch.fft.rfft2(velocity)))
+    def settle(
+        self, state: Float[Tensor, "batch 2 x y"], tendency: Float[Tensor, "batch 2 x y"]
+    ) -> Float[Tensor, "batch 2 x y"]:
+        """End a step, given the tendency of what is explicit: projection, then diffusion."""
+        spectrum = torch.fft.rfft2(state + self.time_step[:, None] * tendency)
+        return self._inverse(self.decay * self._solenoidal(spectrum))
 
     def _solenoidal(self, spectrum: Complex[Tensor, "batch 2 *mode"]) -> Tensor:
         divergence = (self.gradient.conj() * spectrum).sum(1, keepdim=True)  # its negative
