@@ -55,8 +55,9 @@ class CompressibleFlow(AbstractEquation):
     - `curved`: the same with borders bent by three random waves of up to 0.05 of the length.
     - `kelvin_helmholtz`: two shear layers, of thickness 0.03 of the length, each bent by four
       waves; velocity 0.5 in opposite directions, densities from U(1, 2), pressure 2.5.
-    - `gaussians`: four vortices, and as many bumps of density and of pressure, of radius 0.05 to
-      0.1 of the length, on density 1 and pressure 1.
+    - `gaussians`: four vortices of velocity up to 0.3, and as many bumps of density and of
+      pressure of height U(-0.2, 0.2), of radius 0.05 to 0.1 of the length, on density 1 and
+      pressure 1.
     - `random`: each field a sum of four waves of up to three periods per axis and of amplitude
       U(0, 1) by wavenumber; velocity of root mean square 1, density 1 and pressure 1 / (gamma
       mach^2) with relative perturbations of root mean square 0.1.
@@ -431,7 +432,8 @@ def _bumps(generator: Generator, axes: Fields, count: int) -> Sequence[tuple[Fie
 
 def _gaussians(generator: Generator, axes: Fields, pressure: float) -> Fields:
     """Velocity is the curl of bumps, scaled by their width so that its size is that drawn."""
-    spins, lumps, hills = generator.uniform(-0.5, 0.5, (3, 4))
+    spins = generator.uniform(-0.5, 0.5, 4)
+    lumps, hills = generator.uniform(-0.2, 0.2, (2, 4))  # so that four in one place stay positive
     swirl = _bumps(generator, axes, 4)
     density = 1 + sum(
         a * bump for a, (_, bump) in zip(lumps, _bumps(generator, axes, 4), strict=True)

@@ -85,7 +85,9 @@ def half_slope(
     Half the harmonic mean of the differences to both neighbours, 0 where their signs differ.
     """
     product = (before * after).clamp_min_(0.0)
-    return product / torch.where(product > 0.0, before + after, 1.0)  # gradients stay finite
+    total = before + after
+    # instead of product / total where that is no 0 / 0: torch.where is slow on a CPU
+    return product * total / (total * total + torch.finfo(total.dtype).tiny)
 
 
 def faces(
@@ -157,26 +159,23 @@ def hllc_euler(
     contact = pressure_r - pressure_l + mass_l * normal_l - mass_r * normal_r
     contact = contact / (mass_l - mass_r)
 
-    upwind = contact >= 0.0
-    state = torch.where(upwind, left, right)
-    speed, mass = torch.where(upwind, slowest, fastest), torch.where(upwind, mass_l, mass_r)
+    upwind = _Choice(contact >= 0.0, left)
+    state = upwind(left, right)
+    speed, mass = upwind(slowest, fastest), upwind(mass_l, mass_r)
     density, normal, pressure = state[0], state[1 + axis], state[-1]
     speeds = state[1:-1].unbind(0)
     energy = pressure / (gamma - 1) + 0.5 * density * _square(speeds)
+    # where the whole fan goes to one side, a contact as fast as the flow leaves the state as it is
+    contact = _Choice(speed * contact > 0.0, left)(normal, contact)
     within = speed - contact
-    pressure_star = pressure + mass * (contact - normal)
-    energy_star = (speed - normal) * energy - pressure * normal + pressure_star * contact
-    past = speed * contact > 0.0  # the whole fan went to one side
-    density = torch.where(past, density, mass / within)
-    energy = torch.where(past, energy, energy_star / within)
-    pressure = torch.where(past, pressure, pressure_star)
-    normal = torch.where(past, normal, contact)
-    flow = density * normal
+    star = pressure + mass * (contact - normal)
+    energy = ((speed - normal) * energy - pressure * normal + star * contact) / within
+    flow = mass / within * contact
     momentum = [
-        flow * normal + pressure if number == axis else flow * along
+        flow * contact + star if number == axis else flow * along
         for number, along in enumerate(speeds)
     ]
-    return torch.stack([flow, *momentum, normal * (energy + pressure)])
+    return torch.stack([flow, *momentum, contact * (energy + star)])
 
 
 def hllc_shallow(
@@ -214,12 +213,23 @@ def hllc_shallow(
     # from the left flux on, so that equal sides give it exactly: a lake stays at rest
     flow = flow_l + share * (fastest * (depth_r - depth_l) - (flow_r - flow_l))
     push = push_l + share * (fastest * (flow_r - flow_l) - (push_r - push_l))
-    upwind = flow >= 0.0
+    upwind = _Choice(flow >= 0.0, left)
     momentum = [
-        push if number == axis else flow * torch.where(upwind, a, b)
+        push if number == axis else flow * upwind(a, b)
         for number, (a, b) in enumerate(zip(left[1:].unbind(0), right[1:].unbind(0), strict=True))
     ]
     return torch.stack([flow, *momentum])
+
+
+class _Choice:
+    """One of two finite tensors, exactly, by a condition; on a CPU far faster than torch.where."""
+
+    def __init__(self, condition: Tensor, like: Tensor):
+        self.first = condition.to(like.dtype)
+        self.second = 1.0 - self.first
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        return self.first * first + self.second * second
 
 
 def _square(speeds: Sequence[Tensor]) -> Tensor:
