@@ -35,7 +35,8 @@ def flow(points=24, **options):
 def plume(points=24, **options):
     """The same for smoke."""
     given = {"viscosity": 0.1, "diffusivity": 0.08, "buoyancy": 0.5, "initial": "vortices"}
-    equation = Smoke(points=points, length=LENGTH, dt=0.5, substeps=10, **given | options)
+    given |= {"length": LENGTH, "dt": 0.5, "substeps": 20}
+    equation = Smoke(points=points, **given | options)
     return equation, *begin(equation)
 
 
@@ -72,7 +73,7 @@ def close(left, right, atol):
     torch.testing.assert_close(left, right, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("points", [16, 24, 30])
+@pytest.mark.parametrize("points", [16, 18])
 def test_advection_agrees_with_its_advective_form(points):
     x, y = (index[None, None] for index in indices((points, points)))
     keep = retained((points, points))
@@ -200,10 +201,10 @@ def test_order_in_time(problem, integrator, expected):
     equation, parameters, state = problem(integrator=integrator)
     with torch.no_grad():
         state = equation.solver(parameters).step(state)
-        reference = equation.solver(parameters, substeps=200).step(state)
+        reference = equation.solver(parameters, substeps=160).step(state)
         errors = [
             (equation.solver(parameters, substeps=n).step(state) - reference).norm().item()
-            for n in (10, 20, 40)
+            for n in (8, 16, 32)
         ]
     assert np.all(np.abs(order(errors) - expected) < 0.25), (errors, order(errors))
 
@@ -256,7 +257,7 @@ def test_budgets_of_energy_and_enstrophy(forcing):
     ]
     for quantity, rate in rates:
         change = 0.5 * (quantity[:, -1] - quantity[:, 0])
-        np.testing.assert_allclose(change, simpson(rate.T, 0.02), rtol=1e-6)
+        np.testing.assert_allclose(change, simpson(rate.T, 0.02), rtol=1e-5)
 
 
 def test_budgets_of_smoke():
@@ -302,7 +303,7 @@ def test_passive_smoke_does_not_act_on_the_flow():
     own = {name: parameters[name] for name in ("length", "dt", "viscosity")}
     own |= {name: torch.zeros(2).double() for name in ("drag", "beta")}
     with torch.no_grad():
-        expected = alone.solver(own, substeps=10).step(state[:, 1:])
+        expected = alone.solver(own, substeps=20).step(state[:, 1:])
         close(equation.solver(parameters).step(state)[:, 1:], expected, 1e-13)
 
 
@@ -369,7 +370,7 @@ class TestSymmetries:
 @pytest.mark.parametrize("problem", [flow, plume])
 def test_parameters_vary_over_the_batch(problem):
     equation, parameters, state = problem()
-    factors = torch.tensor([1.0, 1.3]).double()
+    factors = torch.tensor([1.0, 1.3], dtype=torch.float64)
     parameters = {name: value * factors for name, value in parameters.items()}
     parameters |= {"beta": factors} if "beta" in parameters else {}
     with torch.no_grad():
@@ -391,8 +392,8 @@ def test_gradients_agree_with_finite_differences(equation):
     parameters = {name: torch.ones(1).double() for name in equation.distributions}
     generator = torch.Generator().manual_seed(0)
     state = torch.randn(1, len(equation.fields), 8, 8, generator=generator).double()
-    solver = equation.solver(parameters, substeps=2)
-    assert torch.autograd.gradcheck(solver.step, state.requires_grad_())
+    solver = equation.solver(parameters, substeps=1)
+    assert torch.autograd.gradcheck(solver.step, state.requires_grad_(), fast_mode=True)
 
 
 class TestInitialConditions:
@@ -481,7 +482,11 @@ class TestInitialConditions:
             "wavenumber of the forcing must be from 1 to 5",
         ),
         (NavierStokes2D, {"substeps": 1, "dt": 0.5}, "1 substeps are too few .* at least [0-9]+"),
-        (NavierStokes2D, {"viscosity": 1e-5, "substeps": 9}, "64 points are too few for viscosity 1e-05"),
+        (
+            NavierStokes2D,
+            {"viscosity": 1e-5, "substeps": 9},
+            "64 points are too few for viscosity 1e-05",
+        ),
         (Smoke, {"buoyancy": 0.0}, "at buoyancy 0 nothing moves from rest"),
         (Smoke, {"diffusivity": 0.0}, "diffusivity must be positive"),
         (Smoke, {"substeps": 10}, "10 substeps are too few .* at least [0-9]+ are needed"),

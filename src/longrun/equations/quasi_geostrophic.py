@@ -193,7 +193,7 @@ class QuasiGeostrophic(AbstractEquation):
         # what acts on each vertical mode alone is integrated exactly: waves, most of the damping
         damping = torch.cat(
             [
-                columns["friction"] / 2 * torch.ones_like(squared),
+                columns["friction"] / 2 * (squared > 0),
                 -(columns["friction"] / 2 * squared + 2 * columns["relaxation"]) * inversion[:, 1:],
             ],
             dim=1,
@@ -231,7 +231,7 @@ class _TwoLayerSolver(SpectralSolver):
         return super().leave(_mix(spectrum))
 
 
-def _mix(pair: Float[Tensor, "batch 2 *any"]) -> Float[Tensor, "batch 2 *any"]:
+def _mix(pair: Complex[Tensor, "batch 2 *mode"]) -> Complex[Tensor, "batch 2 *mode"]:
     """Sum and difference: from layers to twice the vertical modes, from these to the layers."""
     first, second = pair.unbind(1)
     return torch.stack([first + second, first - second], dim=1)
@@ -275,7 +275,7 @@ def _coupling(columns: Mapping[str, Tensor], grid: Sequence[int], dtype: torch.d
     k, l = _wavenumbers(columns, grid)  # noqa: E741
     squared = k**2 + l**2
     inversion = _inversion(squared)
-    friction = columns["friction"] / 2
+    friction = columns["friction"] / 2 * (squared > 0)
     forcing = (-columns["relaxation"] * _jet(columns, grid)).to(spectral)
     to_barotropic = (-friction * squared * inversion[:, 1:]).to(dtype)
     to_baroclinic = friction.to(dtype)
