@@ -75,7 +75,7 @@ def stokes(
     largest: float,
     dtype: torch.dtype,
 ) -> ActiveStokes:
-    """Build the solver of the flow, good to 1e-10 for resistances up to `largest`."""
+    """Build the solver of the flow, good to 1e-8 for resistances up to `largest`."""
     factor = largest / 8 / (1 + largest / 8)
     return ActiveStokes(
         *waves,
@@ -83,7 +83,7 @@ def stokes(
         columns["alpha"],
         columns["beta"],
         columns["zeta"],
-        iterations=math.ceil(math.log(1e-10) / math.log(factor)) if factor > 0 else 0,
+        iterations=math.ceil(math.log(1e-8) / math.log(factor)) if factor > 0 else 0,
         dtype=dtype,
     )
 

@@ -151,7 +151,7 @@ class ActiveFluid(AbstractEquation):
         state = torch.from_numpy(np.concatenate([spectra.real, spectra.imag[:, 1:]], axis=1))
         tensors = {name: torch.from_numpy(values) for name, values in parameters.items()}
         stokes = self._stokes(tensors, points, torch.float64, "cpu")
-        velocity = stokes.flow(stokes.vorticity(*_leading(state)))[0]
+        velocity = stokes.flow(stokes.vorticity(*_leading(state, 0)))[0]
         return parameters, torch.cat([state, velocity], dim=1).numpy()
 
     def _stokes(
@@ -193,7 +193,7 @@ class ActiveFluid(AbstractEquation):
 
     def resample(
         self, state: Float[Tensor, "batch channel x y"], points: int
-    ) -> Float[Tensor, "batch other x y"]:
+    ) -> Float[Tensor, "batch other new_x new_y"]:
         """Move states to another grid, and to the harmonics that go with it."""
         old, new = (state.shape[1] - 3) // 2, self._harmonics(points)
         real, imaginary, velocity = state.split([old + 1, old, 2], dim=1)
@@ -203,7 +203,7 @@ class ActiveFluid(AbstractEquation):
 
     def observe(
         self, state: Float[Tensor, "batch channel x y"]
-    ) -> Float[Tensor, "batch field x y"]:
+    ) -> Float[Tensor, "batch field new_x new_y"]:
         """Return concentration, moments and velocity."""
         c, (p2, q2), (p4, q4) = _leading(state)
         fields = [

@@ -152,11 +152,12 @@ class NavierStokes3D(AbstractEquation):
         """Warn where direct simulation lacks the waves that dissipate."""
         length, viscosity = self.distributions["length"].high, self.distributions["viscosity"].low
         if self.flow == "isotropic":
-            # dissipation at first, and at its peak as we measured it; retained waves should reach
-            # those of Kolmogorov, (dissipation / viscosity^3)^(1/4)
+            # retained waves should reach those of Kolmogorov, (dissipation / viscosity^3)^(1/4);
+            # dissipation peaks at 0.3 speed^3 peak as we measured it, or falls from its first value
+            # and has lost half of it when small eddies appear
             wavenumber = 2 * math.pi * self.peak / length
             at_first = 3.75 * viscosity * (self.speed * wavenumber) ** 2
-            finest = (max(at_first, 0.3 * self.speed**3 * wavenumber) / viscosity**3) ** 0.25
+            finest = (max(at_first / 2, 0.3 * self.speed**3 * wavenumber) / viscosity**3) ** 0.25
         else:
             finest = 2 / self.thickness  # where the spectrum of the profile has fallen to 1e-2
         needed = 2 * math.ceil(3 * finest * length / (4 * math.pi))

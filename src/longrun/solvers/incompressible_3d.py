@@ -16,9 +16,11 @@ from torch import Tensor
 
 from longrun.solvers.spectral import SpectralSolver, forward, indices, inverse
 
-Axis = Float[Tensor, "batch 1 *axis"]
-Spectra = Complex[Tensor, "batch channel mode_x mode_y mode_z"]
-Fields = Float[Tensor, "batch channel x y z"]
+Velocity = Complex[Tensor, "batch 3 mode_x mode_y mode_z"]
+Symmetric = Complex[Tensor, "batch 5 mode_x mode_y mode_z"]
+Scalar = Float[Tensor, "batch 1 x y z"]
+Vector = Float[Tensor, "batch 3 x y z"]
+Deviator = Float[Tensor, "batch 5 x y z"]
 
 TEST_RATIO = 2.0  # width of the dynamic model's test filter over that of the grid's
 
@@ -87,11 +89,11 @@ class IncompressibleSolver(SpectralSolver):
                 keep = keep & (k.abs() < _once(test_filter) * (1 - 1e-9))
             self.test_filter = keep.to(dtype)
 
-    def enter(self, state: Fields) -> Spectra:
+    def enter(self, state: Vector) -> Velocity:
         """Return the spectrum of a velocity, without its divergence."""
         return self._project(super().enter(state))
 
-    def _project(self, spectrum: Spectra) -> Spectra:
+    def _project(self, spectrum: Velocity) -> Velocity:
         """Take away the gradient part, in place."""
         kx, ky, kz = self.wavenumbers
         u, v, w = spectrum.unbind(1)
@@ -100,20 +102,20 @@ class IncompressibleSolver(SpectralSolver):
         gradient = torch.stack([_along(kx, along), _along(ky, along), _along(kz, along)], dim=1)
         return spectrum.sub_(gradient)
 
-    def _curl(self, velocity: Spectra) -> Spectra:
+    def _curl(self, velocity: Velocity) -> Velocity:
         dx, dy, dz = (d[:, 0] for d in self.derivatives)
         u, v, w = velocity.unbind(1)
         return torch.stack(
             [(dy * w).sub_(dz * v), (dz * u).sub_(dx * w), (dx * v).sub_(dy * u)], dim=1
         )
 
-    def _strain(self, velocity: Spectra) -> Spectra:
+    def _strain(self, velocity: Velocity) -> Symmetric:
         dx, dy, dz = (d[:, 0] for d in self.derivatives)
         u, v, w = velocity.unbind(1)
         cross = [(dx * v).add_(dy * u), (dx * w).add_(dz * u), (dy * w).add_(dz * v)]
         return torch.stack([dx * u, dy * v, *(part.mul_(0.5) for part in cross)], dim=1)
 
-    def _divergence(self, tensor: Spectra) -> Spectra:
+    def _divergence(self, tensor: Symmetric) -> Velocity:
         dx, dy, dz = (d[:, 0] for d in self.derivatives)
         xx, yy, xy, xz, yz = tensor.unbind(1)
         zz = -(xx + yy)
@@ -126,7 +128,7 @@ class IncompressibleSolver(SpectralSolver):
             dim=1,
         )
 
-    def _tendency(self, velocity: Spectra) -> Spectra:
+    def _tendency(self, velocity: Velocity) -> Velocity:
         """Return P[u x omega - div tau]."""
         closed = self.smagorinsky is not None or self.test_filter is not None
         spectra = [velocity, self._curl(velocity)]
@@ -147,7 +149,7 @@ class IncompressibleSolver(SpectralSolver):
         return self._project(self._divergence(2 * factor * flux).add_(tendency))
 
     def _dynamic(
-        self, velocity: Fields, spectrum: Spectra, strain: Spectra, flux: Spectra
+        self, velocity: Vector, spectrum: Velocity, strain: Symmetric, flux: Symmetric
     ) -> Float[Tensor, "batch 1 1 1 1"]:
         """Return C Delta^2 of the dynamic model, from velocity, strain and |S| S of the grid."""
         products = forward(_deviator(velocity), 3)
@@ -161,7 +163,7 @@ class IncompressibleSolver(SpectralSolver):
         ratio = _mean(_contract(resolved, model)) / square.clamp_min(torch.finfo(square.dtype).tiny)
         return 0.5 * ratio.clamp_min(0)
 
-    def subgrid_viscosity(self, state: Fields) -> Float[Tensor, "batch 1 1 1 1"]:
+    def subgrid_viscosity(self, state: Vector) -> Float[Tensor, "_ 1 1 1 1"]:
         """Return C Delta^2 of a state: the eddy viscosity is this times |S|.
 
         Parameters
@@ -183,7 +185,7 @@ class IncompressibleSolver(SpectralSolver):
         return self._dynamic(fields[:, :3], spectrum, strain, flux)
 
 
-def cross(a: Fields, b: Fields) -> Fields:
+def cross(a: Vector, b: Vector) -> Vector:
     """Cross product of two vector fields."""
     ax, ay, az = a.unbind(1)
     bx, by, bz = b.unbind(1)
@@ -197,7 +199,7 @@ def cross(a: Fields, b: Fields) -> Fields:
     )
 
 
-def norm(strain: Fields) -> Fields:
+def norm(strain: Deviator) -> Scalar:
     """Return |S| = sqrt(2 S:S); its gradient is finite at rest."""
     square = 2 * _contract(_with_trace(strain), strain)
     return (square + torch.finfo(square.dtype).tiny).sqrt()
@@ -208,28 +210,28 @@ def _once(value: Tensor) -> Tensor:
     return value[:1] if bool((value == value[:1]).all()) else value
 
 
-def _along(wavenumber: Axis, spectrum: Tensor) -> Tensor:
+def _along(wavenumber: Tensor, spectrum: Tensor) -> Tensor:
     return wavenumber[:, 0] * spectrum
 
 
-def _deviator(velocity: Fields) -> Fields:
+def _deviator(velocity: Vector) -> Deviator:
     """Products u_i u_j with w w taken off the diagonal; the trace belongs to the pressure."""
     u, v, w = velocity.unbind(1)
     return torch.stack([(u - w) * (u + w), (v - w) * (v + w), u * v, u * w, v * w], dim=1)
 
 
-def _with_trace(tensor: Fields) -> Fields:
+def _with_trace(tensor: Deviator) -> Deviator:
     """Take zz off the diagonal of a tensor without trace, as `_contract` wants it."""
     xx, yy, xy, xz, yz = tensor.unbind(1)
     return torch.stack([2 * xx + yy, xx + 2 * yy, xy, xz, yz], dim=1)
 
 
-def _contract(left: Fields, right: Fields) -> Fields:
+def _contract(left: Deviator, right: Deviator) -> Scalar:
     """Contract a tensor, with zz taken off its diagonal, with one that has no trace."""
     product = left * right
     return product[:, :2].sum(1, keepdim=True) + 2 * product[:, 2:].sum(1, keepdim=True)
 
 
-def _mean(field: Fields) -> Float[Tensor, "batch 1 1 1 1"]:
+def _mean(field: Scalar) -> Float[Tensor, "batch 1 1 1 1"]:
     """Average over the box, axis by axis: the bits depend on neither batch nor threads."""
     return field.mean(4, keepdim=True).mean(3, keepdim=True).mean(2, keepdim=True)
