@@ -59,7 +59,13 @@ SMALL = {
     ),
     "kuramoto_sivashinsky": (
         KuramotoSivashinsky,
-        {"points": 64, "length": {"uniform": [28.0, 32.0]}, "steepening": 1.5, "growth": 1.1},
+        {
+            "points": 64,
+            "length": {"uniform": [28.0, 32.0]},
+            "steepening": 1.5,
+            "growth": 1.1,
+            "substeps": 4,
+        },
     ),
     "allen_cahn": (
         AllenCahn,
@@ -70,7 +76,7 @@ SMALL = {
             "highest": 3,
         },
     ),
-    "fisher_kpp": (FisherKpp, {"points": 64}),
+    "fisher_kpp": (FisherKpp, {"points": 64, "dt": 1.0}),
     "gray_scott": (GrayScott, {"points": 24, "length": 0.25, "seeds": 2}),
 }
 NONLINEAR = [name for name in SMALL if name not in ("advection", "heat")]
@@ -113,7 +119,6 @@ def derivative(u, length):
 def test_order_in_time(name, integrator, expected):
     equation = small(name, integrator=integrator)
     parameters, state = start(equation)
-    parameters["dt"] = parameters["dt"] * (2.0 if name == "kuramoto_sivashinsky" else 1.0)
     with torch.no_grad():
         state = equation.solver(parameters).step(state)
         counts = [2 * equation.substeps * 2**i for i in range(3)]
@@ -460,13 +465,13 @@ def soliton(x, time, speed, steepening, dispersion, length):
 
 @pytest.mark.parametrize(("steepening", "dispersion"), [(6.0, 1.0), (1.0, 1.0), (-6.0, 0.5)])
 def test_soliton_keeps_its_shape(steepening, dispersion):
-    length, points, speed, time = 80.0, 256, 1.0, 20.0
+    length, points, speed, time = 60.0, 256, 1.0, 10.0
     equation = KortewegDeVries(
         points=points, length=length, steepening=steepening, dispersion=dispersion, substeps=100
     )
     x = length * np.arange(points) / points
     state = soliton(x, 0, speed, steepening, dispersion, length)
-    found = advance(equation, state[None], time, substeps=2000)[0, 0]
+    found = advance(equation, state[None], time, substeps=1000)[0, 0]
     exact = soliton(x, time, speed, steepening, dispersion, length)
     assert np.abs(found - exact).max() < 1e-6 * np.abs(exact).max()
 
@@ -485,10 +490,10 @@ def two_solitons(x, time):
 
 
 def test_two_solitons_pass_through_each_other():
-    length, points, time = 120.0, 512, 40.0
+    length, points, time = 120.0, 320, 40.0
     equation = KortewegDeVries(points=points, length=length, steepening=6.0, substeps=100)
     x = length * (np.arange(points) / points - 0.4)
-    frames = advance(equation, two_solitons(x, 0.0)[None], time, frames=8, substeps=500)[:, 0]
+    frames = advance(equation, two_solitons(x, 0.0)[None], time, frames=8, substeps=250)[:, 0]
     for n, frame in enumerate(frames, 1):
         assert np.abs(frame - two_solitons(x, time * n / 8)).max() < 1e-6
     peaks = [x[frame.argmax()] for frame in (two_solitons(x, 0.0), frames[-1])]
@@ -497,10 +502,10 @@ def test_two_solitons_pass_through_each_other():
 
 def test_korteweg_de_vries_conserves_mass_momentum_and_energy():
     """Mass to rounding, the others to 1e-8 of their size over the breaking into solitons."""
-    equation = KortewegDeVries(steepening=6.0, substeps=60, points=512, length=128.0)
+    equation = KortewegDeVries(steepening=6.0, points=256, length=128.0)
     parameters, state = start(equation, 2)
     with torch.no_grad():
-        frames = equation.solver(parameters, substeps=120).rollout(state / 6 + 0.01, 60)
+        frames = equation.solver(parameters, substeps=50).rollout(state / 6 + 0.01, 40)
     u = frames[:, :, 0].numpy()
     u_x = np.stack([[derivative(frame, 128.0) for frame in run] for run in u])
     mass, momentum = u.mean(-1), (u**2).mean(-1)
@@ -533,7 +538,7 @@ def test_korteweg_de_vries_runs_backwards_in_the_mirror():
 
 
 def test_kuramoto_sivashinsky_with_other_coefficients_is_the_same_in_other_units():
-    """x = s X, t = T / growth... : every choice of coefficients is one length with all of them 1."""
+    """Every choice of coefficients is some length with all coefficients 1."""
     steepening, growth, viscosity = 5.0, 0.5, 0.005
     unit = math.sqrt(viscosity / growth)  # of length
     seconds = viscosity / growth**2
@@ -571,11 +576,11 @@ def laplacian(u, length):
 
 
 def test_allen_cahn_agrees_with_radau():
-    equation = AllenCahn(points=96, diffusivity=0.02, substeps=10)
+    equation = AllenCahn(points=96, diffusivity=0.06, substeps=10)
     x = np.arange(96) / 96
     u = 0.6 * np.sin(TAU * x) + 0.3 * np.cos(2 * TAU * x)
     found = advance(equation, u[None], 0.5, substeps=400)[0, 0]
-    expected = radau(lambda v: 0.02 * laplacian(v, 2.0) + 5 * (v - v**3), u, 0.5)
+    expected = radau(lambda v: 0.06 * laplacian(v, 2.0) + 5 * (v - v**3), u, 0.5)
     assert np.abs(found - expected).max() < 1e-7
 
 
@@ -588,9 +593,9 @@ def test_allen_cahn_without_waves_is_an_ordinary_equation():
 
 def test_interfaces_of_allen_cahn_rest():
     """Two tanh a long way apart are an equilibrium to exp(-2 q distance)."""
-    equation = AllenCahn(points=256, diffusivity=2e-3, reaction=5.0)
-    q = math.sqrt(5.0 / (2 * 2e-3))
-    x = 2.0 * np.arange(256) / 256
+    equation = AllenCahn(points=384, diffusivity=4e-3, reaction=5.0)
+    q = math.sqrt(5.0 / (2 * 4e-3))
+    x = 2.0 * np.arange(384) / 384
     u = np.tanh(q * (x - 0.5)) * np.tanh(q * (1.5 - x))
     found = advance(equation, u[None], 1.0, substeps=40)[0, 0]
     assert np.abs(found - u).max() < 1e-6
@@ -598,7 +603,7 @@ def test_interfaces_of_allen_cahn_rest():
 
 @pytest.mark.parametrize("dims", [1, 2])
 def test_allen_cahn_never_gains_energy(dims):
-    points = 64
+    points = 48
     equation = AllenCahn(points=points, dims=dims, diffusivity=8e-3, highest=3)
     parameters, state = start(equation, 3)
     with torch.no_grad():
@@ -647,16 +652,16 @@ def test_allen_cahn_is_odd():
 
 def test_fisher_kpp_has_travelling_waves():
     """Ablowitz & Zeppetella (1979): speed 5 / sqrt(6) for diffusivity and reaction 1."""
-    length, points, time = 240.0, 1024, 12.0
+    length, points, time = 200.0, 512, 10.0
     equation = FisherKpp(points=points, length=length, diffusivity=1.0, reaction=1.0)
     x = length * (np.arange(points) / points - 0.5)
 
     def wave(t):
         # two of them, away from the middle, over the unstable ground at the ends
-        return (1 + np.exp((np.abs(x) - 40 - 5 / math.sqrt(6) * t) / math.sqrt(6))) ** -2
+        return (1 + np.exp((np.abs(x) - 50 - 5 / math.sqrt(6) * t) / math.sqrt(6))) ** -2
 
-    found = advance(equation, wave(0.0)[None], time, substeps=1200)[0, 0]
-    near = (np.abs(x) > 20) & (np.abs(x) < 100)
+    found = advance(equation, wave(0.0)[None], time, substeps=200)[0, 0]
+    near = (np.abs(x) > 20) & (np.abs(x) < 90)
     assert np.abs(found - wave(time))[near].max() < 1e-6
     assert np.abs(found - wave(0.0)).max() > 0.9
 
@@ -681,7 +686,7 @@ def test_fisher_kpp_stays_between_nothing_and_full():
     parameters, state = start(equation, 8)
     with torch.no_grad():
         frames = equation.solver(parameters).rollout(state, 100)
-    assert 0 < state.min() and state.max() < 1 and state.max() > 0.3
+    assert state.min() > 0 and state.max() < 1 and state.max() > 0.3
     assert frames.min() > 0 and frames.max() < 1 + 1e-6
 
 
@@ -749,14 +754,14 @@ def test_gray_scott_is_fed():
     u, v = frames.mean((2, 3)).T
     total = u + v
     rate = (total[0] - 8 * total[1] + 8 * total[3] - total[4]) / (12 * 0.5)
-    assert abs(rate - feed * (1 - u[2]) + (feed + kill) * v[2]) < 1e-8
+    assert abs(rate - feed * (1 - u[2]) + (feed + kill) * v[2]) < 1e-7
     assert abs(rate) > 1e-4
 
 
 def test_patterns_of_gray_scott_live():
     """No trajectory of the dataset's rates goes out."""
     equation = GrayScott(points=32, length=0.4, seeds=1)
-    parameters, state = start(equation, 24)
+    parameters, state = start(equation, 12)
     with torch.no_grad():
         state = equation.solver(parameters, stride=60, substeps=4).step(state)
     assert (state[:, 1].amax((1, 2)) > 0.1).all()

@@ -67,7 +67,7 @@ class Burgers(AbstractEquation):
         The solver's grid has this many times the stored points, of which every so many-th is
         kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -92,7 +92,7 @@ class Burgers(AbstractEquation):
         substeps: int = 40,
         burn_in: int = 0,
         refinement: int = 1,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(self.resolution)
@@ -128,7 +128,7 @@ class Burgers(AbstractEquation):
             f"{wanted} resolve a front of jump 2"
         )
         if 4 * self.resolution < wanted:
-            raise UserError(f"too few: {said}")
+            raise UserError(f"too few: {said}, take at least {2 * math.ceil(wanted / 8)}")
         if self.resolution < wanted:
             log.warning("fronts may ring with %s", said)
 
