@@ -58,7 +58,7 @@ class AllenCahn(AbstractEquation):
         The solver's grid has this many times the stored points, of which every so many-th is
         kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -88,7 +88,7 @@ class AllenCahn(AbstractEquation):
         substeps: int = 10,
         burn_in: int = 0,
         refinement: int = 1,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(self.resolution)

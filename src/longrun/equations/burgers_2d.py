@@ -48,7 +48,7 @@ class Burgers2d(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -76,7 +76,7 @@ class Burgers2d(AbstractEquation):
         highest: int = 3,
         substeps: int = 10,
         burn_in: int = 0,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in)
         check_points(points)

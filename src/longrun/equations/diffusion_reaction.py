@@ -49,7 +49,7 @@ class DiffusionReaction(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -82,7 +82,7 @@ class DiffusionReaction(AbstractEquation):
         modes: int = 32,
         substeps: int = 2,  # with one, the first frame of noise has a relative error of 4e-3
         burn_in: int = 0,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in)
         self.distributions = {

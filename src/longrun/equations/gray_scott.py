@@ -50,7 +50,7 @@ class GrayScott(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -81,7 +81,7 @@ class GrayScott(AbstractEquation):
         seeds: int = 8,
         substeps: int = 4,
         burn_in: int = 0,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in)
         check_points(points)

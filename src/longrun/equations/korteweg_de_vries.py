@@ -52,7 +52,7 @@ class KortewegDeVries(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
     Raises
     ------
@@ -79,7 +79,7 @@ class KortewegDeVries(AbstractEquation):
         initial: Literal["sines", "two_bumps"] = "sines",
         substeps: int = 20,
         burn_in: int = 0,
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in)
         check_points(points)

@@ -45,7 +45,7 @@ class KuramotoSivashinsky(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", or "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
     steepening
         Coefficient of u u_x, the same for all trajectories.
     growth
@@ -75,7 +75,7 @@ class KuramotoSivashinsky(AbstractEquation):
         viscosity: Varying = 1.0,
         substeps: int = 2,  # of 0.1: one frame has a relative error of about 2.5e-6
         burn_in: int = 360,  # the public generator keeps the last 140 of 500 frames
-        integrator: Literal["etdrk2", "etdrk4"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
         steepening: float = 1.0,
         growth: float = 1.0,
         initial: Literal["sines", "sine", "cosine"] = "sines",
