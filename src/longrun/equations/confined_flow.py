@@ -94,7 +94,7 @@ class ConfinedFlow(AbstractEquation):
         self,
         flow: Literal["cavity", "channel", "cylinder"] = "cavity",
         points: int = 64,
-        aspect: tuple[int, int] = (1, 1),
+        aspect: Sequence[int] = (1, 1),
         length: Varying = 1.0,
         length_y: Varying = 1.0,
         dt: Varying = 0.1,
