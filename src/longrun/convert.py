@@ -1,0 +1,143 @@
+"""Convert a dataset between a store, The Well's HDF5 files and PDEBench's.
+
+One side is a store. What the formats hold, and what they don't, is said in `longrun.data.well` and
+`longrun.data.pdebench`.
+"""
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from longrun import cli
+from longrun.cli import UserError
+from longrun.data import exchange
+from longrun.data.pdebench import export_pdebench, read_pdebench
+from longrun.data.store import open_store
+from longrun.data.well import export_well, read_well
+
+log = logging.getLogger(__name__)
+
+STORE, WELL, PDEBENCH = "store", "the_well", "pdebench"
+FORMATS = (STORE, WELL, PDEBENCH)
+
+
+def export(source: Path, output: Path, kind: str) -> None:
+    """Write a store in another format.
+
+    Raises
+    ------
+    UserError
+        No store, one that the format can't hold, or something is at `output`.
+    """
+    store = open_store(source)
+    {WELL: export_well, PDEBENCH: export_pdebench}[kind](store, output)
+
+
+def convert(
+    source: Path,
+    output: Path,
+    kind: str,
+    provenance: Mapping[str, Any],
+    *,
+    splits: Sequence[int] | None = None,
+    parameters: Mapping[str, float] | None = None,
+    fields: Sequence[str] | None = None,
+    boundary: Sequence[str] | None = None,
+) -> None:
+    """Write a store from files of another format.
+
+    Parameters
+    ----------
+    source
+        File or folder, see `read_well` and `read_pdebench`.
+    output
+        Folder of the store; must not exist.
+    kind
+        `the_well` or `pdebench`.
+    provenance
+        See `longrun.cli.provenance`.
+    splits
+        Trajectories of train, valid and test, where the files aren't split.
+    parameters
+        Numbers that the files don't hold, the same for all trajectories.
+    fields, boundary
+        Names and conditions that PDEBench's files don't hold.
+
+    Raises
+    ------
+    UserError
+        Files that can't be read or stored; options that are missing or don't fit.
+    """
+    if kind == WELL:
+        if fields or boundary:
+            raise UserError("files of The Well name their fields and boundary conditions")
+        foreign = read_well(source)
+    else:
+        foreign = read_pdebench(source, fields, boundary)
+    if parameters:
+        foreign = exchange.with_parameters(foreign, parameters)
+    if "" in foreign.parts:
+        if splits is None:
+            count = foreign.parts[""].trajectories
+            raise UserError(f"{source}: its {count} trajectories aren't split; give --splits")
+        foreign = exchange.divided(foreign, splits)
+    elif splits is not None:
+        raise UserError(f"{source}: is split already; --splits is for files that aren't")
+    exchange.import_store(foreign, output, kind, source.name, provenance)
+
+
+def _parameter(text: str) -> tuple[str, float]:
+    """Read `name=value`."""
+    name, _, value = text.partition("=")
+    try:
+        return exchange.as_name(name), float(value)
+    except ValueError:
+        raise UserError(f"--parameter must be name=number, is {text!r}") from None
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("source", type=Path, help="store, file or folder")
+    parser.add_argument("output", type=Path, help="store or folder; must not exist")
+    parser.add_argument("--from", dest="origin", choices=FORMATS, required=True)
+    parser.add_argument("--to", dest="target", choices=FORMATS, required=True)
+    parser.add_argument(
+        "--splits",
+        type=int,
+        nargs=3,
+        metavar=("TRAIN", "VALID", "TEST"),
+        help="trajectories of each split, in the order of the file",
+    )
+    parser.add_argument(
+        "--parameter", action="append", default=[], metavar="NAME=NUMBER", help="repeatable"
+    )
+    parser.add_argument("--fields", nargs="+", help="names that PDEBench's file doesn't give")
+    parser.add_argument(
+        "--boundary", nargs="+", help="boundary conditions that PDEBench's file doesn't give"
+    )
+    arguments = parser.parse_args()
+    if (arguments.origin == STORE) == (arguments.target == STORE):
+        raise UserError("one of --from and --to must be store, the other another format")
+    if arguments.origin == STORE:
+        if arguments.splits or arguments.parameter or arguments.fields or arguments.boundary:
+            raise UserError("a store knows its splits, parameters, fields and boundary conditions")
+        export(arguments.source, arguments.output, arguments.target)
+    else:
+        convert(
+            arguments.source,
+            arguments.output,
+            arguments.origin,
+            cli.provenance(),
+            splits=arguments.splits,
+            parameters=dict(map(_parameter, arguments.parameter)),
+            fields=arguments.fields,
+            boundary=arguments.boundary,
+        )
+    log.info("%s: written", arguments.output)
+
+
+if __name__ == "__main__":
+    cli.run(main)
