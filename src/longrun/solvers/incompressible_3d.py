@@ -130,28 +130,24 @@ class IncompressibleSolver(SpectralSolver):
 
     def _tendency(self, velocity: Velocity) -> Velocity:
         """Return P[u x omega - div tau]."""
-        closed = self.smagorinsky is not None or self.test_filter is not None
         spectra = [velocity, self._curl(velocity)]
-        if closed:
-            spectra.append(self._strain(velocity))
-        fields = inverse(torch.cat(spectra, dim=1), self.grid)
-        products = cross(fields[:, :3], fields[:, 3:6])
-        if not closed:
-            return self._project(forward(products, 3))
-        strain = fields[:, 6:]
-        found = forward(torch.cat([products, norm(strain) * strain], dim=1), 3)
-        tendency, flux = found[:, :3], found[:, 3:]
-        factor = (
-            self._dynamic(fields[:, :3], velocity, spectra[2], flux)
-            if self.test_filter is not None
-            else self.smagorinsky
-        )
+        if self.smagorinsky is None and self.test_filter is None:
+            u, vorticity = inverse(torch.cat(spectra, dim=1), self.grid).split(3, dim=1)
+            return self._project(forward(cross(u, vorticity), 3))
+        spectra.append(self._strain(velocity))
+        u, vorticity, strain = inverse(torch.cat(spectra, dim=1), self.grid).split([3, 3, 5], dim=1)
+        products = [cross(u, vorticity), norm(strain) * strain]
+        tendency, flux = forward(torch.cat(products, dim=1), 3).split([3, 5], dim=1)
+        factor = self.smagorinsky
+        if factor is None:
+            factor = self._dynamic(u, velocity, spectra[2], flux)
         return self._project(self._divergence(2 * factor * flux).add_(tendency))
 
     def _dynamic(
         self, velocity: Vector, spectrum: Velocity, strain: Symmetric, flux: Symmetric
     ) -> Float[Tensor, "batch 1 1 1 1"]:
         """Return C Delta^2 of the dynamic model, from velocity, strain and |S| S of the grid."""
+        assert self.test_filter is not None
         products = forward(_deviator(velocity), 3)
         filtered = inverse(
             self.test_filter * torch.cat([spectrum, strain, flux, products], dim=1), self.grid
