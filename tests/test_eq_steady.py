@@ -244,7 +244,7 @@ def test_helmholtz_keeps_away_from_resonance():
     assert (distance > 0.19 * 4 * np.pi).all()
     free = draw(Helmholtz(points=46, contrast=0.0, detuning=0.0), 60)[0]["wavenumber"].numpy()
     assert abs(free[:, None] ** 2 - modes).min(1).min() < 0.19 * 4 * np.pi
-    with pytest.raises(UserError, match="take 0.1 or less"):  # the first mode itself
+    with pytest.raises(UserError, match=r"take 0\.1 or less"):  # the first mode itself
         draw(Helmholtz(points=46, contrast=0.0, wavenumber=float(np.pi * 2**0.5), detuning=0.2))
 
 
