@@ -65,7 +65,7 @@ def stencil(padded: Padded, component: int, axis: int) -> tuple[Faces, Faces, Fa
 def lax_wendroff(padded: Padded, component: int, axis: int, courant: Faces) -> Faces:
     """Return values at the faces, second order in space and time, not monotone; `Advected`."""
     _, below, above, _ = stencil(padded, component, axis)
-    return 0.5 * (below + above - courant * (above - below))
+    return torch.lerp(below, above, 0.5 - 0.5 * courant)
 
 
 def limited(interpolation: Advected) -> Advected:
@@ -89,12 +89,13 @@ def limited(interpolation: Advected) -> Advected:
         lowest, below, above, highest = stencil(padded, component, axis)
         forward = courant > 0
         slope = above - below
-        product = slope * torch.where(forward, below - lowest, highest - above)
-        size = product.abs()
-        # 2 r / (1 + r) for positive r = upwind slope / slope, else 0; without dividing by 0
-        weight = (product + size) / (slope * slope + size + torch.finfo(slope.dtype).tiny)
+        behind = torch.where(forward, below - lowest, highest - above)
+        product = (slope * behind).clamp_(min=0)
+        # r / (1 + r) for positive r = slope behind / slope, else 0; without dividing by 0
+        size = torch.addcmul(product, slope, slope).add_(torch.finfo(slope.dtype).tiny)
         upwind = torch.where(forward, below, above)
-        return upwind + weight * (interpolation(padded, component, axis, courant) - upwind)
+        correction = interpolation(padded, component, axis, courant) - upwind
+        return torch.addcmul(upwind, product / size, correction, value=2)
 
     return interpolate
 
@@ -122,15 +123,15 @@ def convection(
     advected, advecting
         Interpolations of the value that is carried and of the velocity that carries it.
     """
-    tendencies = []
+    outflow = []
     for component in (0, 1):
-        outflow = []
+        along = []
         for axis in (0, 1):
-            velocity = advecting(padded, component, axis)
-            value = advected(padded, component, axis, velocity * (time_step / spacing[axis]))
-            outflow.append((velocity * value).diff(dim=1 + axis) / spacing[axis])
-        tendencies.append(-(outflow[0] + outflow[1]))
-    return torch.stack(tendencies, dim=1)
+            courant = advecting(padded, component, axis) * (time_step / spacing[axis])
+            flux = courant * advected(padded, component, axis, courant)
+            along.append(flux.diff(dim=1 + axis))
+        outflow.append(along[0] + along[1])
+    return torch.stack(outflow, dim=1) * (-1 / time_step)[:, None]
 
 
 def column(values: Float[Tensor, " batch"]) -> Float[Tensor, "shared 1 1"]:
