@@ -368,6 +368,9 @@ def work() -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     bench = Bench()
     while True:
         try:
@@ -530,6 +533,9 @@ def main() -> None:
     os.sched_setaffinity(0, list(os.sched_getaffinity(0))[: options.cores])
     import torch
 
+    from longrun.solvers.memory import keep_freed_memory
+
+    keep_freed_memory()
     torch.set_num_threads(options.cores)
     ours, theirs = Bench(), Remote(environment(options.env), [])
     print(f"float64, {options.cores} cores, seconds of {options.clock} clock")

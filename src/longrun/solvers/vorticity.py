@@ -4,7 +4,7 @@ Signs: vorticity = v_x - u_y = -(psi_xx + psi_yy), (u, v) = (psi_y, -psi_x). The
 zero: in a periodic box it only chooses the frame, and vorticity doesn't know it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -57,15 +57,23 @@ def advection(
     Product
         From a half-spectrum (batch, 1, *mode) to a fresh one.
     """
-    velocity = to_velocity(kx, ky).to(dtype.to_complex())
-    flux = to_flux(kx, ky).to(dtype)
+    complex_dtype = dtype.to_complex()  # a real symbol would be converted in every product
+    to_u, to_v = to_velocity(kx, ky).to(complex_dtype).split(1, dim=1)
+    from_product, from_squares = to_flux(kx, ky).to(complex_dtype).split(1, dim=1)
 
     def product(spectrum: Tensor) -> Tensor:
-        u, v = inverse(velocity * spectrum, grid).unbind(1)
-        products = forward(torch.stack([u * v, (v - u).mul_(v + u)], dim=1), 2)
-        return products.mul_(flux).sum(1, keepdim=True)
+        u, v = _each(lambda part: inverse(part, grid), to_u * spectrum, to_v * spectrum)
+        found, squares = _each(lambda part: forward(part, 2), u * v, (v - u).mul_(v + u))
+        return (from_product * found).addcmul_(from_squares, squares)
 
     return product
+
+
+def _each(transform: Callable[[Tensor], Tensor], *parts: Tensor) -> Sequence[Tensor]:
+    """Transform one after the other, for the cache; together where each is a single field."""
+    if len(parts[0]) > 1:
+        return [transform(part) for part in parts]
+    return transform(torch.cat(parts, dim=1)).split(1, dim=1)
 
 
 class VelocitySolver(SpectralSolver):
