@@ -34,6 +34,7 @@ from longrun.equations._base import AbstractEquation, Quantity
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import unit
 from longrun.solvers._base import AbstractSolver
+from longrun.solvers.memory import keep_freed_memory
 
 log = logging.getLogger(__name__)
 
@@ -547,6 +548,7 @@ def _shards(
 def _begin_worker() -> None:
     """Use one thread, and end when the main process is killed: the pool itself would wait."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
 
@@ -574,6 +576,7 @@ def main() -> None:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
     spec = config.compose_dataset(arguments.configs, arguments.dataset, arguments.preset)
     output, provenance, workers = arguments.output, cli.provenance(), arguments.workers
+    keep_freed_memory()
     if arguments.measure:
         measure_part(spec, output, provenance)
         return
