@@ -26,19 +26,15 @@ def solve(
         Right-hand sides.
     """
     count, distance = right.shape[-1], 1
+    rows = torch.stack(torch.broadcast_tensors(lower, diagonal, upper, right))
     while distance < count:
-        # add multiples of the rows at this distance that cancel their unknowns
-
-        def before(row: Tensor, fill: float, shift: int = distance) -> Tensor:
-            return torch.nn.functional.pad(row[..., :-shift], (shift, 0), value=fill)
-
-        def after(row: Tensor, fill: float, shift: int = distance) -> Tensor:
-            return torch.nn.functional.pad(row[..., shift:], (0, shift), value=fill)
-
-        down = -lower / before(diagonal, 1)
-        up = -upper / after(diagonal, 1)
-        diagonal = diagonal + down * before(upper, 0) + up * after(lower, 0)
-        right = right + down * before(right, 0) + up * after(right, 0)
-        lower, upper = down * before(lower, 0), up * after(upper, 0)
+        # Add multiples of the rows at this distance that cancel what couples to them. Beyond the
+        # ends are rows of ones, of which zero times is added.
+        before = torch.nn.functional.pad(rows[..., :-distance], (distance, 0), value=1.0)
+        after = torch.nn.functional.pad(rows[..., distance:], (0, distance), value=1.0)
+        down, up = -rows[0] / before[1], -rows[2] / after[1]
+        diagonal = rows[1] + down * before[2] + up * after[0]
+        right = rows[3] + down * before[3] + up * after[3]
+        rows = torch.stack([down * before[0], diagonal, up * after[2], right])
         distance *= 2
-    return right / diagonal
+    return rows[3] / rows[1]
