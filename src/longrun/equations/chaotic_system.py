@@ -31,6 +31,9 @@ class ChaoticSystem(AbstractEquation):
     phases of some systems hardly spread, and then for `burn_in` frames, until trajectories have
     forgotten each other.
 
+    Sakarya's trajectories leave for infinity after some 10^4 periods, whatever the step: long data
+    sets of it end in the error that names the trajectory.
+
     `LEAST_STEPS` and the default steps are our choice; so is the fixed step: dysts itself calls
     Radau of scipy with tolerances of 1e-12, see `reference_error` of a store.
 
