@@ -377,8 +377,8 @@ REFUSALS = [
         WAVES,
         ("equation", "viscocity"),
         1.0,
-        f"{WAVES}: equation.viscocity: unknown key; allowed: burn_in, dt, growth, initial, integrator, "
-        "length, points, steepening, substeps, viscosity; did you mean viscosity?",
+        f"{WAVES}: equation.viscocity: unknown key; allowed: burn_in, dt, growth, initial, "
+        "integrator, length, points, steepening, substeps, viscosity; did you mean viscosity?",
     ),
     (
         WAVES,
