@@ -133,7 +133,7 @@ def test_agrees_with_an_independent_solution(options):
 def test_order_in_time(integrator, expected):
     equation, parameters, state = problem(integrator=integrator)
     with torch.no_grad():
-        reference = equation.solver(parameters, substeps=160).step(state)
+        reference = equation.solver(parameters, substeps=100).step(state)
         errors = [
             (equation.solver(parameters, substeps=n).step(state) - reference).norm().item()
             for n in (8, 16, 32)
@@ -229,7 +229,7 @@ def test_energy_budget():
     """Change of energy equals the work of jet, friction, sponge and hyperviscosity."""
     equation, parameters, state = problem(dt=0.02, substeps=1)
     parameters = parameters | {"relaxation": torch.full((2,), 0.1, dtype=torch.float64)}
-    state = equation.solver(parameters, stride=400).step(state)
+    state = equation.solver(parameters, stride=50).step(state)
     with torch.no_grad():
         frames = equation.solver(parameters).rollout(state, 41)[0].numpy()
     own = channel(parameters, (16, 32))

@@ -201,7 +201,7 @@ def test_order_in_time(problem, integrator, expected):
     equation, parameters, state = problem(integrator=integrator)
     with torch.no_grad():
         state = equation.solver(parameters).step(state)
-        reference = equation.solver(parameters, substeps=160).step(state)
+        reference = equation.solver(parameters, substeps=100).step(state)
         errors = [
             (equation.solver(parameters, substeps=n).step(state) - reference).norm().item()
             for n in (8, 16, 32)
