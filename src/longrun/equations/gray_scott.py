@@ -150,15 +150,16 @@ class GrayScott(AbstractEquation):
         columns = self._columns(parameters, 2, device)
         length, dt, feed, kill, diffusivity_u, diffusivity_v = columns.values()
         squares = (2 * torch.pi / length) ** 2 * sum(i.to(device) ** 2 for i in indices(grid))
-        linear = torch.cat(
-            [-diffusivity_u * squares - feed, -diffusivity_v * squares - feed - kill], 1
-        )
+        linear = torch.cat([-diffusivity_u * squares, -diffusivity_v * squares], 1)
+        # Feed and kill nearly balance the reaction, so they are advanced together: apart, the
+        # same error would take nearly twice as many steps.
+        losses = torch.cat([-feed, -feed - kill], 1).to(dtype.to_complex())
         inflow = feed[:, 0, 0].to(dtype)  # a constant: of the wave of index 0 alone
 
         def react(spectrum: Tensor) -> Tensor:
             u, v = inverse(spectrum, grid).unbind(1)
             consumed = forward(u * v * v, 2)
-            both = torch.stack([-consumed, consumed], 1)
+            both = torch.stack([-consumed, consumed], 1).addcmul_(losses, spectrum)
             both[:, 0, 0, :1] += inflow
             return both
 
