@@ -11,7 +11,7 @@ from torch import Tensor
 
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
-from longrun.solvers.etdrk import etdrk
+from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import (
     SpectralSolver,
     check_points,
@@ -269,7 +269,7 @@ def _jet(columns: Mapping[str, Tensor], grid: Sequence[int]) -> Complex[Tensor, 
     return torch.where(l > 0, 1j / l, 0.0) * spectrum
 
 
-def _coupling(columns: Mapping[str, Tensor], grid: Sequence[int], dtype: torch.dtype):
+def _coupling(columns: Mapping[str, Tensor], grid: Sequence[int], dtype: torch.dtype) -> Product:
     """Return what couples waves or vertical modes, from the spectra of the modes."""
     spectral = dtype.to_complex()
     k, l = _wavenumbers(columns, grid)  # noqa: E741
