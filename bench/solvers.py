@@ -300,12 +300,13 @@ compiled: dict[tuple[str, str], Any] = {}
 CODES = {"longrun": longrun, "exponax": exponax, "jax-cfd": jax_cfd, "torch-cfd": torch_cfd}
 ETDRK = ["etdrk2", "etdrk4"]
 OURS = [*ETDRK, "etdrk4b"]
+FLOWS = [*ETDRK, "lawson5"]
 IMEX = ["imex_rk_sil3", "crank_nicolson_rk4"]
 METHODS = {
     "kuramoto_sivashinsky": {"longrun": OURS, "exponax": ETDRK, "jax-cfd": IMEX},
     "burgers": {"longrun": OURS, "exponax": ETDRK},
     "navier_stokes_2d": {
-        "longrun": OURS,
+        "longrun": FLOWS,
         "exponax": ETDRK,
         "jax-cfd": IMEX,
         "torch-cfd": ["rk2", "rk4"],

@@ -74,7 +74,7 @@ class NavierStokes2D(AbstractEquation):
     refinement
         The solver's grid has this many times the stored points.
     integrator
-        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk2" where tolerances are loose, "lawson5" where they are tight.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class NavierStokes2D(AbstractEquation):
         substeps: int = 4,
         burn_in: int = 0,
         refinement: int = 1,
-        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b", "lawson5"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(points)

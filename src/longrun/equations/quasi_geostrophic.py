@@ -73,7 +73,7 @@ class QuasiGeostrophic(AbstractEquation):
     burn_in
         Frames to discard before the first frame that is kept.
     integrator
-        "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
+        "etdrk4", "etdrk2" where tolerances are loose, "lawson5" where they are tight.
 
     Raises
     ------
@@ -118,7 +118,7 @@ class QuasiGeostrophic(AbstractEquation):
         advection: Varying = 1.0,
         substeps: int = 8,
         burn_in: int = 150,
-        integrator: Literal["etdrk2", "etdrk4", "etdrk4b"] = "etdrk4",
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b", "lawson5"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in)
         check_points(points)
