@@ -363,8 +363,8 @@ REFUSALS = [
         WAVES,
         ("equation", "integrator"),
         "etdrk3",
-        f"{WAVES}: equation.integrator: 'etdrk3' is not allowed; allowed: etdrk2, etdrk4; "
-        "did you mean etdrk4?",
+        f"{WAVES}: equation.integrator: 'etdrk3' is not allowed; allowed: etdrk2, etdrk4, "
+        "etdrk4b; did you mean etdrk4?",
     ),
     (
         WAVES,
