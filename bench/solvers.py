@@ -12,11 +12,18 @@ Everyone has the best of the settings named below: the order of the integrator, 
 same retained waves, jit and vmap in JAX. The others share one set of parameters among all
 trajectories, as ours does where they are equal.
 
+Where there is a GPU, a second table compares on it; a JAX without GPU is left out there. Our
+process keeps freed memory, as generation does (`longrun.solvers.memory`).
+
+Left out because they can't meet these errors on these grids: finite volumes of second order
+(jax-cfd, torch-cfd).
+
 The others live in an environment of their own, made at the first call from the extra `bench`;
 there this file runs as a worker that answers one pickled request with another.
 """
 
 import argparse
+import functools
 import importlib.metadata
 import math
 import os
@@ -101,7 +108,7 @@ CASES = {
         {"points": 1024, "length": 1.0, "dt": 0.1, "viscosity": 0.005, "initial": "gaussian"},
         batch=64,
         developed=1,
-        least=16,
+        least=4,
         fine=2048,
         goal=1.5,
     ),
@@ -130,21 +137,24 @@ CASES = {
 # --- how each code solves a case ------------------------------------------------------------
 
 
-def longrun(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+def longrun(case: Case, method: str, steps: int, state: np.ndarray, device: str) -> Run:
     """Build a run of our solver."""
     import torch
 
-    solver = our_solver(case, len(state), method, steps)
-    state = torch.tensor(state)
+    solver = our_solver(case, len(state), method, steps, device=device)
+    start = torch.tensor(state, device=device)
 
     def run() -> np.ndarray:
         with torch.no_grad():
-            return solver.step(state).numpy()
+            return solver.step(start).cpu().numpy()
 
     return run
 
 
-def our_solver(case: Case, batch: int, method: str, steps: int, stride: int = 1) -> Any:
+def our_solver(
+    case: Case, batch: int, method: str, steps: int, stride: int = 1, device: str = "cpu"
+) -> Any:
+    """Build our solver; a frame is the time of the case."""
     import torch
 
     from longrun import registry
@@ -157,7 +167,7 @@ def our_solver(case: Case, batch: int, method: str, steps: int, stride: int = 1)
         name: torch.full((batch,), distribution.low)
         for name, distribution in equation.distributions.items()
     }
-    return equation.solver(parameters, substeps=steps, stride=stride)
+    return equation.solver(parameters, substeps=steps, stride=stride, device=device)
 
 
 def kept(case: Case) -> int:
@@ -173,7 +183,7 @@ def mask(case: Case) -> np.ndarray:
     return np.outer(inside, inside[: points // 2 + 1]).astype(float)
 
 
-def exponax(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+def exponax(case: Case, method: str, steps: int, state: np.ndarray, device: str) -> Run:
     """Build a run of exponax; all numbers of steps share one compiled function."""
     import equinox
     import exponax
@@ -244,7 +254,7 @@ def exponax(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
     return lambda: sign * np.asarray(advance(arrays, steps, start))
 
 
-def jax_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+def jax_cfd(case: Case, method: str, steps: int, state: np.ndarray, device: str) -> Run:
     """Build a run of jax-cfd's pseudo-spectral solvers."""
     import jax
     from jax_cfd.base import grids
@@ -252,27 +262,45 @@ def jax_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
 
     options, dims = case.options, state.ndim - 2
     key = case.title, method
+    # in one dimension it dealiases by padding with half as many points, a multiple of four of them
+    points = 2 * kept(case) // 4 * 4 if case.equation == "burgers" else options["points"]
     if key not in compiled:
-        grid = grids.Grid((options["points"],) * dims, domain=((0, options["length"]),) * dims)
+        grid = grids.Grid((points,) * dims, domain=((0, options["length"]),) * dims)
         if case.equation == "kuramoto_sivashinsky":
-            # its padding by 3/2 scales products by a wrong factor, and these states need none
+            # without padding it is faster, and these states need none
             equation = equations.KuramotoSivashinsky(grid, smooth=False)
+        elif case.equation == "burgers":
+            equation = equations.BurgersEquation(options["viscosity"], grid)
         else:
             equation = equations.NavierStokes2D(options["viscosity"], grid)
             equation.filter_ = jax.numpy.asarray(mask(case))  # its own lacks some waves
         scheme = getattr(time_stepping, method)
+        with_time = case.equation == "burgers"
 
         def advance(time_step: Any, steps: Any, state: Any) -> Any:
             step = scheme(equation, time_step)
-            spectrum = jax.lax.fori_loop(0, steps, lambda _, u: step(u), jax.numpy.fft.rfftn(state))
-            return jax.numpy.fft.irfftn(spectrum)
+            spectrum = jax.numpy.fft.rfftn(state)
+            start = (spectrum, 0.0) if with_time else spectrum
+            end = jax.lax.fori_loop(0, steps, lambda _, now: step(now), start)
+            return jax.numpy.fft.irfftn(end[0] if with_time else end)
 
         compiled[key] = jax.jit(jax.vmap(advance, in_axes=(None, None, 0)))
-    advance, start = compiled[key], jax.numpy.asarray(state[:, 0])
-    return lambda: np.asarray(advance(options["dt"] / steps, steps, start))[:, None]
+    own = resample(state, points) if dims == 1 else state
+    advance, start = compiled[key], jax.numpy.asarray(own[:, 0])
+
+    def run() -> np.ndarray:
+        last = np.asarray(advance(options["dt"] / steps, steps, start))[:, None]
+        return resample(last, options["points"]) if dims == 1 else last
+
+    return run
 
 
-def torch_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
+def resample(state: np.ndarray, points: int) -> np.ndarray:
+    """Move states in one dimension to another grid."""
+    return np.fft.irfft(np.fft.rfft(state, norm="forward"), n=points, norm="forward")
+
+
+def torch_cfd(case: Case, method: str, steps: int, state: np.ndarray, device: str) -> Run:
     """Build a run of torch-cfd's pseudo-spectral solver."""
     import torch
     from torch_cfd import grids, spectral
@@ -286,12 +314,13 @@ def torch_cfd(case: Case, method: str, steps: int, state: np.ndarray) -> Run:
     }[method]()
     equation = spectral.NavierStokes2DSpectral(options["viscosity"], grid, step_fn=scheme)
     equation.filter = torch.tensor(mask(case))  # its own has some waves more
-    start = torch.tensor(state[:, 0])
+    equation = equation.to(device)
+    start = torch.tensor(state[:, 0], device=device)
 
     def run() -> np.ndarray:
         with torch.no_grad():
             spectrum, _ = equation(torch.fft.rfft2(start), options["dt"] / steps, steps)
-            return torch.fft.irfft2(spectrum)[:, None].numpy()
+            return torch.fft.irfft2(spectrum)[:, None].cpu().numpy()
 
     return run
 
@@ -304,7 +333,7 @@ FLOWS = [*ETDRK, "lawson5"]
 IMEX = ["imex_rk_sil3", "crank_nicolson_rk4"]
 METHODS = {
     "kuramoto_sivashinsky": {"longrun": OURS, "exponax": ETDRK, "jax-cfd": IMEX},
-    "burgers": {"longrun": OURS, "exponax": ETDRK},
+    "burgers": {"longrun": OURS, "exponax": ETDRK, "jax-cfd": IMEX},
     "navier_stokes_2d": {
         "longrun": FLOWS,
         "exponax": ETDRK,
@@ -320,14 +349,28 @@ METHODS = {
 
 
 class Bench:
-    """Runs of one process; the last few stay built."""
+    """Runs of one process; those of the present case stay built."""
 
     def __init__(self) -> None:
         self.runs: dict[tuple, Run] = {}
-        self.states: dict[str, np.ndarray] = {}
+        self.state: dict[str, np.ndarray] = {}
+
+    def begin(self, case: str, state: np.ndarray) -> None:
+        """Forget all runs and take the initial states of a case."""
+        self.runs.clear()
+        compiled.clear()
+        self.state = {case: state}
+
+    def can(self, code: str, device: str) -> bool:
+        """Return whether a code can run on a device."""
+        if device == "cpu" or code in ("longrun", "torch-cfd"):
+            return True
+        import jax
+
+        return jax.default_backend() == "gpu"
 
     def last(self, key: tuple) -> np.ndarray:
-        """Return the last states; `key` is (case, code, method, steps)."""
+        """Return the last states; `key` is (case, code, method, steps, device)."""
         return self._run(key)()
 
     def seconds(self, key: tuple, clock: str) -> float:
@@ -339,29 +382,26 @@ class Bench:
         return now() - start
 
     def _run(self, key: tuple) -> Run:
-        case, code, method, steps = key
+        case, code, method, steps, device = key
         if key not in self.runs:
-            run = CODES[code](CASES[case], method, steps, self.states[case])
-            run()
-            self.runs[key] = run
+            self.runs[key] = CODES[code](CASES[case], method, steps, self.state[case], device)
+            self.runs[key]()
         return self.runs[key]
-
-    def set_state(self, case: str, state: np.ndarray) -> None:
-        self.states[case] = state
-        self.runs.clear()
 
 
 class Remote:
     """The same in a worker."""
 
-    def __init__(self, python: Path, arguments: list[str]):
+    def __init__(self, python: Path):
         self.process = subprocess.Popen(
-            [python, __file__, "--worker", *arguments],
+            [python, __file__, "--worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
 
     def __getattr__(self, name: str) -> Callable:
+        """Return a method of the worker's `Bench`."""
+
         def call(*arguments: Any) -> Any:
             assert self.process.stdin and self.process.stdout
             pickle.dump((name, arguments), self.process.stdin)
@@ -438,7 +478,7 @@ class Found:
 def search(
     error: Callable[[int], float], least: int, most: int, tolerance: float, rounds: int
 ) -> tuple[int, float] | None:
-    """Steps that reach a tolerance, and their interpolated number; None if more than `most`."""
+    """Find the steps that reach a tolerance, and their interpolated number, up to `most`."""
     low, high = 0, least
     while error(high) > tolerance:
         low, high = high, 2 * high
@@ -455,30 +495,32 @@ def search(
     return high, low * (high / low) ** part
 
 
-def compare(name: str, ours: Bench, theirs: Remote, options: argparse.Namespace) -> list[Found]:
+def error_of(bench: Any, key: tuple, device: str, reference: np.ndarray) -> Callable[[int], float]:
+    """Return the relative error of a method as a function of its steps."""
+
+    @functools.cache
+    def error(steps: int) -> float:
+        with np.errstate(all="ignore"):
+            distance = np.linalg.norm(bench.last((*key, steps, device)) - reference)
+        return float(np.nan_to_num(distance / np.linalg.norm(reference), nan=np.inf))
+
+    return error
+
+
+def compare(
+    name: str, device: str, ours: Bench, theirs: Remote, options: argparse.Namespace
+) -> list[Found]:
     """Find what every method needs in a case, then let the runs take turns."""
     case = CASES[name]
     state = developed_states(case)
-    for bench in (ours, theirs):
-        bench.set_state(name, state)
-    reference = ours.last((name, "longrun", "etdrk4", case.fine))
-    results, errors = [], {}
+    ours.begin(name, state)
+    theirs.begin(name, state)
+    reference = ours.last((name, "longrun", "etdrk4", case.fine, device))
+    results = []
     for code, methods in METHODS[case.equation].items():
         bench = ours if code == "longrun" else theirs
-        for method in methods:
-
-            def error(
-                steps: int, code: str = code, method: str = method, bench: Any = bench
-            ) -> float:
-                key = name, code, method, steps
-                if key not in errors:
-                    with np.errstate(all="ignore"):
-                        distance = np.linalg.norm(bench.last(key) - reference)
-                    errors[key] = float(
-                        np.nan_to_num(distance / np.linalg.norm(reference), nan=np.inf)
-                    )
-                return errors[key]
-
+        for method in methods if bench.can(code, device) else ():
+            error = error_of(bench, (name, code, method), device, reference)
             most = case.fine // (4 if options.quick else 1)
             for tolerance in TOLERANCES:
                 found = search(error, case.least, most, tolerance, 1 if options.quick else 3)
@@ -487,7 +529,7 @@ def compare(name: str, ours: Bench, theirs: Remote, options: argparse.Namespace)
     for _ in range(3 if options.quick else options.turns):
         for result in results:
             bench = ours if result.code == "longrun" else theirs
-            key = name, result.code, result.method, result.steps
+            key = name, result.code, result.method, result.steps, device
             result.seconds = min(result.seconds, bench.seconds(key, options.clock))
     return results
 
@@ -545,16 +587,16 @@ def main() -> None:
 
     keep_freed_memory()
     torch.set_num_threads(options.cores)
-    ours, theirs = Bench(), Remote(environment(options.env), [])
-    print(f"float64, {options.cores} cores, seconds of {options.clock} clock")
-    head = [
-        f"ms to {tolerance:.0e} (method, steps) | trajectory-steps/s | ratio"
-        for tolerance in TOLERANCES
-    ]
-    print("| case | code | " + " | ".join(head) + " |")
-    print("|---|---" + "|---|---:|---:" * len(TOLERANCES) + "|")
-    for name in options.case:
-        print("\n".join(table(name, compare(name, ours, theirs, options))), flush=True)
+    ours, theirs = Bench(), Remote(environment(options.env))
+    for device in ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]:
+        where = f"{options.cores} cores" if device == "cpu" else torch.cuda.get_device_name()
+        print(f"float64, {where}, seconds of {options.clock} clock\n")
+        head = [f"ms to {t:.0e} (method, steps) | trajectory-steps/s | ratio" for t in TOLERANCES]
+        print("| case | code | " + " | ".join(head) + " |")
+        print("|---|---" + "|---|---:|---:" * len(TOLERANCES) + "|")
+        for name in options.case:
+            rows = table(name, compare(name, device, ours, theirs, options))
+            print("\n".join(rows), flush=True)
 
 
 if __name__ == "__main__":
