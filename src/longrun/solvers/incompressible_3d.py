@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longrun.solvers.spectral import SpectralSolver, forward, indices, inverse
+from longrun.solvers.spectral import SpectralSolver, each, forward, indices, inverse
 
 Velocity = Complex[Tensor, "batch 3 mode_x mode_y mode_z"]
 Symmetric = Complex[Tensor, "batch 5 mode_x mode_y mode_z"]
@@ -78,9 +78,10 @@ class IncompressibleSolver(SpectralSolver):
             dtype=dtype,
             **options,
         )
-        self.wavenumbers = [k.to(dtype) for k in wavenumbers]
-        self.derivatives = [(1j * k).to(dtype.to_complex()) for k in wavenumbers]
-        self.inverse_squared = torch.where(squared > 0, 1 / squared, 0.0).to(dtype)
+        spectral = dtype.to_complex()  # real coefficients would be converted in every product
+        self.wavenumbers = [k.to(spectral) for k in wavenumbers]
+        self.derivatives = [(1j * k).to(spectral) for k in wavenumbers]
+        self.inverse_squared = torch.where(squared > 0, 1 / squared, 0.0).to(spectral)
         self.smagorinsky = None if smagorinsky is None else smagorinsky.to(dtype)
         self.test_filter: Tensor | None = None
         if test_filter is not None:
@@ -94,13 +95,16 @@ class IncompressibleSolver(SpectralSolver):
         return self._project(super().enter(state))
 
     def _project(self, spectrum: Velocity) -> Velocity:
-        """Take away the gradient part, in place."""
-        kx, ky, kz = self.wavenumbers
-        u, v, w = spectrum.unbind(1)
-        along = _along(kx, u) + _along(ky, v) + _along(kz, w)
-        along *= self.inverse_squared[:, 0]
-        gradient = torch.stack([_along(kx, along), _along(ky, along), _along(kz, along)], dim=1)
-        return spectrum.sub_(gradient)
+        """Take away the gradient part."""
+        return self._without_gradient(spectrum.split(1, dim=1))
+
+    def _without_gradient(self, parts: Sequence[Tensor]) -> Velocity:
+        along = self.wavenumbers[0] * parts[0]
+        for k, part in zip(self.wavenumbers[1:], parts[1:], strict=True):
+            along.addcmul_(k, part)
+        along.mul_(self.inverse_squared)
+        pairs = zip(self.wavenumbers, parts, strict=True)
+        return torch.cat([part.addcmul(k, along, value=-1) for k, part in pairs], dim=1)
 
     def _curl(self, velocity: Velocity) -> Velocity:
         dx, dy, dz = (d[:, 0] for d in self.derivatives)
@@ -132,8 +136,10 @@ class IncompressibleSolver(SpectralSolver):
         """Return P[u x omega - div tau]."""
         spectra = [velocity, self._curl(velocity)]
         if self.smagorinsky is None and self.test_filter is None:
-            u, vorticity = inverse(torch.cat(spectra, dim=1), self.grid).split(3, dim=1)
-            return self._project(forward(cross(u, vorticity), 3))
+            parts = [part for spectrum in spectra for part in spectrum.split(1, dim=1)]
+            u, v, w, *vorticity = each(lambda part: inverse(part, self.grid), *parts)
+            products = _cross((u, v, w), vorticity)
+            return self._without_gradient(each(lambda part: forward(part, 3), *products))
         spectra.append(self._strain(velocity))
         u, vorticity, strain = inverse(torch.cat(spectra, dim=1), self.grid).split([3, 3, 5], dim=1)
         products = [cross(u, vorticity), norm(strain) * strain]
@@ -183,16 +189,16 @@ class IncompressibleSolver(SpectralSolver):
 
 def cross(a: Vector, b: Vector) -> Vector:
     """Cross product of two vector fields."""
-    ax, ay, az = a.unbind(1)
-    bx, by, bz = b.unbind(1)
-    return torch.stack(
-        [
-            (ay * bz).sub_(az * by),
-            (az * bx).sub_(ax * bz),
-            (ax * by).sub_(ay * bx),
-        ],
-        dim=1,
-    )
+    return torch.cat(_cross(a.split(1, dim=1), b.split(1, dim=1)), dim=1)
+
+
+def _cross(a: Sequence[Tensor], b: Sequence[Tensor]) -> list[Tensor]:
+    (ax, ay, az), (bx, by, bz) = a, b
+    return [
+        (ay * bz).sub_(az * by),
+        (az * bx).sub_(ax * bz),
+        (ax * by).sub_(ay * bx),
+    ]
 
 
 def norm(strain: Deviator) -> Scalar:
@@ -204,10 +210,6 @@ def norm(strain: Deviator) -> Scalar:
 def _once(value: Tensor) -> Tensor:
     """Keep one row of a batch of equal rows."""
     return value[:1] if bool((value == value[:1]).all()) else value
-
-
-def _along(wavenumber: Tensor, spectrum: Tensor) -> Tensor:
-    return wavenumber[:, 0] * spectrum
 
 
 def _deviator(velocity: Vector) -> Deviator:

@@ -35,6 +35,16 @@ def _alone(field: Tensor, dims: int) -> bool:
     return dims > 1 and field.ndim > dims and field.shape[:-dims].numel() == 1
 
 
+def each(transform: Callable[[Tensor], Tensor], *parts: Tensor) -> Sequence[Tensor]:
+    """Transform fields of one channel one after the other: a few stay in cache where all don't.
+
+    Those of a single trajectory go together, see `_alone`.
+    """
+    if len(parts[0]) > 1:
+        return [transform(part) for part in parts]
+    return transform(torch.cat(parts, dim=1)).split(1, dim=1)
+
+
 def indices(grid: Sequence[int]) -> list[Float[Tensor, "..."]]:
     """Integer wavenumbers of a half-spectrum, one tensor per axis, broadcastable, float64."""
     axes = [torch.fft.fftfreq(points, 1 / points, dtype=torch.float64) for points in grid[:-1]]

@@ -4,7 +4,7 @@ Signs: vorticity = v_x - u_y = -(psi_xx + psi_yy), (u, v) = (psi_y, -psi_x). The
 zero: in a periodic box it only chooses the frame, and vorticity doesn't know it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from longrun.solvers.etdrk import Product
-from longrun.solvers.spectral import SpectralSolver, forward, inverse
+from longrun.solvers.spectral import SpectralSolver, each, forward, inverse
 
 
 def to_velocity(
@@ -62,18 +62,11 @@ def advection(
     from_product, from_squares = to_flux(kx, ky).to(complex_dtype).split(1, dim=1)
 
     def product(spectrum: Tensor) -> Tensor:
-        u, v = _each(lambda part: inverse(part, grid), to_u * spectrum, to_v * spectrum)
-        found, squares = _each(lambda part: forward(part, 2), u * v, (v - u).mul_(v + u))
+        u, v = each(lambda part: inverse(part, grid), to_u * spectrum, to_v * spectrum)
+        found, squares = each(lambda part: forward(part, 2), u * v, (v - u).mul_(v + u))
         return (from_product * found).addcmul_(from_squares, squares)
 
     return product
-
-
-def _each(transform: Callable[[Tensor], Tensor], *parts: Tensor) -> Sequence[Tensor]:
-    """Transform one after the other, for the cache; together where each is a single field."""
-    if len(parts[0]) > 1:
-        return [transform(part) for part in parts]
-    return transform(torch.cat(parts, dim=1)).split(1, dim=1)
 
 
 class VelocitySolver(SpectralSolver):
