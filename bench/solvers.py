@@ -126,7 +126,7 @@ CASES = {
     "ns3d": Case(
         "Navier-Stokes 3D, 32³, batch 4",
         "navier_stokes_3d",
-        {"points": 32, "length": 2 * math.pi, "dt": 0.4, "viscosity": 1 / 32},
+        {"points": 32, "length": 2 * math.pi, "dt": 0.4, "viscosity": 0.05},
         developed=1,
         least=2,
         fine=256,
@@ -159,9 +159,8 @@ def our_solver(
 
     from longrun import registry
 
-    integrator = {} if case.equation == "navier_stokes_3d" else {"integrator": method}
     equation = registry.find("equations", case.equation)(
-        **case.options, **integrator, substeps=case.fine
+        **case.options, integrator=method, substeps=case.fine
     )
     parameters = {
         name: torch.full((batch,), distribution.low)
@@ -341,7 +340,7 @@ METHODS = {
         "torch-cfd": ["rk2", "rk4"],
     },
     "gray_scott": {"longrun": OURS, "exponax": ETDRK},
-    "navier_stokes_3d": {"longrun": ["etdrk4"], "exponax": ETDRK},
+    "navier_stokes_3d": {"longrun": FLOWS, "exponax": ETDRK},
 }
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.solvers.etdrk import etdrk
 from longrun.solvers.incompressible_3d import IncompressibleSolver
 from longrun.solvers.spectral import check_points
 
@@ -71,11 +72,13 @@ class NavierStokes3D(AbstractEquation):
     noise
         Root mean square of each random component over `speed`, for the mixing layer.
     substeps
-        Steps of the integrator (ETDRK4) per frame.
+        Steps of the integrator per frame.
     burn_in
         Frames to discard before the first frame that is kept.
     refinement
         Points of the solver's grid per stored one, along each axis.
+    integrator
+        "etdrk4", "etdrk2" where tolerances are loose, "lawson5" where they are tight.
 
     Raises
     ------
@@ -107,9 +110,11 @@ class NavierStokes3D(AbstractEquation):
         substeps: int = 2,
         burn_in: int = 0,
         refinement: int = 1,
+        integrator: Literal["etdrk2", "etdrk4", "etdrk4b", "lawson5"] = "etdrk4",
     ):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(points)
+        self.integrator = etdrk(integrator)
         self.aspect = ASPECTS[flow]
         self.flow = flow
         self.closure = closure
@@ -273,6 +278,7 @@ class NavierStokes3D(AbstractEquation):
             test_filter=torch.pi / (3 * width) if dynamic else None,
             frame=stride * column["dt"].flatten(),
             steps=self._steps(substeps, stride),
+            integrator=self.integrator,
             dtype=dtype,
         )
 
