@@ -520,7 +520,7 @@ def compare(
         bench = ours if code == "longrun" else theirs
         for method in methods if bench.can(code, device) else ():
             error = error_of(bench, (name, code, method), device, reference)
-            most = case.fine // (4 if options.quick else 1)
+            most = case.fine // (2 if options.quick else 1)
             for tolerance in TOLERANCES:
                 found = search(error, case.least, most, tolerance, 1 if options.quick else 3)
                 if found:
@@ -554,7 +554,9 @@ def table(name: str, results: list[Found]) -> list[str]:
             cells += [
                 f"{1e3 * found.cost:.3g} ({found.method}, {found.needed:.0f})",
                 f"{speed:,.0f}",
-                "" if ratio is None else f"**{ratio:.2f}**",
+                ""
+                if ratio is None
+                else f"**{ratio:.2f}** {'≥' if ratio >= case.goal else '<'} {case.goal}",
             ]
         rows.append("| " + " | ".join(cells) + " |")
     return rows
