@@ -3,6 +3,7 @@
 import argparse
 import io
 import json
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from longrun.data.store import Split, Store, open_store
 
 TRAJECTORIES = 3
 FRAMES = 4
+WIDTH = 22  # letters beside a small panel
 FIELDS = 5  # more rows than this don't help
 COLOURS = 64  # enough for the eye, and a picture of tens of kilobytes
 
@@ -198,7 +200,8 @@ def _grid(
             image = _image(panel, field.T, extent, aspect="equal", **scale)
             panel.set_title(title, fontsize="small")
             panel.set(xticks=[], yticks=[])
-        figure.colorbar(image, ax=panels[row], label=_label(part, name))
+        label = textwrap.fill(_label(part, name), WIDTH)
+        figure.colorbar(image, ax=panels[row]).set_label(label, fontsize="small")
     units = _units(part, schema.LENGTH)
     panels[-1, 0].set_xlabel(f"{schema.AXES[0]}, {extent[1]:.4g} [{units}]")
     panels[-1, 0].set_ylabel(f"{schema.AXES[1]}, {extent[3]:.4g} [{units}]")
