@@ -416,6 +416,24 @@ def test_a_start_without_room_for_the_history_is_refused():
         evaluate_forecast(toy, store(values), options(start=3), 0)
 
 
+def test_a_store_without_space_is_refused():
+    values = travelling()
+    points = store(values)
+    points.data.space = ()
+    with pytest.raises(UserError, match="no axis of space"):
+        evaluate_forecast(Toy(values, travel), points, options(), 0)
+
+
+def test_a_store_of_an_unknown_equation_is_scored_without_invariants():
+    values = travelling()
+    imported = store(values, math.inf)
+    imported.equation = {"name": "imported"}
+    frame = evaluate_forecast(Toy(values, travel), imported, options(), 0).scores
+    assert len(of(frame, "correlation"))
+    assert not any(name.startswith("drift_") for name in set(frame["metric"]))
+    assert "predictability" not in set(frame["metric"])
+
+
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):
     class Equation:
         def __init__(self, **section): ...

@@ -258,6 +258,8 @@ class _Setting:
 
 def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Setting:
     split = store.split(options.get("split", "test"))
+    if not split.space:
+        raise UserError(f"{store.path}: has no axis of space, over which these scores are taken")
     start, stride, steps = options.get("start", 0), options["stride"], options["steps"]
     needs = start + steps * stride + 1
     if needs > split.frames:
