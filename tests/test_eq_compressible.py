@@ -143,6 +143,7 @@ def vortex(points, gamma=1.4):
     return np.stack([density, -y * swirl, x * swirl, density * temperature])[None]
 
 
+@pytest.mark.slow
 def test_a_vortex_keeps_its_shape_to_second_order():
     errors = []
     for points in (32, 64):
@@ -153,6 +154,7 @@ def test_a_vortex_keeps_its_shape_to_second_order():
     assert np.log2(errors[0] / errors[1]) > 1.7, errors
 
 
+@pytest.mark.slow
 def test_third_order_in_time():
     """On an equation with an answer, and on a smooth flow against a run with many steps."""
     errors = []

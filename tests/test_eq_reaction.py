@@ -64,6 +64,7 @@ def test_linear_modes_of_the_reaction():
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axes", [1, 2])
 def test_agrees_with_radau(axes):
     """The same cosines, with a matrix for the Laplacian, by scipy's implicit method."""
@@ -86,6 +87,7 @@ def test_agrees_with_radau(axes):
     np.testing.assert_allclose(found, exact, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("integrator", "expected"), [("etdrk2", 2), ("etdrk4", 4)])
 def test_reaction_order_in_time(integrator, expected):
     equation = small(integrator=integrator, dt=0.5)
