@@ -261,8 +261,9 @@ def _alike(
         distance = np.square(left - right) / (2 * variance[:, None].clip(min=1e-300))
         return np.asarray(1 - distance.mean(-1))
     space = tuple(range(3, 3 + dims))
-    varies = unit(left, dims).any(space) | unit(right, dims).any(space)
-    product = (unit(left, dims) * unit(right, dims)).sum(space)
+    left, right = unit(left, dims), unit(right, dims)
+    varies = left.any(space) | right.any(space)
+    product = (left * right).sum(space)
     return np.where(varies.any(-1), product.sum(-1) / varies.sum(-1).clip(min=1), 1.0)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.solvers.etdrk import etdrk
-from longrun.solvers.spectral import SpectralSolver, check_points, indices
+from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
 from longrun.solvers.waves import two_sines
 
 log = logging.getLogger(__name__)
@@ -187,14 +187,10 @@ class Burgers(AbstractEquation):
         (index,) = indices((points,))
         wavenumber = 2 * torch.pi / length * index.to(device)
 
-        def square(spectrum: Tensor) -> Tensor:
-            u = torch.fft.irfft(spectrum, n=points, norm="forward")
-            return torch.fft.rfft(u.square_(), norm="forward")
-
         return SpectralSolver(
             linear=-self.unit * viscosity * wavenumber**2,
             symbol=-0.5j * wavenumber,
-            product=square,
+            product=square((points,)),
             grid=points,
             frame=stride * dt.flatten(),
             steps=self._steps(substeps, stride),

@@ -12,7 +12,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.solvers.etdrk import etdrk
-from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
+from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
 from longrun.solvers.waves import random_field
 
 
@@ -134,14 +134,10 @@ class FisherKpp(AbstractEquation):
         squares = sum(index.to(device) ** 2 for index in indices(grid))
         linear = reaction - diffusivity * (2 * torch.pi / length) ** 2 * squares
 
-        def square(spectrum: Tensor) -> Tensor:
-            u = inverse(spectrum, grid)
-            return forward(u.square_(), self.dims)
-
         return SpectralSolver(
             linear=linear,
             symbol=-reaction * torch.ones_like(linear),
-            product=square,
+            product=square(grid),
             grid=grid,
             frame=stride * dt.flatten(),
             steps=self._steps(substeps, stride),

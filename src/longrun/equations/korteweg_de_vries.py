@@ -12,7 +12,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.solvers.etdrk import etdrk
-from longrun.solvers.spectral import SpectralSolver, check_points, indices
+from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
 
 
 class KortewegDeVries(AbstractEquation):
@@ -149,14 +149,10 @@ class KortewegDeVries(AbstractEquation):
         (index,) = indices((points,))
         wavenumber = 2 * torch.pi / length * index.to(device)
 
-        def square(spectrum: Tensor) -> Tensor:
-            u = torch.fft.irfft(spectrum, n=points, norm="forward")
-            return torch.fft.rfft(u.square_(), norm="forward")
-
         return SpectralSolver(
             linear=1j * dispersion * wavenumber**3,
             symbol=-0.5j * steepening * wavenumber,
-            product=square,
+            product=square((points,)),
             grid=points,
             frame=stride * dt.flatten(),
             steps=self._steps(substeps, stride),

@@ -12,7 +12,7 @@ from torch import Tensor
 from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.solvers.etdrk import etdrk
-from longrun.solvers.spectral import SpectralSolver, check_points, indices
+from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
 
 
 class KuramotoSivashinsky(AbstractEquation):
@@ -134,14 +134,10 @@ class KuramotoSivashinsky(AbstractEquation):
         (index,) = indices((points,))
         wavenumber = 2 * torch.pi / length * index.to(device)
 
-        def square(spectrum: Tensor) -> Tensor:
-            u = torch.fft.irfft(spectrum, n=points, norm="forward")
-            return torch.fft.rfft(u.square_(), norm="forward")
-
         return SpectralSolver(
             linear=self.growth * wavenumber**2 - viscosity * wavenumber**4,
             symbol=-0.5j * self.steepening * wavenumber,
-            product=square,
+            product=square((points,)),
             grid=points,
             frame=stride * dt.flatten(),
             steps=self._steps(substeps, stride),

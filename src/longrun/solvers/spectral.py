@@ -12,7 +12,7 @@ from torch import Tensor
 
 from longrun.cli import UserError
 from longrun.solvers._base import AbstractSolver
-from longrun.solvers.etdrk import ETDRK4, AbstractETDRK
+from longrun.solvers.etdrk import ETDRK4, AbstractETDRK, Product
 
 
 def forward(state: Float[Tensor, "*field"], dims: int) -> Complex[Tensor, "*mode"]:
@@ -43,6 +43,11 @@ def each(transform: Callable[[Tensor], Tensor], *parts: Tensor) -> Sequence[Tens
     if len(parts[0]) > 1:
         return [transform(part) for part in parts]
     return transform(torch.cat(parts, dim=1)).split(1, dim=1)
+
+
+def square(grid: Sequence[int]) -> Product:
+    """Return the square of a real field on `grid`, as a function from spectrum to spectrum."""
+    return lambda spectrum: forward(inverse(spectrum, grid).square_(), len(grid))
 
 
 def indices(grid: Sequence[int]) -> list[Float[Tensor, "..."]]:
