@@ -144,6 +144,11 @@ class AbstractEquation(ABC):
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     steady
         Whether there is no time.
+    derivatives
+        What `residual` asks for besides the fields: a letter per order, as "t", "xx" or "yy". None
+        where an equation has no `residual`.
+    sought
+        Names of the fields that `residual` is about; all unless an equation says so.
     distributions
         Where each parameter of a trajectory comes from, in the order of `parameters`.
     """
@@ -154,6 +159,8 @@ class AbstractEquation(ABC):
     aspect: tuple[int, ...] | None = None
     centred: bool = False
     steady: bool = False
+    derivatives: tuple[str, ...] = ()
+    sought: tuple[str, ...] | None = None
     distributions: dict[str, Distribution]
 
     def __init__(self, points: int, substeps: int, burn_in: int, refinement: int = 1):
@@ -274,6 +281,30 @@ class AbstractEquation(ABC):
             One value per leading index of `state`, by name.
         """
         return {}
+
+    def residual(
+        self,
+        u: Mapping[str, Float[Tensor, "*point field"]],
+        at: Mapping[str, Float[Tensor, "*point"]],
+        parameters: Mapping[str, Float[Tensor, ""]],
+    ) -> Float[Tensor, "*point field"]:
+        """Return what the strong form leaves at points; optional, zero where a solution is exact.
+
+        Parameters
+        ----------
+        u
+            The fields in `sought` ("") and their `derivatives`, by name.
+        at
+            Coordinates "t", "x", ..., physical; all begin at 0.
+        parameters
+            Values by name.
+
+        Raises
+        ------
+        UserError
+            The equation gives none.
+        """
+        raise UserError(f"{type(self).__name__} gives no residual in strong form")
 
     def _draw(
         self, generators: Sequence[np.random.Generator]

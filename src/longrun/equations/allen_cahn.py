@@ -93,6 +93,7 @@ class AllenCahn(AbstractEquation):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(self.resolution)
         self.boundary = ("periodic",) * dims
+        self.derivatives = ("t", "xx", "yy")[: 1 + dims]
         self.distributions = {
             "length": Distribution.of("length", length),
             "dt": Distribution.of("dt", dt),
@@ -182,3 +183,14 @@ class AllenCahn(AbstractEquation):
         """Return every so many-th value along every axis."""
         skip = slice(None, None, self.refinement)
         return state[..., skip] if self.dims == 1 else state[..., skip, skip]
+
+    def residual(
+        self,
+        u: Mapping[str, Float[Tensor, "*point field"]],
+        at: Mapping[str, Float[Tensor, "*point"]],
+        parameters: Mapping[str, Float[Tensor, ""]],
+    ) -> Float[Tensor, "*point field"]:
+        """Return u_t - diffusivity Laplacian(u) - reaction (u - u^3)."""
+        laplacian = u["xx"] + u["yy"] if self.dims == 2 else u["xx"]
+        reacted = parameters["reaction"] * (u[""] - u[""] ** 3)
+        return u["t"] - parameters["diffusivity"] * laplacian - reacted

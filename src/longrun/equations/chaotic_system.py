@@ -64,6 +64,7 @@ class ChaoticSystem(AbstractEquation):
     """
 
     boundary = ()
+    derivatives = ("t",)
 
     def __init__(
         self,
@@ -176,6 +177,19 @@ class ChaoticSystem(AbstractEquation):
     ) -> Float[Tensor, "batch channel"]:
         """Return the state: there is no grid."""
         return state
+
+    def residual(
+        self,
+        u: Mapping[str, Float[Tensor, "*point field"]],
+        at: Mapping[str, Float[Tensor, "*point"]],
+        parameters: Mapping[str, Float[Tensor, ""]],
+    ) -> Float[Tensor, "*point field"]:
+        """Return state' - f(state)."""
+        varied = {name: value for name, value in parameters.items() if name != "dt"}
+        rates = _tendency(type(self._system))(
+            *u[""].unbind(-1), 0.0, **(self.coefficients | varied)
+        )
+        return u["t"] - torch.stack(rates, -1)
 
 
 class _ComponentsFirst(RungeKuttaSolver):

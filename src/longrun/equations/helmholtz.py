@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import numpy as np
 import scipy.sparse as sparse
@@ -61,6 +62,10 @@ class Helmholtz(AbstractEquation):
     depends on the last digits of the medium. Media and wavenumbers closer to one than `detuning`
     are drawn again.
 
+    With `given: sines` the medium is 1 and the source is the one whose solution is
+    sin(a1 pi r) sin(a2 pi s), r and s from -1 to 1 along the axes: with length 2 and wavenumber 1
+    the benchmark of PIG, of which there is a strong form. Nothing is tuned then.
+
     Parameters
     ----------
     points
@@ -71,6 +76,10 @@ class Helmholtz(AbstractEquation):
         In vacuum, in radians per length.
     contrast
         Height of the medium's bumps; 0 for a homogeneous medium.
+    given
+        Where media and sources come from: "gaussians" that are drawn, or "sines".
+    modes
+        With "sines": a1 and a2, half-waves over half of a side along each axis.
     detuning
         Least distance of the operator's eigenvalues from zero, in units of their mean spacing
         4 pi / length^2; 0 to accept resonances.
@@ -96,6 +105,7 @@ class Helmholtz(AbstractEquation):
     boundary = ("dirichlet", "dirichlet")
     centred = True
     steady = True
+    sought = ("solution",)
 
     def __init__(
         self,
@@ -105,6 +115,8 @@ class Helmholtz(AbstractEquation):
         contrast: Varying = 1.0,
         detuning: float = 0.1,
         refinement: int = 1,
+        given: Literal["gaussians", "sines"] = "gaussians",
+        modes: Sequence[int] = (1, 4),
     ):
         super().__init__(points, 1, 1, refinement)
         self.distributions = {
@@ -125,11 +137,28 @@ class Helmholtz(AbstractEquation):
                 f"{points} points are too few for wavenumber {fastest:g} at contrast {densest:g}: "
                 f"at least {self.needed} are needed, {PER_WAVELENGTH} per wavelength"
             )
+        self.given, self.modes = given, tuple(modes)
+        if given == "sines":
+            self.derivatives = ("xx", "yy")
+            self._check_sines(densest)
+
+    def _check_sines(self, contrast: float) -> None:
+        if contrast:
+            raise UserError(f"sines need a medium of contrast 0, it is {contrast:g}")
+        if len(self.modes) != 2 or min(self.modes) < 1:
+            raise UserError(f"modes must be two numbers of at least 1, are {list(self.modes)}")
+        if self.points < PER_WAVELENGTH * max(self.modes):
+            raise UserError(
+                f"{self.points} points are too few for modes {list(self.modes)}: at least "
+                f"{PER_WAVELENGTH * max(self.modes)} are needed"
+            )
 
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
         """Draw media and sources; the solution is zero."""
+        if self.given == "sines":
+            return self._sample_sines(generators)
         states = np.zeros((len(generators), 3, self.resolution, self.resolution))
         rows = []
         for state, generator in zip(states, generators, strict=True):
@@ -142,6 +171,33 @@ class Helmholtz(AbstractEquation):
                 state[1] += amplitude * _gaussian(centre, width, self.resolution)
         parameters = {name: np.array([row[name] for row in rows]) for name in self.distributions}
         return parameters, states
+
+    def _sample_sines(
+        self, generators: Sequence[np.random.Generator]
+    ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
+        parameters = self._draw(generators)
+        states = np.zeros((len(generators), 3, self.resolution, self.resolution))
+        cells = (torch.arange(self.resolution, dtype=torch.float64) + 0.5) / self.resolution
+        for row, state in enumerate(states):
+            values = {name: torch.tensor(column[row]) for name, column in parameters.items()}
+            x, y = torch.meshgrid(*[cells * values["length"]] * 2, indexing="ij")
+            state[0] = 1.0
+            state[1] = self._source({"x": x, "y": y}, values).numpy()
+        return parameters, states
+
+    def _source(
+        self,
+        at: Mapping[str, Float[Tensor, "*point"]],
+        parameters: Mapping[str, Float[Tensor, ""]],
+    ) -> Float[Tensor, "*point"]:
+        """Return the source of the product of sines."""
+        length, wavenumber = parameters["length"], parameters["wavenumber"]
+        rates = [2 * math.pi * mode / length for mode in self.modes]
+        waves = [
+            torch.sin(rate * (at[axis] - length / 2))
+            for rate, axis in zip(rates, "xy", strict=True)
+        ]
+        return (wavenumber**2 - rates[0] ** 2 - rates[1] ** 2) * waves[0] * waves[1]
 
     def _tuned(self, generator: np.random.Generator) -> tuple[dict[str, float], ndarray]:
         """Draw parameters and the bumps of a medium, away from resonance."""
@@ -186,6 +242,24 @@ class Helmholtz(AbstractEquation):
             [interpolate(state[:, :2], points, "even"), interpolate(state[:, 2:], points, "odd")],
             dim=1,
         )
+
+    def residual(
+        self,
+        u: Mapping[str, Float[Tensor, "*point field"]],
+        at: Mapping[str, Float[Tensor, "*point"]],
+        parameters: Mapping[str, Float[Tensor, ""]],
+    ) -> Float[Tensor, "*point field"]:
+        """Return lap solution + wavenumber^2 solution - source, of sines alone.
+
+        Raises
+        ------
+        UserError
+            Media and sources that are drawn, which are known on a grid alone.
+        """
+        if self.given != "sines":
+            raise UserError("Helmholtz gives a residual in strong form for given: sines alone")
+        squared = parameters["wavenumber"] ** 2
+        return u["xx"] + u["yy"] + squared * u[""] - self._source(at, parameters)[..., None]
 
 
 def _gaussian(centre: ndarray, width: float, points: int) -> Float[ndarray, "x y"]:
