@@ -1,4 +1,4 @@
-"""The U-Net of PDE benchmarks, in one and two dimensions, with circular padding.
+"""The U-Net of PDE benchmarks, in one and two dimensions, for periodic grids or between walls.
 
 Layout and widths follow the `Unetmod` of Gupta and Brandstetter (2022, arXiv:2209.15616), as used
 by PDE-Refiner (Lippe et al., 2023): residual blocks with group norm, multipliers that accumulate
@@ -11,6 +11,7 @@ the seam, so a level goes up by nearest-neighbour interpolation and a convolutio
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -45,6 +46,22 @@ class CircularConvolution(nn.Module):
                 last = x.narrow(axis, x.shape[axis] - self.padding, self.padding)
                 x = torch.cat([last, x, first], dim=axis)
         return self.convolution(x)
+
+
+def convolution(
+    padding: Literal["circular", "zeros"],
+    dims: int,
+    inputs: int,
+    outputs: int,
+    kernel: int = 3,
+    stride: int = 1,
+) -> nn.Module:
+    """Make a convolution that pads as the domain ends: periodically, or with zeros at walls."""
+    if padding == "circular":
+        return CircularConvolution(dims, inputs, outputs, kernel, stride)
+    if dims not in CONVOLUTION:
+        raise ValueError(f"dims: {dims} is not supported by the U-Net; allowed: 1, 2")
+    return CONVOLUTION[dims](inputs, outputs, kernel, stride, padding=kernel // 2)
 
 
 def zeroed(layer: nn.Module) -> nn.Module:
@@ -94,17 +111,24 @@ class ScalarEmbedding(nn.Module):
 class ResidualBlock(nn.Module):
     """GN, GELU, conv, plus embedding, GN, GELU, zero-initialised conv, plus shortcut."""
 
-    def __init__(self, dims: int, inputs: int, outputs: int, embedding: int):
+    def __init__(
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        embedding: int,
+        padding: Literal["circular", "zeros"] = "circular",
+    ):
         super().__init__()
         self.norm1 = nn.GroupNorm(1, inputs)
-        self.conv1 = CircularConvolution(dims, inputs, outputs)
+        self.conv1 = convolution(padding, dims, inputs, outputs)
         self.embed = nn.Linear(embedding, outputs) if embedding else None
         self.norm2 = nn.GroupNorm(1, outputs)
-        self.conv2 = zeroed(CircularConvolution(dims, outputs, outputs))
+        self.conv2 = zeroed(convolution(padding, dims, outputs, outputs))
         self.shortcut = (
             nn.Identity()
             if inputs == outputs
-            else CircularConvolution(dims, inputs, outputs, kernel=1)
+            else convolution(padding, dims, inputs, outputs, kernel=1)
         )
 
     def forward(
@@ -121,7 +145,7 @@ class ResidualBlock(nn.Module):
 
 
 class UNetBackbone(nn.Module):
-    """Map a field on a periodic grid to another, conditioned on scalars.
+    """Map a field to another on the same grid, conditioned on scalars.
 
     Parameters
     ----------
@@ -136,6 +160,8 @@ class UNetBackbone(nn.Module):
     multipliers : sequence of int
         Factor of the width at each level, relative to the level above: (1, 2, 2, 4) is 64, 128,
         256, 1024 for a width of 64. Every level but the last halves the grid.
+    padding : {"circular", "zeros"}
+        What lies beyond the grid: its other end, or zeros, where there are walls.
     """
 
     def __init__(
@@ -146,6 +172,7 @@ class UNetBackbone(nn.Module):
         scalars: int,
         width: int = 64,
         multipliers: Sequence[int] = (1, 2, 2, 4),
+        padding: Literal["circular", "zeros"] = "circular",
     ):
         super().__init__()
         if width < 1 or not multipliers or min(multipliers) < 1:
@@ -153,37 +180,38 @@ class UNetBackbone(nn.Module):
         self.coarsening = 2 ** (len(multipliers) - 1)
         self.embedding = ScalarEmbedding(scalars, width) if scalars else None
         embedding = 4 * width if scalars else 0
-        self.stem = CircularConvolution(dims, inputs, width)
+        self.stem = convolution(padding, dims, inputs, width)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, channels, last = [width], width, len(multipliers) - 1
         for level, factor in enumerate(multipliers):
             for _ in range(2):
-                self.down.append(ResidualBlock(dims, channels, channels * factor, embedding))
+                block = ResidualBlock(dims, channels, channels * factor, embedding, padding)
+                self.down.append(block)
                 channels, factor = channels * factor, 1
                 skips.append(channels)
             if level < last:
-                self.down.append(CircularConvolution(dims, channels, channels, stride=2))
+                self.down.append(convolution(padding, dims, channels, channels, stride=2))
                 skips.append(channels)
         self.middle = nn.ModuleList(
-            ResidualBlock(dims, channels, channels, embedding) for _ in range(2)
+            ResidualBlock(dims, channels, channels, embedding, padding) for _ in range(2)
         )
         for level, factor in reversed(list(enumerate(multipliers))):
-            for block in range(3):
-                outputs_ = channels if block < 2 else channels // factor
-                self.up.append(ResidualBlock(dims, channels + skips.pop(), outputs_, embedding))
-                channels = outputs_
+            for place in range(3):
+                wider, narrower = channels + skips.pop(), channels // factor
+                channels = channels if place < 2 else narrower
+                self.up.append(ResidualBlock(dims, wider, channels, embedding, padding))
             if level > 0:
                 self.up.append(
                     nn.Sequential(
-                        nn.Upsample(scale_factor=2), CircularConvolution(dims, channels, channels)
+                        nn.Upsample(scale_factor=2), convolution(padding, dims, channels, channels)
                     )
                 )
         groups = math.gcd(8, channels)
         self.head = nn.Sequential(
             nn.GroupNorm(groups, channels),
             nn.GELU(),
-            zeroed(CircularConvolution(dims, channels, outputs)),
+            zeroed(convolution(padding, dims, channels, outputs)),
         )
 
     def forward(
