@@ -45,6 +45,7 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
         path=Path("waves.zarr"),
         equation={"name": "kuramoto_sivashinsky", "points": POINTS, "length": 4 * np.pi},
         fields=("u",),
+        whole=True,
         predictability=predictability,
         attrs={"predictability_censored": 0.0},
         split=lambda name: split,
@@ -79,6 +80,14 @@ class Toy(torch.nn.Module):
         self.calls += 1
         assert history.shape[1] == self.history and len(parameters) == len(history)
         return self.step(history[:, -1], generator)
+
+    def begin(self, history, parameters):
+        return {"history": history, "parameters": parameters}
+
+    def advance(self, memory, generator=None):
+        frame = self.predict(memory["history"], memory["parameters"], generator)
+        history = torch.cat([memory["history"][:, 1:], frame[:, None]], dim=1)
+        return frame, memory | {"history": history}
 
     def stages(self, history, parameters, generator=None):
         return self.predict(history, parameters, generator)[None]

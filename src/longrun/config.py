@@ -18,9 +18,8 @@ from longrun.cli import UserError
 from longrun.registry import Argument, allowed
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-RESERVED = ("name", "trainer", "seeds", "starts_from")  # of a method entry; the rest are options
-ENSEMBLE = {"crps", "spread", "ensemble_rmse", "spread_skill", "member_correlation"}
-ENSEMBLE |= {"predicted_horizon"}
+# keys of a method entry; the rest are options
+RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 
 Key = tuple[str | int, ...]
 
@@ -161,8 +160,9 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     -------
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p`, with defaults of
-        trainer and evaluate filled in, `dataset` written as `train` and `test`, `tracking`, and
-        what was set to null among methods (with the claims that need it) and claims dropped.
+        trainer and evaluate filled in, `dataset` written as `train` and `test`, `tracking`,
+        `metrics` (those of the task: heading, meaning, table), and what was set to null among
+        methods (with the claims that need it) and claims dropped.
 
     Raises
     ------
@@ -186,8 +186,12 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     _drop(source, spec)
     schema = _schema(configs, "experiment")
     _check_schema(source, spec, schema)
-    for section in ("trainer", "evaluate"):
-        spec[section] = _defaults(schema["$defs"][section]) | spec[section]
+    spec["trainer"] = _defaults(schema["$defs"]["trainer"]) | spec["trainer"]
+    source.known(("task", "name"), spec["task"]["name"], registry.names("tasks"), "unknown task")
+    task = _schema(configs, f"tasks/{spec['task']['name']}")
+    _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
+    spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
     has_settings = (configs / "config.yaml").exists()
     spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
     _name_datasets(source, spec)
@@ -249,8 +253,8 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
     -------
     dict
         `name` in the registry; `options`, those of the task that the method takes <- its own;
-        `trainer`, the experiment's <- its own; `seeds`; `starts_from` (`method`, and `seed`
-        where it isn't the run's own) or None.
+        `trainer`, the experiment's <- its own; `seeds`; `train`, its own datasets or the
+        experiment's; `starts_from` (`method`, and `seed` where it isn't the run's own) or None.
     """
     entry = experiment["methods"][method]
     takes = registry.arguments("methods", entry["name"])
@@ -261,6 +265,7 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
         "options": merge(shared, own),
         "trainer": merge(experiment["trainer"], entry.get("trainer", {})),
         "seeds": entry.get("seeds", experiment["seeds"]),
+        "train": entry.get("train", experiment["train"]),
         "starts_from": entry.get("starts_from"),
     }
 
@@ -280,11 +285,16 @@ def train_spec(
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
-    spec |= {"task": experiment["task"]["name"], "train": experiment["train"]}
-    spec |= {"stride": experiment["evaluate"]["stride"]}
+    spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
+    spec |= view(experiment)
     if composed is not None:
-        spec["datasets"] = {name: composed[name] for name in experiment["train"]}
+        spec["datasets"] = {name: composed[name] for name in spec["train"]}
     return canonical(spec)
+
+
+def view(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields and parameters of the stores that an experiment sees; nothing where it sees all."""
+    return {key: experiment[key] for key in ("fields", "parameters") if key in experiment}
 
 
 def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
@@ -296,6 +306,7 @@ def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
             "evaluate": experiment["evaluate"],
             "test": experiment["test"],
         }
+        | view(experiment)
     )
 
 
@@ -303,6 +314,12 @@ def judge_spec(experiment: Mapping[str, Any]) -> str:
     """Canonical JSON of all that the verdicts depend on besides the scores."""
     seeds = {name: method_spec(experiment, name)["seeds"] for name in experiment["methods"]}
     return canonical({"claims": experiment["claims"], "methods": seeds})
+
+
+def figures(experiment: Mapping[str, Any]) -> list[str]:
+    """Names of the figures that an experiment has."""
+    units = [entry["name"] for entry in experiment["methods"].values()]
+    return registry.figures(experiment["task"]["name"], units)
 
 
 def gpus(trainer: Mapping[str, Any]) -> int:
@@ -430,12 +447,15 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-def _check_schema(source: _Source, spec: dict[str, Any], schema: dict[str, Any]) -> None:
+def _check_schema(
+    source: _Source, spec: dict[str, Any], schema: dict[str, Any], prefix: Key = ()
+) -> None:
     errors = sorted(
         _Validator(schema).iter_errors(spec), key=lambda e: [str(k) for k in e.absolute_path]
     )
     if errors:
-        source.fail(*_explain(errors[0]))
+        key, problem = _explain(errors[0])
+        source.fail((*prefix, *key), problem)
 
 
 def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
@@ -488,12 +508,18 @@ def _name_datasets(source: _Source, spec: dict[str, Any]) -> None:
 
 
 def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, preset: str) -> None:
-    source.known(("task", "name"), spec["task"]["name"], registry.names("tasks"), "unknown task")
     task = registry.arguments("tasks", spec["task"]["name"])
     _check_options(source, ("task",), spec["task"], task, ("name",))
     for method, entry in spec["methods"].items():
         key = ("methods", method)
         source.known((*key, "name"), entry["name"], registry.names("methods"), "unknown method")
+        if registry.task(entry["name"]) != spec["task"]["name"]:
+            able = [m for m in registry.names("methods") if registry.task(m) == spec["task"]["name"]]
+            source.fail(
+                (*key, "name"),
+                f"{entry['name']} is a method of the task {registry.task(entry['name'])}; "
+                f"{allowed(able, entry['name'])}",
+            )
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
         _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
@@ -581,33 +607,55 @@ def _check_claims(source: _Source, spec: Mapping[str, Any]) -> None:
         for role in ("of", "against"):
             if role in claim:
                 source.known((*key, role), claim[role], spec["methods"], "unknown method")
-        if claim["metric"] in ENSEMBLE and evaluate["members"] < 2:
-            source.fail(
-                ("evaluate", "members"), f"must be at least 2, claims.{name} needs an ensemble"
-            )
-        step = claim.get("at", {}).get("step", 0)
-        if step > evaluate["steps"]:
-            source.fail(
-                (*key, "at", "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
-            )
+        for role in ("metric", "explains"):
+            if role in claim:
+                _check_metric(source, spec, key, role, claim[role])
+        for where in ("at", "against_at"):
+            step = claim.get(where, {}).get("step", 0)
+            if step > evaluate.get("steps", step):
+                source.fail(
+                    (*key, where, "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
+                )
+
+
+def _check_metric(
+    source: _Source, spec: Mapping[str, Any], key: Key, role: str, metric: str
+) -> None:
+    entry = spec["metrics"].get(metric)
+    for name in spec["metrics"]:  # `drift_*` stands for every name that begins so
+        if name.endswith("*") and NAME.fullmatch(metric) and metric.startswith(name[:-1]):
+            entry = spec["metrics"][name]
+    if entry is None:
+        source.fail(
+            (*key, role), f"{metric!r} is not allowed; {allowed(spec['metrics'], metric)}"
+        )
+    if entry.get("ensemble") and spec["evaluate"].get("members", 1) < 2:
+        source.fail(
+            ("evaluate", "members"), f"must be at least 2, {'.'.join(map(str, key))} needs an ensemble"
+        )
 
 
 def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset: str) -> None:
     """Refuse windows and rollouts that the stored trajectories can't give."""
     evaluate = spec["evaluate"]
-    stride = evaluate["stride"]
-    if evaluate["keep"] > evaluate["trajectories"]:
+    stride, start = evaluate["stride"], evaluate.get("start", 0)
+    if evaluate.get("keep", 0) > evaluate["trajectories"]:
         source.fail(
             ("evaluate", "keep"),
             f"must be at most evaluate.trajectories ({evaluate['trajectories']})",
         )
+    known = datasets(configs)
     for role in ("train", "test"):
         for i, name in enumerate(spec[role]):
             key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
-            source.known(key, name, datasets(configs), "unknown dataset")
+            source.known(key, name, known, "unknown dataset")
+    for method, entry in spec["methods"].items():
+        for i, name in enumerate(entry.get("train", [])):
+            source.known(("methods", method, "train", i), name, known, "unknown dataset")
+    trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
     splits = {
         name: compose_dataset(configs, name, preset)["splits"]
-        for name in {*spec["train"], *spec["test"]}
+        for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
     for name in spec["test"]:
         test = splits[name]["test"]
@@ -617,25 +665,25 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
                 f"must be at most {test['trajectories']}, the test trajectories of {name}, "
                 f"is {evaluate['trajectories']}",
             )
-        needs = evaluate["start"] + evaluate["steps"] * stride + 1
+        needs = start + evaluate.get("steps", 0) * stride + 1
         if needs > test["frames"]:
             source.fail(
                 ("evaluate", "steps"),
-                f"{evaluate['steps']} steps of {stride} frames from frame {evaluate['start']} "
+                f"{evaluate['steps']} steps of {stride} frames from frame {start} "
                 f"need {needs} test frames of {name}, allowed: {test['frames']}",
             )
-    for method in spec["methods"]:
+    for method, names in trained.items():
         history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
-        if evaluate["start"] < (history - 1) * stride:
+        if start < (history - 1) * stride:
             source.fail(
                 ("evaluate", "start"),
                 f"must be at least {(history - 1) * stride}, the last frame that {method} sees, "
-                f"is {evaluate['start']}",
+                f"is {start}",
             )
         needs = (history + horizon - 1) * stride + 1
-        for name in spec["train"]:
+        for name in names:
             frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
-            if needs > frames:
+            if needs > frames and frames > 1:  # one frame: a steady map, which has no windows
                 source.fail(
                     ("methods", method, "unroll"),
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "

@@ -21,7 +21,7 @@ import xarray as xr
 
 from longrun import checkpoint, config, registry
 from longrun.cli import UserError, atomic, provenance, run
-from longrun.data.store import Store, open_store, write_predictions
+from longrun.data.store import Store, View, open_store, write_predictions
 from longrun.metrics.table import ScoreTable
 
 log = logging.getLogger(__name__)
@@ -149,7 +149,10 @@ def main() -> None:
     options = experiment["evaluate"]
     content = checkpoint.read(arguments.checkpoint)
     check_checkpoint(arguments.checkpoint, content, spec, options["stride"])
-    stores = [open_store(path, content["description"]["equation_name"]) for path in arguments.data]
+    seen = View(**config.view(experiment))
+    same = spec["train"] == experiment["test"]  # else a method may be scored on another equation
+    equation = content["description"]["equation_name"] if same else None
+    stores = [open_store(path, equation).view(seen) for path in arguments.data]
     for store in stores:
         check_store(store, content["description"])
     device = device_of(spec["trainer"]["accelerator"])

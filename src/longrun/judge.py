@@ -17,29 +17,6 @@ from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
 from longrun.metrics.table import ABSENT
 
-SUMMARY = (
-    "correlation_time_0.8",
-    "correlation_time_0.9",
-    "one_step_nrmse",
-    "one_step_error_low",
-    "one_step_error_middle",
-    "one_step_error_high",
-    "nrmse",
-    "bounded",
-    "climate_w1",
-    "climate_spectrum_error_low",
-    "climate_spectrum_error_middle",
-    "climate_spectrum_error_high",
-    "crps",
-    "spread_skill",
-    "predicted_horizon",
-    "wall_time_per_second",
-    "parameters",
-    "peak_memory_mb",
-    "train_seconds",
-)
-"""Metrics of the table of methods; a method has those that its scores hold."""
-
 Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
 
 NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
@@ -55,14 +32,14 @@ def judge(
     Parameters
     ----------
     experiment
-        Composed, with `claims` and `methods`.
+        Composed, with `claims`, `methods` and `metrics`: those with a table are summarised.
     scores
         The score tables of all runs, with the columns `method` and `seed`.
 
     Returns
     -------
     claims
-        One dict per claim: name, says, metric, of, against, kind, value, low, high, paper, holds,
+        One dict per claim: name, says, metric, of, against, at, against_at, kind, value, low, high, paper, holds,
         direction, verdict, seeds (the fewest of the methods), trajectories, censored (fraction of
         the rows that are lower bounds), bound ("lower" or "upper" where the ratio is one, "unclear"
         where rows of both methods are censored, else None) and note (what to know of the value).
@@ -78,15 +55,23 @@ def judge(
     """
     groups = dict(iter(scores.groupby(["method", "metric"], observed=True, sort=False)))
     claims = [_judge_claim(name, claim, groups) for name, claim in experiment["claims"].items()]
-    return claims, _summary(list(experiment["methods"]), groups)
+    return claims, _summary(list(experiment["methods"]), tabulated(experiment), groups)
+
+
+def tabulated(experiment: Mapping[str, Any]) -> list[str]:
+    """Metrics that stand in a table of methods; a method has those that its scores hold."""
+    return [name for name, entry in experiment["metrics"].items() if entry.get("table")]
 
 
 def _judge_claim(name: str, claim: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
     kind = "ratio" if "ratio" in claim else "r_squared"
     test, metric, of = claim[kind], claim["metric"], claim["of"]
     other = (claim["against"], metric) if kind == "ratio" else (of, claim["explains"])
-    at = claim.get("at", {})
-    parts = [_values(name, groups, *which, at) for which in ((of, metric), other)]
+    places = claim.get("at", {}), claim.get("against_at", claim.get("at", {}))
+    parts = [
+        _values(name, groups, *which, at)
+        for which, at in zip(((of, metric), other), places, strict=True)
+    ]
     first, second = (_table(part) for part in parts)
     _check_pair(name, kind, *parts)
     statistic = statistics.ratio_of_means if kind == "ratio" else statistics.squared_pearson
@@ -114,6 +99,8 @@ def _judge_claim(name: str, claim: Mapping[str, Any], groups: Groups) -> dict[st
         "metric": metric,
         "of": of,
         "against": claim.get("against"),
+        "at": places[0],
+        "against_at": places[1],
         "explains": claim.get("explains"),
         "kind": kind,
         **_finite(interval),
@@ -138,10 +125,10 @@ def _bound(kind: str, first: str, second: str, censored: list[float]) -> tuple[s
     return bound, f"the ratio is only {'a lower' if censored[0] else 'an upper'} bound: {shares}"
 
 
-def _summary(methods: list[str], groups: Groups) -> list[dict[str, Any]]:
+def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dict[str, Any]]:
     rows = []
     for method in methods:
-        for metric in SUMMARY:
+        for metric in metrics:
             if (method, metric) not in groups:
                 continue
             values = _rows(groups, method, metric, {})
@@ -230,7 +217,7 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
     """
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
-    wanted |= {*SUMMARY, "predictability"}
+    wanted |= {*tabulated(experiment), "predictability"}
     columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
     frames = []
     for method in experiment["methods"]:

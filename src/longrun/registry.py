@@ -74,6 +74,56 @@ def path(kind: str, name: str) -> Path:
     return ROOT / kind / f"{name}.py"
 
 
+def task(method: str) -> str:
+    """Name of the task that a method is for: the file in `tasks/` that its base class is from.
+
+    Raises
+    ------
+    RegistryError
+        No such method, or one that descends from no task's base class.
+    """
+    file = path("methods", method)
+    node: ast.ClassDef | None = _unit(file, "methods")
+    while node is not None:
+        homes = [(base, _home(file, base)) for base in _bases(node)]
+        found = [(base, home) for base, home in homes if home and base in _classes(home)]
+        if not found:
+            break
+        base, file = found[0]
+        if file.parent.name == "tasks" and not file.stem.startswith("_"):
+            return file.stem
+        node = _classes(file)[base]
+    raise RegistryError(f"{path('methods', method)}: descends from no base class in tasks/")
+
+
+def figures(task: str, methods: Iterable[str]) -> list[str]:
+    """Names of the figures that an experiment has.
+
+    Parameters
+    ----------
+    task
+        The experiment's. A figure for some tasks alone says so in `TASKS`.
+    methods
+        Names of the units among its methods. A figure for experiments with one of a few methods
+        says so in `METHODS`.
+    """
+    named = set(methods)
+    return [
+        name
+        for name in names("figures")
+        if task in _constant(name, "TASKS", (task,))
+        and named & set(_constant(name, "METHODS", tuple(named)))
+    ]
+
+
+def _constant(figure: str, name: str, absent: tuple[str, ...]) -> tuple[str, ...]:
+    """Value of a constant of a figure's module, read without importing it."""
+    for node in _module(path("figures", figure)).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return tuple(ast.literal_eval(node.value))
+    return absent
+
+
 def digest(kind: str, name: str) -> str:
     """Hash of a unit's source: a run made by other code must not be resumed."""
     return hashlib.sha256(path(kind, name).read_bytes()).hexdigest()[:12]

@@ -21,60 +21,6 @@ DASH = "–"
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
 COLUMNS += ["value", "low", "high", "paper", "holds", "direction", "verdict"]
 COLUMNS += ["seeds", "trajectories", "censored", "bound", "note"]
-GLOSSARY = {
-    # metric: (heading of a column, what it means)
-    "correlation_time_0.8": (
-        "r > 0.8 (s)",
-        "Time until the Pearson correlation between forecast and truth, over space, first falls "
-        "below 0.8, interpolated between frames. A rollout that never falls below counts with its "
-        "whole length and is marked censored (≥): the true value is longer. A forecast that "
-        "is constant or not finite has correlation 0.",
-    ),
-    "correlation_time_0.9": ("r > 0.9 (s)", "The same for the level 0.9."),
-    "one_step_nrmse": (
-        "one-step nRMSE",
-        "Error of a single model step from true data: root mean square error over the root mean "
-        "square of the truth.",
-    ),
-    "one_step_error_high": (
-        "one-step error, high",
-        "Rms amplitude of the one-step error's Fourier modes in the high band: wavenumbers that "
-        "hold less than 1 % of the peak energy.",
-    ),
-    "predicted_horizon": (
-        "predicted horizon (s)",
-        "Time at which an ensemble's members, on average, stop being correlated above 0.8 with "
-        "each other: an estimate of the true horizon that needs no truth.",
-    ),
-    "bounded": (
-        "bounded",
-        "Share of the rollout's frames that are finite and not far outside what the truth reaches.",
-    ),
-    "climate_w1": (
-        "climate W1",
-        "Wasserstein-1 distance between the distributions of field values of a long forecast and "
-        "of the truth: does the forecast still look like the system once it has lost the track?",
-    ),
-    "climate_spectrum_error_high": (
-        "climate spectrum, high",
-        "Relative error of the long forecast's energy spectrum in the high band.",
-    ),
-    "spread_skill": (
-        "spread / skill",
-        "Spread of an ensemble over the error of its mean: 1 where the ensemble knows how "
-        "uncertain it is, less where it is too sure.",
-    ),
-    "wall_time_per_second": (
-        "cost (s/s)",
-        "Wall seconds per simulated second and trajectory, in a full batch on the machine named "
-        "above.",
-    ),
-    "parameters": ("parameters", "Number of trained parameters."),
-    "train_seconds": ("training (s)", "Wall seconds of training, per seed."),
-    "peak_memory_mb": ("memory (MB)", "Peak memory of the rollout."),
-}
-SHORT = ["correlation_time_0.8", "correlation_time_0.9", "one_step_nrmse", "bounded"]
-SHORT += ["wall_time_per_second", "parameters", "train_seconds"]
 TERMS = {
     "holds / contradicted / open": "A claim holds when the whole 95 % interval clears the "
     "number that the claim needs; it is contradicted when the whole interval lies on the wrong "
@@ -103,6 +49,8 @@ class Outcome:
         Hardware, commits and seconds, from ``evaluation.json`` of every run.
     figures
         SVG files by name of the figure.
+    metrics
+        Heading, meaning and table of each metric of the experiment's task.
     """
 
     name: str
@@ -110,6 +58,7 @@ class Outcome:
     judged: dict[str, Any]
     facts: dict[str, Any]
     figures: dict[str, Path]
+    metrics: dict[str, dict[str, str]]
 
 
 def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
@@ -140,6 +89,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
                 judged,
                 _facts(runs, judged["methods"]),
                 {figure: path for figure, path in figures.items() if path.exists()},
+                spec["metrics"],
             )
         )
     if not outcomes:
@@ -184,7 +134,12 @@ def page(outcomes: list[Outcome], preset: str, captions: dict[str, str] | None) 
     for outcome in outcomes:
         body += _section(outcome, preset, captions)
     body.append('<section id="glossary"><h2>Glossary</h2><dl class=glossary>')
-    words = TERMS | {name: meaning for name, (_, meaning) in GLOSSARY.items()}
+    words = TERMS | {
+        name: entry["meaning"]
+        for outcome in outcomes
+        for name, entry in outcome.metrics.items()
+        if entry.get("table")
+    }
     body += [f"<dt>{_text(word)}</dt><dd>{_text(text)}</dd>" for word, text in words.items()]
     body.append("</dl></section></main>")
     template = importlib.resources.files("longrun").joinpath("tabulate.html").read_text("utf-8")
@@ -217,7 +172,7 @@ def markdown(outcomes: list[Outcome], preset: str) -> str:
             cells = [says, interval(claim), number(claim["paper"]), _needed(claim)]
             cells += [f"**{claim['verdict']}**", _runs(claim)]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        header, rows = _method_table(outcome, SHORT)
+        header, rows = _method_table(outcome, ("short",))
         lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -338,7 +293,11 @@ def _paper(paper: dict[str, Any]) -> str:
 def _compared(claim: dict[str, Any]) -> str:
     if claim["kind"] == "r_squared":
         return f"R² of {claim['metric']} with {claim['explains']}: {claim['of']}"
-    return f"{claim['metric']}: {claim['of']} / {claim['against']}"
+    first, second = (
+        "".join(f" at {column} {value}" for column, value in (claim.get(where) or {}).items())
+        for where in ("at", "against_at")
+    )
+    return f"{claim['metric']}: {claim['of']}{first} / {claim['against']}{second}"
 
 
 def _needed(claim: dict[str, Any]) -> str:
@@ -352,13 +311,14 @@ def _runs(claim: dict[str, Any]) -> str:
     return text + (f"; {claim['note']}" if claim.get("note") else "")
 
 
-def _method_table(outcome: Outcome, metrics: Iterable[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and one row per method, with those of the metrics that any method has."""
+def _method_table(outcome: Outcome, tables: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+    """Header and one row per method, with those of the tables' metrics that any method has."""
+    metrics = [name for name, entry in outcome.metrics.items() if entry.get("table") in tables]
     cells = {(row["method"], row["metric"]): interval(row) for row in outcome.judged["methods"]}
     shown = [metric for metric in metrics if any(key[1] == metric for key in cells)]
     methods = dict.fromkeys(method for method, _ in cells)
     rows = [[name] + [cells.get((name, metric), DASH) for metric in shown] for name in methods]
-    return ["method"] + [GLOSSARY[metric][0] for metric in shown], rows
+    return ["method"] + [outcome.metrics[metric]["heading"] for metric in shown], rows
 
 
 def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> list[str]:
@@ -386,7 +346,7 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> 
             lines.append(f'<td class="{kind}" data-label="{label}"><span>{cell}</span></td>')
         lines.append("</tr>")
     lines.append("</tbody></table>")
-    header, rows = _method_table(outcome, GLOSSARY)
+    header, rows = _method_table(outcome, ("short", "long"))
     lines.append('<h3>Methods</h3><div class="wide"><table class="methods"><thead><tr>')
     lines += [f"<th scope=col>{_text(cell)}</th>" for cell in header]
     lines.append("</tr></thead><tbody>")

@@ -10,6 +10,7 @@ depends on.
 """
 
 import argparse
+import hashlib
 import logging
 import math
 import os
@@ -32,8 +33,7 @@ from longrun import checkpoint, config, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
-from longrun.data.store import Store, open_store
-from longrun.figures import space_time
+from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
 
 log = logging.getLogger(__name__)
@@ -259,13 +259,18 @@ def log_preview(
     preset: str,
     step: int,
 ) -> None:
-    """Track the final scores and a picture of one rollout, on validation data."""
+    """Track the final scores and a picture, on validation data."""
+    if module.preview is None:
+        return
     split = store.split("valid")
-    asked = experiment["evaluate"]
-    room = (split.frames - 1 - asked["start"]) // asked["stride"]
-    options = {"split": "valid", "trajectories": min(PREVIEW, split.trajectories), "keep": 1}
-    options |= {"steps": min(asked["steps"], room), "members": 1}
-    evaluation = module.eval().evaluate(store, asked | options, seed=0)
+    options = experiment["evaluate"] | {"split": "valid", "keep": 1}
+    options["trajectories"] = min(PREVIEW, split.trajectories, options["trajectories"])
+    if "steps" in options:
+        room = (split.frames - 1 - options.get("start", 0)) // options["stride"]
+        options["steps"] = min(options["steps"], room)
+    if "members" in options:
+        options["members"] = 1
+    evaluation = module.eval().evaluate(store, options, seed=0)
     means = evaluation.scores.groupby("metric", observed=True)["value"].mean()
     tracking.log_summary(loggers, {f"valid/{name}": float(means[name]) for name in means.index})
     inputs = Inputs(
@@ -277,7 +282,13 @@ def log_preview(
         curves=pd.DataFrame(),
         predictions={method: evaluation.predictions},
     )
-    tracking.log_image(loggers, "valid/rollout", space_time.draw(inputs), step)
+    picture = registry.find("figures", module.preview)(inputs)
+    tracking.log_image(loggers, f"valid/{module.preview}", picture, step)
+
+
+def _digest(file: Path | None) -> str | None:
+    """Hash of a file: what started from another checkpoint must not be resumed."""
+    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
 def main() -> None:
@@ -298,14 +309,15 @@ def main() -> None:
     if arguments.method not in experiment["methods"]:
         allowed = registry.allowed(experiment["methods"], arguments.method)
         raise UserError(f"{arguments.experiment}: no method {arguments.method!r}; {allowed}")
-    stores = [open_store(path) for path in arguments.data]
     spec = config.method_spec(experiment, arguments.method)
+    seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
+    stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(
         {
             "spec": config.train_spec(experiment, arguments.method),
             "data": [config.fingerprint(store.attrs) for store in stores],
             "source": registry.digest("methods", spec["name"]),
-            "starts_from": str(arguments.starts_from),
+            "starts_from": _digest(arguments.starts_from),
         }
     )
     folder = arguments.run_dir / identity

@@ -62,8 +62,8 @@ def method_source(wildcards):
 
 
 def train_stores(wildcards):
-    """Return the stores that the experiment trains on."""
-    return stores(wildcards.preset, experiment_of(wildcards)["train"])
+    """Return the stores that the method trains on."""
+    return stores(wildcards.preset, method_of(wildcards)["train"])
 
 
 def test_stores(wildcards):
@@ -186,9 +186,8 @@ def verdicts(wildcards):
 
 def figures(wildcards):
     """Return the figures of every experiment that config.yaml names."""
-    return expand(
-        "results/{preset}/{experiment}/figures/{figure}.svg",
-        preset=wildcards.preset,
-        experiment=config["experiments"],
-        figure=FIGURES,
-    )
+    return [
+        f"results/{wildcards.preset}/{experiment}/figures/{figure}.svg"
+        for experiment in config["experiments"]
+        for figure in yaml_files.figures(compose(CONFIGS, experiment, wildcards.preset))
+    ]

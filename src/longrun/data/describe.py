@@ -30,9 +30,10 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     -------
     dict
         Plain JSON: `fields`, `dims` and `conditions` (counts; conditions are the parameters that
-        vary), `points`, `equation` (the section of the first store), `equation_name`,
-        `field_names`, `parameter_names`, `dt` (mean seconds per model step), `statistics`
-        (`mean`, `std`, `increment_std` per field, the increment over one model step;
+        vary), `points`, `boundary` (of each axis), `equation` (the section of the first store),
+        `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per model step),
+        `steady` (one frame, no time), `statistics` (`mean`, `std`, `increment_std` per field, the
+        increment over one model step, of a steady map its standard deviation;
         `condition_low`, `condition_high` per parameter) and `spectrum` (energy per wavenumber
         index, summed over fields, mean over frames and trajectories).
 
@@ -43,8 +44,9 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     """
     check_mixture(stores, "train")
     splits = [store.split("train") for store in stores]
+    steady = all(split.frames == 1 for split in splits)
     for store, split in zip(stores, splits, strict=True):
-        if split.frames <= stride:
+        if split.frames <= stride and not steady:
             raise StoreError(
                 f"{store.path}: {split.frames} frames hold no increment over {stride} frames"
             )
@@ -52,7 +54,7 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     moments, increments, spectrum = _Moments(), _Moments(), _Moments()
     for states in _blocks(stores):
         moments.add(_by_channel(states))
-        increments.add(_by_channel(states[:, stride:] - states[:, :-stride]))
+        increments.add(_by_channel(states if steady else states[:, stride:] - states[:, :-stride]))
         energy = energy_spectrum(states, dims).sum(2)
         spectrum.add(energy.reshape(-1, energy.shape[-1]))
     parameters = np.concatenate([parameter_table(split) for split in splits])
@@ -63,11 +65,13 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         "dims": dims,
         "conditions": int((parameters.max(0) > parameters.min(0)).sum()),
         "points": list(splits[0].space),
+        "boundary": list(stores[0].boundary),
         "equation": stores[0].equation,
         "equation_name": stores[0].equation["name"],
         "field_names": list(stores[0].fields),
         "parameter_names": names,
         "dt": float(dt) * stride,
+        "steady": steady,
         "statistics": {
             "mean": moments.mean.tolist(),
             "std": moments.std.tolist(),

@@ -87,6 +87,7 @@ class TrajectoryData(pl.LightningDataModule):
         workers: int = 2,
     ):
         super().__init__()
+        self.stores = list(stores)
         self.train_windows = Windows(stores, "train", history + horizon, stride)
         self._valid_windows = Windows(stores, "valid", history + horizon, stride)
         self._valid_count = valid_windows

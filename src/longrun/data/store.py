@@ -9,7 +9,7 @@ import contextlib
 import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from zarr.codecs import Crc32cCodec
 
 from longrun.cli import UserError, atomic
 from longrun.data import schema
+from longrun.registry import allowed
 
 FORMAT = 1
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
@@ -74,17 +75,67 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     return Store(path, attrs)
 
 
+@dataclass(frozen=True)
+class View:
+    """What is seen of a store: by default all of it.
+
+    Attributes
+    ----------
+    fields
+        Fields by name, in the order of the channels. The number is what a store that lacks the
+        field has everywhere; None, that it must have it.
+    parameters
+        Names of the parameters, in order.
+    trajectories
+        The training split is cut to this many.
+    """
+
+    fields: Mapping[str, float | None] | None = None
+    parameters: Sequence[str] | None = None
+    trajectories: int | None = None
+
+
 @dataclass
 class Store:
     """A finished store; pickles as its path, so that a worker process opens its own."""
 
     path: Path
     attrs: dict[str, Any]
+    seen: View = View()
     _splits: dict[str, "Split"] = field(default_factory=dict, init=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path alone."""
-        return open_store, (self.path,)
+        """Pickle the path and what is seen."""
+        return _reopen, (self.path, self.seen)
+
+    def view(self, view: View) -> "Store":
+        """Return the same store, seen otherwise.
+
+        Raises
+        ------
+        StoreError
+            A field without a constant, or a parameter, that the store lacks.
+        """
+        for what, names, has in (
+            ("field", [n for n, v in (view.fields or {}).items() if v is None], schema.FIELDS),
+            ("parameter", list(view.parameters or ()), schema.PARAMETERS),
+        ):
+            for name in names:
+                if name not in self.attrs[has]:
+                    raise StoreError(
+                        f"{self.path}: has no {what} {name}; {allowed(self.attrs[has], name)}"
+                    )
+        return Store(self.path, self.attrs, view)
+
+    @property
+    def whole(self) -> bool:
+        """Whether fields and parameters are seen as they are stored."""
+        return self.seen.fields is None and self.seen.parameters is None
+
+    @property
+    def boundary(self) -> tuple[str, ...]:
+        """Boundary condition of each axis."""
+        return tuple(self.attrs[schema.BOUNDARY])
 
     @property
     def equation(self) -> dict[str, Any]:
@@ -94,12 +145,13 @@ class Store:
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of the fields, in the order of the channels."""
-        return tuple(self.attrs[schema.FIELDS])
+        return tuple(self.attrs[schema.FIELDS] if self.seen.fields is None else self.seen.fields)
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """Names of the per-trajectory parameters, in the order of conditions."""
-        return tuple(self.attrs[schema.PARAMETERS])
+        stored = self.attrs[schema.PARAMETERS]
+        return tuple(stored if self.seen.parameters is None else self.seen.parameters)
 
     @property
     def predictability(self) -> float:
@@ -133,7 +185,20 @@ class Store:
         """
         if not (self.path / name).is_dir():
             raise StoreError(f"{self.path}: has no split {name}")
-        return self._splits.setdefault(name, Split(self.path / name, self.fields, self.parameters))
+        stored = self.attrs[schema.FIELDS]
+        constants = {
+            field: float(value)
+            for field, value in (self.seen.fields or {}).items()
+            if field not in stored and value is not None
+        }
+        limit = self.seen.trajectories if name == "train" else None
+        return self._splits.setdefault(
+            name, Split(self.path / name, self.fields, self.parameters, constants, limit)
+        )
+
+
+def _reopen(path: Path, view: View) -> Store:
+    return open_store(path).view(view)
 
 
 @dataclass
@@ -143,32 +208,43 @@ class Split:
     path: Path
     fields: tuple[str, ...]
     parameter_names: tuple[str, ...]
+    constants: Mapping[str, float] = field(default_factory=dict)  # of fields that are not stored
+    limit: int | None = None  # of trajectories
 
     @cached_property
-    def _arrays(self) -> list["_Shards"]:
-        return [_Shards(self.path / name) for name in self.fields]
+    def _arrays(self) -> dict[str, "_Shards"]:
+        return {
+            name: _Shards(self.path / name) for name in self.fields if name not in self.constants
+        }
+
+    @cached_property
+    def _shape(self) -> tuple[int, ...]:
+        return next(iter(self._arrays.values())).shape
 
     @property
     def trajectories(self) -> int:
         """Number of trajectories."""
-        return self._arrays[0].shape[0]
+        stored = self._shape[0]
+        return stored if self.limit is None else min(stored, self.limit)
 
     @property
     def frames(self) -> int:
         """Frames per trajectory."""
-        return self._arrays[0].shape[1]
+        return self._shape[1]
 
     @property
     def space(self) -> tuple[int, ...]:
         """Points along each axis."""
-        return self._arrays[0].shape[2:]
+        return self._shape[2:]
 
     @cached_property
     def parameters(self) -> dict[str, Float[ndarray, " trajectory"]]:
         """Each parameter of every trajectory, float64, in physical units."""
         with _damage_named(self.path):
             return {
-                name: np.asarray(zarr.open_array(self.path / name, mode="r")[:], np.float64)
+                name: np.asarray(
+                    zarr.open_array(self.path / name, mode="r")[: self.trajectories], np.float64
+                )
                 for name in self.parameter_names
             }
 
@@ -234,8 +310,11 @@ class Split:
         if starts.min(initial=0) < 0 or last >= self.frames:
             raise IndexError(f"frames up to {last} of {self.frames}")
         out = np.empty((len(trajectories), length, len(self.fields), *self.space), np.float32)
-        for channel, array in enumerate(self._arrays):
-            array.windows(out[:, :, channel], trajectories, starts, stride)
+        for channel, name in enumerate(self.fields):
+            if name in self.constants:
+                out[:, :, channel] = self.constants[name]
+            else:
+                self._arrays[name].windows(out[:, :, channel], trajectories, starts, stride)
         return out
 
 

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("wall_time_per_second", "correlation_time_0.8", "predictability")
 
 

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("correlation", "nrmse", "predictability")
 
 

@@ -7,6 +7,7 @@ from matplotlib.patches import Patch
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("correlation_time_0.8", "correlation_time_0.9", "predictability")
 LEVELS = {"0.8": (1.0, -0.2), "0.9": (0.45, 0.2)}  # how dark, and which side of the tick
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("predicted_horizon", "correlation_time_0.8")
 
 

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+METHODS = ("pde_refiner",)
 SCORES = ("one_step_error_spectrum", "one_step_truth_spectrum", "level_error", "noise_level")
 
 

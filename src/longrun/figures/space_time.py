@@ -11,6 +11,7 @@ from matplotlib.image import AxesImage
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("correlation_time_0.8", "predictability")
 COLOURS = colormaps["RdBu_r"].resampled(64)  # enough for the eye, and half the bytes of 256
 

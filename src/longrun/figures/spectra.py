@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 
+TASKS = ("forecast",)
 SCORES = ("energy_spectrum", "truth_spectrum", "climate_spectrum", "climate_truth_spectrum")
 
 

@@ -13,8 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longrun import registry
+from longrun.cli import UserError
 from longrun.solvers._base import AbstractSolver
-from longrun.tasks._rollout import seconds_per_call
+from longrun.tasks._learner import seconds_per_call
 from longrun.tasks.forecast import AbstractForecaster
 
 
@@ -80,6 +81,11 @@ class CoarseSolver(AbstractForecaster):
         if source is None:
             raise ValueError(
                 "coarse_solver needs starts_from: the method whose cost or error it matches"
+            )
+        if self.history > source.history:
+            raise UserError(
+                f"coarse_solver sees {self.history} frames, the method that it is matched with "
+                f"{source.history}: set history to {source.history}"
             )
         batch = next(iter(data.val_dataloader()))
         window, parameters = batch["window"], batch["parameters"]

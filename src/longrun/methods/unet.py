@@ -37,7 +37,7 @@ class UNet(AbstractForecaster):
     ):
         super().__init__(fields, dims, conditions, **options)
         self.network = UNetBackbone(
-            dims, self.history * fields, fields, conditions, width, multipliers
+            dims, self.history * fields, fields, self.scalars, width, multipliers
         )
 
     def step(

@@ -49,6 +49,18 @@ def vrmse(
     return np.asarray(ratio(_rms(prediction - truth, dims), _rms(deviation, dims)).mean(axis=-1))
 
 
+def relative_l1(
+    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], dims: int
+) -> Float[np.ndarray, "..."]:
+    """Mean absolute error over the mean absolute value of the true frame, mean over fields.
+
+    Arguments as in `rmse` (Herde et al., 2024, Poseidon).
+    """
+    axes = _space(dims)
+    error, size = np.abs(prediction - truth).mean(axis=axes), np.abs(truth).mean(axis=axes)
+    return np.asarray(ratio(error, size).mean(axis=-1))
+
+
 def unit(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:
     """Deviation from the mean over space, scaled to norm 1 over space: correlation is its product.
 

@@ -13,11 +13,11 @@ The protocol, for every method of an experiment alike:
 - Fields are scored in physical units on the grid of the store, each for itself; a score is the mean
   over fields, a spectrum is the sum over fields.
 - A rollout has *diverged* at its first frame that is not finite, or in which any value is more than
-  100 standard deviations from the mean of the training data. From then on it is frozen: the network
-  is fed its last bounded frame, so that nothing spreads, and its forecast counts as a constant
-  field 100 standard deviations from the mean. Its correlation is 0 and `bounded` is 0.
+  100 standard deviations from the mean of the training data. From then on it is frozen: the method
+  remembers what it did before that frame, so that nothing spreads, and its forecast counts as a
+  constant field 100 standard deviations from the mean. Its correlation is 0 and `bounded` is 0.
 - Errors have a ceiling, for diverged and bounded frames alike: RMSE 100 standard deviations, nRMSE,
-  VRMSE and spread-skill 100, relative errors of a spectrum 1e4. A value at its ceiling is marked as
+  VRMSE, relative L1 and spread-skill 100, relative errors of a spectrum 1e4. A value at its ceiling is marked as
   censored: it is a lower bound, and so is a mean that contains it. No score is ever NaN.
 - The climate is that of the second half of the rollout, compared with the same frames of the same
   trajectory; the Wasserstein distance is in standard deviations of the training data.
@@ -31,15 +31,11 @@ does not grow with the length of the rollout, except the few trajectories that a
 
 import logging
 import math
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -53,6 +49,7 @@ from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
+from longrun.tasks._learner import TIMED_CALLS, Evaluation, score_size, seconds_per_call
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +57,6 @@ THRESHOLDS = (0.8, 0.9)
 HORIZON = 0.8  # correlation between members that ends the horizon an ensemble predicts for itself
 ONE_STEP_STARTS = 8
 BLOCK = 2**22  # values of a forecast that are scored at once
-TIMED_SECONDS, TIMED_CALLS = 1.0, 20  # a timed segment ends at the first of these
 
 
 @runtime_checkable
@@ -78,28 +74,13 @@ class Forecaster(Protocol):
     @property
     def target_scale(self) -> Tensor: ...
     def parameters(self) -> Iterator[torch.nn.Parameter]: ...
-    def predict(
-        self, history: Tensor, parameters: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor: ...
+    def begin(self, history: Tensor, parameters: Tensor) -> dict[str, Tensor]: ...
+    def advance(
+        self, memory: dict[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]: ...
     def stages(
         self, history: Tensor, parameters: Tensor, generator: torch.Generator | None = None
     ) -> Tensor: ...
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What scoring a method leaves behind.
-
-    Attributes
-    ----------
-    scores
-        One row per score; columns as in `longrun.metrics.table`.
-    predictions
-        Truth and forecast (of member 0) of the trajectories that were kept, NaN where diverged.
-    """
-
-    scores: pd.DataFrame
-    predictions: xr.Dataset
 
 
 def evaluate_forecast(
@@ -170,19 +151,17 @@ def rollout(
         The next frame; NaN from the frame on at which a trajectory diverges.
     """
     alive = torch.ones(len(history), dtype=torch.bool, device=history.device)
-    pieces = parameters.split(batch_size)
+    pieces = zip(history.split(batch_size), parameters.split(batch_size), strict=True)
+    memories = [module.begin(*piece) for piece in pieces]
     for _ in range(steps):
-        frame = torch.cat(
-            [
-                module.predict(past, given, generator)
-                for past, given in zip(history.split(batch_size), pieces, strict=True)
-            ]
-        )
+        ahead = [module.advance(memory, generator) for memory in memories]
+        frame = torch.cat([frames for frames, _ in ahead])
         alive = alive & _bounded(module, frame)
-        going = _as_frames(alive, frame)
-        yield torch.where(going, frame, math.nan)
-        frame = torch.where(going, frame, history[:, -1])
-        history = torch.cat([history[:, 1:], frame[:, None]], dim=1)
+        yield torch.where(_as_frames(alive, frame), frame, math.nan)
+        memories = [
+            {name: torch.where(_as_frames(going, new), new, old[name]) for name, new in now.items()}
+            for going, old, (_, now) in zip(alive.split(batch_size), memories, ahead, strict=True)
+        ]
 
 
 # What is evaluated, on what --------------------------------------------------------------------
@@ -282,7 +261,8 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
     masks = spectrum.bands(module.description["spectrum"], bins)
     name = store.equation["name"]
     section = {key: value for key, value in store.equation.items() if key != "name"}
-    known = name in registry.names("equations")  # a store converted from another format has none
+    # a store converted from another format has none, and one seen in part not its state
+    known = name in registry.names("equations") and store.whole
     return _Setting(
         store=store,
         split=split,
@@ -418,6 +398,7 @@ class _Group:
             (pointwise.rmse, float(setting.std.mean())),
             (pointwise.nrmse, 1.0),
             (pointwise.vrmse, 1.0),
+            (pointwise.relative_l1, 1.0),
         ):
             error = score(forecast, true, dims)
             self._add_error(score.__name__, error, UNBOUNDED * unit, alive, rows)
@@ -606,52 +587,21 @@ def _score_one_step(
 # Cost ------------------------------------------------------------------------------------------
 
 
-def seconds_per_call(call: Callable[[], object]) -> float:
-    """Wall seconds of a call on a warm device: median over a segment of about a second.
-
-    Parameters
-    ----------
-    call
-        What to time. It is called once before, to plan FFTs, pick kernels and fill caches.
-    """
-    times: list[float] = []
-    call()
-    while len(times) < TIMED_CALLS and sum(times) < TIMED_SECONDS:
-        _synchronise()
-        begin = time.perf_counter()
-        call()
-        _synchronise()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times))
-
-
 def _score_cost(
     module: Forecaster, setting: _Setting, table: ScoreTable, generator: torch.Generator
 ) -> None:
     """Score wall time, parameters and memory of one batch of trajectories."""
     chosen = next(setting.groups(1))
     history, parameters = setting.inputs(module, chosen, setting.start)
-    on_gpu = module.device.type == "cuda"
-    if on_gpu:
+    if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
     size = len(history)
     frames = rollout(
         module, history, parameters, 1 + TIMED_CALLS, generator=generator, batch_size=size
     )
     wall = seconds_per_call(lambda: next(frames))
-    if on_gpu:
-        peak = torch.cuda.max_memory_allocated(module.device) / 2**20
-    else:  # of the process, libraries included; Linux counts in KiB, macOS in bytes
-        unit = 1 if sys.platform == "darwin" else 2**10
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
     table.add("wall_time_per_second", wall / float(setting.seconds[chosen].sum()))
-    table.add("parameters", sum(parameter.numel() for parameter in module.parameters()))
-    table.add("peak_memory_mb", peak)
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
+    score_size(module, table)
 
 
 # Predictability --------------------------------------------------------------------------------

@@ -7,24 +7,30 @@ gives `step`, and `loss` only where its paper has its own.
 
 Sources of the options: one-step, pushforward and input noise as compared by Lippe et al. (2023,
 arXiv:2308.05732, section 4.1); pushforward of Brandstetter et al. (2022, arXiv:2202.03376); Sobolev
-losses of Li et al. (2022, arXiv:2106.06898).
+losses of Li et al. (2022, arXiv:2106.06898); the curriculum from teacher forcing to rollout of
+Takamoto et al. (2023, arXiv:2304.14118); all pairs of a trajectory as samples of any lead time of
+Herde et al. (2024, arXiv:2405.19101).
 """
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any, Literal
 
-import numpy as np
-import pytorch_lightning as pl
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from longrun.cli import UserError
-from longrun.tasks._rollout import Evaluation, evaluate_forecast
+from longrun.tasks._learner import AbstractLearner, Batch, Evaluation
+from longrun.tasks._rollout import evaluate_forecast
+
+Memory = dict[str, Tensor]
+"""What a rollout carries from step to step, batch first in every tensor."""
+
+SEVERAL = ("pushforward", "unrolled", "teacher_forcing", "curriculum", "all2all", "one2all")
+"""Ways of training that need windows of more than one step."""
 
 
-class AbstractForecaster(pl.LightningModule, ABC):
+class AbstractForecaster(AbstractLearner):
     """A model of one step of a trajectory, trained on windows of frames.
 
     Parameters
@@ -42,39 +48,52 @@ class AbstractForecaster(pl.LightningModule, ABC):
     normalise : bool
         Show the network frames of zero mean and unit variance and conditions between 0 and 10;
         False leaves both in physical units.
-    training : {"one_step", "pushforward", "unrolled"}
+    criterion : {"mse", "relative_l1", "relative_l2"}
+        Of the scaled target, the mean squared error summed over channels (or its Sobolev form);
+        or the norm of the error of the normalised next frame over the norm of the true one, over
+        all channels and points, mean over samples.
+    training : {"one_step", "pushforward", "unrolled", "teacher_forcing", "curriculum", ...}
         Loss on the first step from true frames; on the last of `unroll` steps, with no gradient
-        through the others; or on all of them, with the gradient.
+        through the others; on all of them, with the gradient, each from the last prediction; each
+        from true frames; or going over from true frames to predictions while training. With
+        "all2all" and "one2all" a step may span any lead time: samples are pairs of frames i <= j
+        of windows of 1 + `unroll` frames, in the latter with i = 0.
     unroll : int
-        Steps of a training window; more than one only for pushforward and unrolled training.
+        Steps of a training window; more than one for all but one-step training.
     unroll_after : int
-        Updates of one-step training before the unrolling starts.
+        Updates of one-step training before the unrolling, or the curriculum, starts.
+    curriculum_width : float
+        Share of the training in which the curriculum goes over: after the share q of the updates,
+        the part (1 + tanh((q - 1/2) / width)) / 2 of a window is rolled out.
     input_noise : float
         Standard deviation of Gaussian noise on the input frames while training, relative to the
         field's; the target corrects it.
     sobolev_order : int
         Order s of the loss `sum_{j<=s} | |k|^j error_k |^2` over wavenumber indices k; 0 is the
         MSE.
-    ema_decay : float
-        Decay of the exponential moving average of the weights that validation and tests use; 0 is
-        none.
-    learning_rate, final_learning_rate, weight_decay : float
-        AdamW's settings. The rate falls to the final one along a cosine.
-    warmup_steps : int
-        Updates over which the learning rate rises linearly.
-    schedule : {"cosine", "constant"}
-        How the learning rate falls after the warm-up.
+    options
+        Of `AbstractLearner`, whose `ema_decay` is 0.995 here and whose `learning_rate` is 1e-4.
+
+    Attributes
+    ----------
+    scalars
+        Numbers that condition a step: the parameters that vary, and the lead time where it does.
+    supported_dims
+        Space dimensions that the method is written for.
+    equations
+        Equations that it is written for; empty for all.
     """
 
+    supported_dims: tuple[int, ...] = (1, 2, 3)
+    translates: bool = True
+    equations: tuple[str, ...] = ()
+    preview = "space_time"
     field_mean: Tensor
     field_std: Tensor
     increment_std: Tensor
     condition_index: Tensor
     condition_low: Tensor
     condition_scale: Tensor
-
-    #: Whether two calls of `predict` with different generators differ.
-    stochastic = False
 
     def __init__(
         self,
@@ -85,31 +104,46 @@ class AbstractForecaster(pl.LightningModule, ABC):
         target: Literal["residual", "state"] = "residual",
         target_scale: float | None = None,
         normalise: bool = True,
-        training: Literal["one_step", "pushforward", "unrolled"] = "one_step",
+        criterion: Literal["mse", "relative_l1", "relative_l2"] = "mse",
+        training: Literal[
+            "one_step",
+            "pushforward",
+            "unrolled",
+            "teacher_forcing",
+            "curriculum",
+            "all2all",
+            "one2all",
+        ] = "one_step",
         unroll: int = 1,
         unroll_after: int = 0,
+        curriculum_width: float = 0.2,
         input_noise: float = 0.0,
         sobolev_order: int = 0,
         ema_decay: float = 0.995,
         learning_rate: float = 1e-4,
-        final_learning_rate: float = 1e-6,
-        weight_decay: float = 0.0,
-        warmup_steps: int = 0,
-        schedule: Literal["cosine", "constant"] = "cosine",
+        **options: Any,
     ):
-        super().__init__()
+        super().__init__(learning_rate=learning_rate, ema_decay=ema_decay, **options)
+        if dims not in self.supported_dims:
+            allowed = " or ".join(map(str, self.supported_dims))
+            raise ValueError(f"dims must be {allowed}, is {dims}")
         if history < 1 or unroll < 1:
             raise ValueError("history and unroll must be at least 1")
         if (unroll > 1) == (training == "one_step"):
-            raise ValueError("training: pushforward and unrolled need unroll > 1; one_step needs 1")
+            raise ValueError(f"training: {', '.join(SEVERAL)} need unroll > 1; one_step needs 1")
+        self.leads = training in ("all2all", "one2all")
+        if self.leads and history > 1:
+            raise ValueError(f"training: {training} needs history 1, is {history}")
+        if sobolev_order and criterion != "mse":
+            raise ValueError("sobolev_order needs criterion mse")
         self.fields, self.dims, self.conditions = fields, dims, conditions
+        self.scalars = conditions + self.leads
         self.history, self.target, self.normalise = history, target, normalise
         self.given_target_scale = target_scale
+        self.criterion, self.sobolev_order = criterion, sobolev_order
         self.training_mode, self.unroll, self.unroll_after = training, unroll, unroll_after
-        self.input_noise, self.sobolev_order = input_noise, sobolev_order
-        self.ema_decay = ema_decay
-        self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
-        self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
+        self.curriculum_width = curriculum_width
+        self.input_noise = input_noise
         self.register_buffer("field_mean", torch.zeros(fields))
         self.register_buffer("field_std", torch.ones(fields))
         self.register_buffer("increment_std", torch.ones(fields))
@@ -136,7 +170,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, ""]:
         """Return the loss of one step against its scaled target; a paper may have its own."""
-        return self.distance(self.step(history, conditions, generator), target)
+        return self.step_error(self.step(history, conditions, generator), target, history)
 
     def step_stages(
         self,
@@ -152,8 +186,38 @@ class AbstractForecaster(pl.LightningModule, ABC):
         """Standard deviations of the noise on the scaled target that each stage starts from."""
         return ()
 
-    def prepare(self, data: Any, source: "AbstractForecaster | None") -> None:
-        """Learn what needs no gradient, before training, from the data module and `starts_from`."""
+    def begin(
+        self,
+        history: Float[Tensor, "batch frame channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
+    ) -> Memory:
+        """Return what a rollout starts with: the last true frames, physical units, and parameters.
+
+        A method that remembers more than frames gives its own `begin` and `advance`.
+        """
+        memory = {"history": history, "parameters": parameters}
+        if self.leads:
+            memory["elapsed"] = torch.zeros(len(history), dtype=torch.long, device=history.device)
+        return memory
+
+    def advance(
+        self, memory: Memory, generator: torch.Generator | None = None
+    ) -> tuple[Float[Tensor, "batch channel *space"], Memory]:
+        """Return the next frame, physical units, and what the step after it needs.
+
+        With any lead time, frames up to `unroll` steps ahead come directly from the same frame.
+        """
+        history, parameters = memory["history"], memory["parameters"]
+        if not self.leads:
+            frame = self.predict(history, parameters, generator)
+            return frame, memory | {"history": torch.cat([history[:, 1:], frame[:, None]], dim=1)}
+        lead = memory["elapsed"] + 1
+        frame = self.predict(history, parameters, generator, lead)
+        restarts = lead == self.unroll
+        shape = (-1, *(1,) * (history.ndim - 1))
+        origin = torch.where(restarts.reshape(shape), frame[:, None], history)
+        elapsed = torch.where(restarts, torch.zeros_like(lead), lead)
+        return frame, memory | {"history": origin, "elapsed": elapsed}
 
     # Variables ---------------------------------------------------------------------------------
 
@@ -221,6 +285,7 @@ class AbstractForecaster(pl.LightningModule, ABC):
         history: Float[Tensor, "batch frame channel *space"],
         parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator | None = None,
+        lead: Int[Tensor, " batch"] | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the next frame, physical units in and out.
 
@@ -232,8 +297,10 @@ class AbstractForecaster(pl.LightningModule, ABC):
             The trajectory's parameters in the order of the store.
         generator : torch.Generator, optional
             Source of a stochastic method's noise, on the device of `history`.
+        lead : Tensor, optional
+            Steps ahead, for a method of any lead time; one by default.
         """
-        conditions = self.scaled_conditions(parameters)
+        conditions = self._scalars(parameters, lead)
         target = self.step(self.normalised(history), conditions, generator)
         return self.next_frame(history[:, -1], target)
 
@@ -243,10 +310,27 @@ class AbstractForecaster(pl.LightningModule, ABC):
         parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "stage batch channel *space"]:
-        """Return the next frame after every stage of a step; the last equals `predict`."""
-        conditions = self.scaled_conditions(parameters)
+        """Return the next frame after every stage of a step; the last is the next of a rollout."""
+        if self.remembers:
+            return self.advance(self.begin(history, parameters), generator)[0][None]
+        conditions = self._scalars(parameters)
         targets = self.step_stages(self.normalised(history), conditions, generator)
         return self.next_frame(history[:, -1], targets)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether a rollout carries more than frames."""
+        return type(self).advance is not AbstractForecaster.advance
+
+    def _scalars(
+        self, parameters: Float[Tensor, "batch parameter"], lead: Tensor | None = None
+    ) -> Float[Tensor, "batch scalar"]:
+        """Return the scaled conditions, and after them the lead time, from 0 to 10."""
+        conditions = self.scaled_conditions(parameters)
+        if not self.leads:
+            return conditions
+        lead = torch.ones_like(parameters[:, 0]) if lead is None else lead
+        return torch.cat([conditions, 10 / self.unroll * lead.to(conditions)[:, None]], dim=1)
 
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Roll out over the store's test split and score; see `longrun.tasks._rollout`."""
@@ -278,6 +362,35 @@ class AbstractForecaster(pl.LightningModule, ABC):
             )
         return value
 
+    def step_error(
+        self,
+        prediction: Float[Tensor, "batch channel *space"],
+        target: Float[Tensor, "batch channel *space"],
+        history: Float[Tensor, "batch frame channel *space"],
+    ) -> Float[Tensor, ""]:
+        """Return the criterion of a predicted scaled target, after normalised frames."""
+        if self.criterion == "mse":
+            return self.distance(prediction, target)
+        scale = self._per_channel(self.target_scale / self.field_std)
+        truth = scale * target + (history[:, -1] if self.target == "residual" else 0)
+        return self._relative_error(scale * (prediction - target), truth)
+
+    def frame_error(
+        self,
+        frame: Float[Tensor, "batch channel *space"],
+        following: Float[Tensor, "batch channel *space"],
+    ) -> Float[Tensor, ""]:
+        """Return the criterion of a predicted frame, physical units, in normalised units."""
+        error = (frame - following) / self._per_channel(self.field_std)
+        if self.criterion == "mse":
+            return self.distance(error, torch.zeros_like(error))
+        return self._relative_error(error, self.normalised(following))
+
+    def _relative_error(self, error: Tensor, truth: Tensor) -> Float[Tensor, ""]:
+        order = 1 if self.criterion == "relative_l1" else 2
+        norms = (value.flatten(1).norm(order, dim=1) for value in (error, truth))
+        return torch.div(*norms).mean()
+
     def window_loss(
         self,
         window: Float[Tensor, "batch frame channel *space"],
@@ -285,95 +398,113 @@ class AbstractForecaster(pl.LightningModule, ABC):
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """Return the training loss of windows of `history + unroll` true frames, physical units."""
-        conditions = self.scaled_conditions(parameters)
-        history = window[:, : self.history]
-        if self.input_noise:
-            noise = torch.empty_like(history).normal_(generator=generator)
-            history = history + self.input_noise * self._per_channel(self.field_std) * noise
-        steps = self.unroll if self.global_step >= self.unroll_after else 1
-
-        def step_loss(history: Tensor, following: Tensor) -> Tensor:
-            target = self.scaled_target(history[:, -1], following)
-            return self.loss(self.normalised(history), target, conditions, generator)
-
+        if self.leads:
+            return self._pair_loss(window, parameters, generator)
+        history = self._noisy(window[:, : self.history], generator)
+        late = self.global_step >= self.unroll_after
+        always = self.training_mode in ("teacher_forcing", "curriculum")
+        steps = self.unroll if late or always else 1
+        if self.remembers:
+            return self._remembered_loss(history, window, parameters, steps, generator)
+        every = self.training_mode != "pushforward"
+        rolled_out = self._rolled_out()
         losses = []
         for i in range(steps):
-            following = window[:, self.history + i]
-            is_last = i == steps - 1
-            if is_last or self.training_mode == "unrolled":
-                losses.append(step_loss(history, following))
-            if not is_last:
-                with torch.set_grad_enabled(self.training_mode == "unrolled"):
+            following, last = window[:, self.history + i], i == steps - 1
+            if last or every:
+                loss, frame = self._step_loss(history, following, parameters, generator, last)
+                losses.append(loss)
+            else:
+                with torch.no_grad():
                     frame = self.predict(history, parameters, generator)
+            if not last:
+                if i + 1 >= rolled_out:
+                    frame = self._noisy(following[:, None], generator)[:, 0]
                 history = torch.cat([history[:, 1:], frame[:, None]], dim=1)
         return torch.stack(losses).mean()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of a batch; its noise depends on the seed and the batch alone."""
-        accumulate = self.trainer.accumulate_grad_batches
-        generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
-        loss = self.window_loss(batch["window"], batch["parameters"], generator)
-        trainer: Any = self.trainer
-        if self.global_step % trainer.log_every_n_steps == 0:
-            if not torch.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
-                    f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
-                    "learning_rate, or set trainer.clip"
-                )
-            self.log("train/loss", loss)
-            self.log("learning_rate", self._current_learning_rate())
-        return loss
+    def _rolled_out(self) -> int:
+        """Return how many steps of a window follow one another without a true frame between."""
+        if self.training_mode == "teacher_forcing":
+            return 1
+        if self.training_mode != "curriculum":
+            return self.unroll
+        first, last = self.unroll_after, 1 if self._trainer is None else self.trainer.max_steps
+        progress = (self.global_step - first) / max(last - first, 1)
+        part = 0.5 * (1 + math.tanh((progress - 0.5) / self.curriculum_width))
+        return min(max(int(self.unroll * part), 1), self.unroll)
 
-    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Log the one-step error relative to the increment, of the prediction as it is used."""
+    def _noisy(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.input_noise:
+            return frames
+        noise = torch.empty_like(frames).normal_(generator=generator)
+        return frames + self.input_noise * self._per_channel(self.field_std) * noise
+
+    def _step_loss(
+        self,
+        history: Tensor,
+        following: Tensor,
+        parameters: Tensor,
+        generator: torch.Generator,
+        last: bool,
+    ) -> tuple[Float[Tensor, ""], Tensor]:
+        """Return the loss of a step and, unless it is the last one, the predicted frame."""
+        conditions, frames = self._scalars(parameters), self.normalised(history)
+        target = self.scaled_target(history[:, -1], following)
+        if type(self).loss is AbstractForecaster.loss:  # then one call gives both
+            prediction = self.step(frames, conditions, generator)
+            loss = self.step_error(prediction, target, frames)
+            return loss, self.next_frame(history[:, -1], prediction)
+        loss = self.loss(frames, target, conditions, generator)
+        return loss, history[:, -1] if last else self.predict(history, parameters, generator)
+
+    def _remembered_loss(
+        self,
+        history: Tensor,
+        window: Tensor,
+        parameters: Tensor,
+        steps: int,
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the mean error over a rollout of a method that remembers more than frames."""
+        memory, losses = self.begin(history, parameters), []
+        for i in range(steps):
+            frame, memory = self.advance(memory, generator)
+            losses.append(self.frame_error(frame, window[:, self.history + i]))
+        return torch.stack(losses).mean()
+
+    def _pair_loss(
+        self, window: Tensor, parameters: Tensor, generator: torch.Generator
+    ) -> Float[Tensor, ""]:
+        """Return the loss of one random pair i <= j of the frames of each window."""
+        rows, device = torch.arange(len(window), device=window.device), window.device
+        if self.training_mode == "one2all":
+            later = torch.randint(
+                1, self.unroll + 1, (len(window),), generator=generator, device=device
+            )
+            first = torch.zeros_like(later)
+        else:
+            pairs = torch.triu_indices(self.unroll + 1, self.unroll + 1, device=device)
+            chosen = torch.randint(
+                pairs.shape[1], (len(window),), generator=generator, device=device
+            )
+            first, later = pairs[:, chosen]
+        history = self._noisy(window[rows, first][:, None], generator)
+        target = self.scaled_target(history[:, -1], window[rows, later])
+        conditions = self._scalars(parameters, later - first)
+        return self.loss(self.normalised(history), target, conditions, generator)
+
+    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the training loss of a batch of windows."""
+        return self.window_loss(batch["window"], batch["parameters"], generator)
+
+    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the one-step error relative to the increment, of the prediction as it is used."""
         window, parameters = batch["window"], batch["parameters"]
         history, following = window[:, : self.history], window[:, self.history]
-        generator = self._generator(batch_idx)
-        error = self.predict(history, parameters, generator) - following
+        error = self.stages(history, parameters, generator)[-1] - following
         increment = following - history[:, -1]
-        ratio = error.square().mean() / increment.square().mean()
-        self.log("valid/increment_error", ratio.sqrt(), batch_size=len(window))
-
-    def _generator(self, number: int) -> torch.Generator:
-        """Return a generator of the seed, the rank and a number: nothing to restore."""
-        trainer: Any = self.trainer
-        key = np.random.SeedSequence((trainer.datamodule.seed, self.global_rank, number))
-        seed = int(key.generate_state(1, np.uint64)[0])
-        return torch.Generator(device=self.device).manual_seed(seed)
-
-    def _current_learning_rate(self) -> float:
-        return self.trainer.optimizers[0].param_groups[0]["lr"]
-
-    def configure_optimizers(self) -> Any:
-        """Return AdamW and its schedule, a pure function of the update."""
-        parameters = list(self.parameters())
-        # One kernel for all weights, unless they are complex, which it can't, or gradients are
-        # scaled: Lightning can't clip those before it. Else one call per operation.
-        fused = self.trainer.precision != "16-mixed" and not any(p.is_complex() for p in parameters)
-        optimiser = torch.optim.AdamW(
-            parameters,
-            lr=self.learning_rate,
-            weight_decay=self.weight_decay,
-            fused=fused,
-            foreach=not fused,
-        )
-        total = self.trainer.max_steps
-        final = self.final_learning_rate / self.learning_rate
-
-        def factor(update: int) -> float:
-            if update < self.warmup_steps:
-                return (update + 1) / self.warmup_steps
-            if self.schedule == "constant":
-                return 1.0
-            progress = (update - self.warmup_steps) / max(total - self.warmup_steps, 1)
-            return final + (1 - final) * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
-        return {
-            "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        return {"increment_error": (error.square().mean() / increment.square().mean()).sqrt()}
 
 
 def _wavenumber_squared(

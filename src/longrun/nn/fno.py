@@ -1,0 +1,79 @@
+"""Fourier neural operator (Li et al., 2021, arXiv:2010.08895), as neuraloperator implements it.
+
+    v_(l+1) = gelu(W v_l + F^-1 R_l F v_l),    output = Q v_L,    v_0 = P input
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FNOBackbone(nn.Module):
+    """Map channels on a periodic grid to others.
+
+    No grid channels: a periodic domain has no origin. Where there are walls, or scalars that
+    condition the map, the caller adds channels.
+
+    Parameters
+    ----------
+    dims : int
+        Space dimensions.
+    inputs, outputs : int
+        Channels of the fields.
+    width : int
+        Channels of the hidden layers.
+    modes : int
+        Fourier modes that a layer mixes, per axis.
+    layers : int
+        Fourier layers.
+    """
+
+    def __init__(
+        self, dims: int, inputs: int, outputs: int, width: int = 64, modes: int = 32, layers: int = 4
+    ):
+        super().__init__()
+        from neuralop.models import FNO as FourierNeuralOperator  # a second of imports
+
+        self.operator = FourierNeuralOperator(
+            n_modes=(modes,) * dims,
+            in_channels=inputs,
+            out_channels=outputs,
+            hidden_channels=width,
+            n_layers=layers,
+            positional_embedding=None,
+        )
+        # neuraloperator adds its options to the weights; ours are elsewhere, and plain JSON.
+        self.register_state_dict_post_hook(_only_weights)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FNOBackbone":
+        """Let the complex weights follow the real ones: `double()` leaves complex tensors alone."""
+        super()._apply(fn, recurse)
+        real = next(p.dtype for p in self.parameters() if not p.is_complex())
+        for weight in self.parameters():
+            if weight.is_complex():
+                weight.data = weight.data.to(real.to_complex())
+        return self
+
+    def forward(
+        self, x: Float[Tensor, "batch inputs *space"]
+    ) -> Float[Tensor, "batch outputs *space"]:
+        """Return the output channels on the grid of the input."""
+        # Fourier transforms know no half precision on a CPU, and only powers of two on a GPU.
+        with torch.autocast(x.device.type, enabled=False):
+            return self.operator(x)
+
+
+def _only_weights(_: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    for key in [key for key, value in state.items() if not isinstance(value, Tensor)]:
+        del state[key]
+
+
+def as_channels(
+    scalars: Float[Tensor, "batch scalar"], like: Float[Tensor, "batch channel *space"]
+) -> Float[Tensor, "batch scalar *space"]:
+    """Spread scalars between 0 and 10 over the grid of a field, as constants between 0 and 1."""
+    constants = scalars.reshape(*scalars.shape, *(1,) * (like.ndim - 2)) / 10
+    return constants.expand(-1, -1, *like.shape[2:]).to(like.dtype)

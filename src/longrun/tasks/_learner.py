@@ -1,0 +1,267 @@
+"""What every task's abstract module shares: optimiser, schedule, training step, seeded noise, cost."""
+
+import math
+import resource
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pytorch_lightning as pl
+import torch
+import xarray as xr
+from jaxtyping import Float
+from torch import Tensor
+
+from longrun.cli import UserError
+from longrun.metrics.table import ScoreTable
+
+TIMED_SECONDS, TIMED_CALLS = 1.0, 20  # a timed segment ends at the first of these
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What scoring a method leaves behind.
+
+    Attributes
+    ----------
+    scores
+        One row per score; columns as in `longrun.metrics.table`.
+    predictions
+        Truth and prediction of a few trajectories, NaN where a prediction has diverged.
+    """
+
+    scores: pd.DataFrame
+    predictions: xr.Dataset
+
+
+class AbstractLearner(pl.LightningModule, ABC):
+    """A method of any task: what its paper trains, and how it is scored.
+
+    A task's own abstract class gives `batch_loss` and `evaluate`; methods without weights are not
+    fitted, and keep what they learn in buffers.
+
+    Parameters
+    ----------
+    learning_rate, final_learning_rate : float
+        Peak of the schedule; where the cosine and the one-cycle schedule end.
+    weight_decay : float
+        Of AdamW, decoupled from the gradient; of Adam, a part of it.
+    warmup_steps : int
+        Updates of linear growth before any schedule but `one_cycle`, whose growth it is too.
+    schedule : {"cosine", "constant", "exponential", "one_cycle"}
+        How the learning rate falls after the warm-up. `one_cycle` is that of Smith and Topin
+        (2018) with cosines: from `learning_rate / 25` up over `warmup_steps` and down to the end.
+    decay, decay_every : float, int
+        Of the exponential schedule: the factor, and the updates after which it is reached.
+    staircase : bool
+        Let the exponential schedule fall in steps instead of at every update.
+    optimiser : {"adamw", "adam", "lbfgs"}
+        L-BFGS takes 20 inner iterations with a strong Wolfe search on one batch; its learning
+        rate is the first step of that search.
+    beta2 : float
+        Decay of Adam's second moment.
+    ema_decay : float
+        Decay of the exponential moving average of the weights that validation and tests use; 0 is
+        none.
+
+    Attributes
+    ----------
+    history, unroll
+        Frames that a training window gives, and frames that it asks for.
+    stochastic
+        Whether a prediction depends on the generator.
+    preview
+        Figure that tracking shows of a validation; None for none.
+    description
+        Of the training data, see `longrun.data.describe`.
+    """
+
+    history: int = 1
+    unroll: int = 0
+    stochastic: bool = False
+    preview: str | None = None
+    description: dict[str, Any]
+
+    def __init__(
+        self,
+        learning_rate: float = 1e-3,
+        final_learning_rate: float = 1e-6,
+        weight_decay: float = 0.0,
+        warmup_steps: int = 0,
+        schedule: Literal["cosine", "constant", "exponential", "one_cycle"] = "cosine",
+        decay: float = 0.5,
+        decay_every: int = 1000,
+        staircase: bool = False,
+        optimiser: Literal["adamw", "adam", "lbfgs"] = "adamw",
+        beta2: float = 0.999,
+        ema_decay: float = 0.0,
+    ):
+        super().__init__()
+        if schedule == "exponential" and decay_every < 1:
+            raise ValueError(f"decay_every must be at least 1, is {decay_every}")
+        self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
+        self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
+        self.decay, self.decay_every, self.staircase = decay, decay_every, staircase
+        self.optimiser, self.beta2, self.ema_decay = optimiser, beta2, ema_decay
+
+    # What a task or a method gives ---------------------------------------------------------------
+
+    @abstractmethod
+    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the training loss of a batch, whose noise comes from the generator alone."""
+
+    @abstractmethod
+    def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
+        """Score the method on the test split of a store (`options["split"]`, where given)."""
+
+    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what to log of a validation batch, by name."""
+        return {}
+
+    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
+        """Store what a method needs of the training data's statistics as buffers."""
+
+    def prepare(self, data: Any, source: "AbstractLearner | None") -> None:
+        """Learn what needs no gradient, before training, from the data module and `starts_from`."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Return groups of `params`, each with the `factor` of its learning rate."""
+        return [{"params": list(self.parameters()), "factor": 1.0}]
+
+    # Training ------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the loss of a batch; its noise depends on the seed and the batch alone."""
+        accumulate = self.trainer.accumulate_grad_batches
+        generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
+        loss = self.batch_loss(batch, generator)
+        if self._logs_now():
+            if not torch.isfinite(loss):
+                raise UserError(
+                    f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
+                    f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
+                    "learning_rate, or set trainer.clip"
+                )
+            self.log("train/loss", loss)
+            self.log("learning_rate", self._current_learning_rate())
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log what `validate` returns."""
+        size = len(batch["window"])
+        for name, value in self.validate(batch, self._generator(batch_idx)).items():
+            self.log(f"valid/{name}", value, batch_size=size)
+
+    def log_training(self, name: str, value: Tensor) -> None:
+        """Log a number of the training, when it is time to; outside a trainer nothing happens."""
+        if self._trainer is not None and self._logs_now():
+            self.log(f"train/{name}", value)
+
+    def _logs_now(self) -> bool:
+        trainer: Any = self.trainer
+        return bool(self.global_step % trainer.log_every_n_steps == 0)
+
+    def _generator(self, number: int) -> torch.Generator:
+        """Return a generator of the seed, the rank and a number: nothing to restore."""
+        trainer: Any = self.trainer
+        key = np.random.SeedSequence((trainer.datamodule.seed, self.global_rank, number))
+        seed = int(key.generate_state(1, np.uint64)[0])
+        return torch.Generator(device=self.device).manual_seed(seed)
+
+    def _current_learning_rate(self) -> float:
+        return self.trainer.optimizers[0].param_groups[0]["lr"]
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimiser and its schedule, a pure function of the update."""
+        groups = [
+            {"params": group["params"], "lr": self.learning_rate * group["factor"]}
+            for group in self.parameter_groups()
+        ]
+        optimiser = self._optimiser(groups)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
+        return {
+            "optimizer": optimiser,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        if self.optimiser == "lbfgs":
+            (group,) = groups  # all that torch's has
+            return torch.optim.LBFGS(
+                group["params"], lr=group["lr"], max_iter=20, line_search_fn="strong_wolfe"
+            )
+        # One kernel for all weights, unless they are complex, which it can't, or gradients are
+        # scaled: Lightning can't clip those before it. Else one call per operation.
+        complex_ = any(p.is_complex() for group in groups for p in group["params"])
+        fused = self.trainer.precision != "16-mixed" and not complex_
+        kind = torch.optim.AdamW if self.optimiser == "adamw" else torch.optim.Adam
+        return kind(
+            groups,
+            lr=self.learning_rate,
+            betas=(0.9, self.beta2),
+            weight_decay=self.weight_decay,
+            fused=fused,
+            foreach=not fused,
+        )
+
+    def _factor(self, update: int) -> float:
+        """Return the learning rate of an update, relative to its peak."""
+        total, first = self.trainer.max_steps, self.warmup_steps
+        final = self.final_learning_rate / self.learning_rate
+        progress = min((update - first) / max(total - first, 1), 1.0)
+        falling = 0.5 * (1 + math.cos(math.pi * max(progress, 0.0)))
+        if self.schedule == "one_cycle":
+            start = 1 / 25
+            if update < first:
+                return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * update / first))
+            return final + (1 - final) * falling
+        if update < first:
+            return (update + 1) / first
+        if self.schedule == "constant":
+            return 1.0
+        if self.schedule == "exponential":
+            times = (update - first) / self.decay_every
+            return self.decay ** (math.floor(times) if self.staircase else times)
+        return final + (1 - final) * falling
+
+
+def seconds_per_call(call: Callable[[], object]) -> float:
+    """Wall seconds of a call on a warm device: median over a segment of about a second.
+
+    Parameters
+    ----------
+    call
+        What to time. It is called once before, to plan FFTs, pick kernels and fill caches.
+    """
+    times: list[float] = []
+    call()
+    while len(times) < TIMED_CALLS and sum(times) < TIMED_SECONDS:
+        _synchronise()
+        begin = time.perf_counter()
+        call()
+        _synchronise()
+        times.append(time.perf_counter() - begin)
+    return float(np.median(times))
+
+
+def score_size(module: Any, table: ScoreTable) -> None:
+    """Score the trained parameters and the peak of memory, on the GPU where the method is there."""
+    if module.device.type == "cuda":
+        peak = torch.cuda.max_memory_allocated(module.device) / 2**20
+    else:  # of the process, libraries included; Linux counts in KiB, macOS in bytes
+        unit = 1 if sys.platform == "darwin" else 2**10
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
+    table.add("parameters", sum(parameter.numel() for parameter in module.parameters()))
+    table.add("peak_memory_mb", peak)
+
+
+def _synchronise() -> None:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
