@@ -1,0 +1,285 @@
+"""Rectified flow (Liu, Gong and Liu, 2022, arXiv:2209.03003).
+
+A velocity is fitted to the straight lines between pairs of noise z0 and data z1; its flow has the
+same law at every time as the lines have, but its paths can't cross. Repeating the fit on the pairs
+(z0, flow(z0)), the re-flow, straightens them until one step of Euler's suffices.
+
+    z_t = t z1 + (1 - t) z0,  t ~ U(1e-3, 1)                 noise at t = 0, data at t = 1
+    fit:      min_v E | v(z_t, t) - (z1 - z0) |^2             v*(z, t) = E[z1 - z0 | z_t = z]
+    sample:   dz/dt = v(z, t),  z_0 ~ N(0, I)
+    re-flow:  draw z0, take z1 = the flow of the last round, which is frozen, and fit again,
+              beginning with its weights
+    distil:   the same pairs, t = 0 alone: v(z0, 0) = z1 - z0 is the one step there is
+
+Decisions of ours:
+
+- The public sampler visits t = 1e-3 + (1 - 1e-3) i/N and multiplies by 1/N, so it ends beyond 1.
+  We visit i/N, and give the network no time below 1e-3: on straight paths one step is exact.
+- The pairs of a re-flow come from the classical Runge-Kutta method with `fine_steps` equal steps,
+  the paper's from RK45 with a tolerance of 1e-5. They are made once, from the seed, before the
+  first update, with fresh noise and, where there is a condition, one of the training data, which
+  the pair keeps. They are held in memory, not in the checkpoint: a resumed run makes the same.
+- The paper distils images with LPIPS; fields have no such distance, so it is the square here too.
+- `coupling: optimal` is no rectified flow but its rival: the noise of a batch is assigned to its
+  data at least squared distance, in groups of 128 (Tong et al., 2023, arXiv:2302.00482).
+"""
+
+import itertools
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from longrun.nn.flow import flow_states
+from longrun.nn.unet import UNetBackbone
+from longrun.tasks.sample import AbstractSampler
+
+FIRST = 1e-3  # time of the earliest training sample; paper
+TIME_SCALE = 999.0  # of the time that sinusoids embed; paper
+GROUP = 128  # assigned at once: the work grows with the cube
+MADE_AT_ONCE = 512  # pairs of a re-flow in one call of the network
+
+
+class RectifiedFlow(AbstractSampler):
+    """A flow from noise to data, straightened by re-flow where it starts from another flow.
+
+    Points get a multilayer perceptron of (z, observation, conditions, t), fields the U-Net with
+    the time as a condition.
+
+    Parameters
+    ----------
+    fields, dims, conditions : int
+        See `AbstractSampler`, also for the options.
+    width : int
+        Of the perceptron's hidden layers, or channels of the U-Net after its stem.
+    layers : int
+        Hidden layers of the perceptron.
+    multipliers : list of int
+        Growth of the U-Net's width from level to level, cumulative.
+    fine_steps : int
+        Runge-Kutta steps, four evaluations each, of an exact answer.
+    coupling : {"independent", "optimal"}
+        How noise meets data in a batch, see above.
+    pairs : int
+        Pairs of a re-flow.
+    distil : bool
+        Learn the one step from the pairs of `starts_from`.
+
+    Raises
+    ------
+    ValueError
+        Impossible sizes, or an optimal coupling with a condition, whose pairs must stay.
+    """
+
+    supported_dims = (0, 1, 2)
+
+    def __init__(
+        self,
+        fields: int,
+        dims: int,
+        conditions: int,
+        width: int = 128,
+        layers: int = 4,
+        multipliers: list[int] = [1, 2, 2, 2],  # noqa: B006 (read, never written)
+        fine_steps: int = 100,
+        coupling: Literal["independent", "optimal"] = "independent",
+        pairs: int = 50_000,
+        distil: bool = False,
+        **options: Any,
+    ):
+        super().__init__(fields, dims, conditions, **options)
+        if min(width, layers, fine_steps, pairs) < 1:
+            raise ValueError("width, layers, fine_steps and pairs must be at least 1")
+        if coupling == "optimal" and self.conditional:
+            raise ValueError("coupling: optimal would part data from their conditions")
+        self.fine_steps, self.coupling = fine_steps, coupling
+        self.pairs, self.distil = pairs, distil
+        inputs = fields + self.observed_fields
+        self.network: nn.Module = (
+            UNetBackbone(dims, inputs, fields, conditions + 1, width, multipliers)
+            if dims
+            else _perceptron(inputs + conditions + 1, width, layers, fields)
+        )
+        self._teacher: tuple[Any, Any] | None = None  # in a tuple, so that it is no submodule
+        self._made: _Pairs | None = None
+
+    # Flow ----------------------------------------------------------------------------------------
+
+    def velocity(
+        self,
+        state: Float[Tensor, "batch channel *space"],
+        time: Float[Tensor, " batch"],
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return dz/dt at each sample's own time."""
+        given = torch.cat([state, context], dim=1)
+        if not self.dims:
+            return self.network(torch.cat([given, conditions, time[:, None]], dim=1))
+        scalars = torch.cat([conditions, TIME_SCALE * time[:, None]], dim=1)
+        return self.network(given, scalars)
+
+    def _states(self, noise: Tensor, context: Tensor, conditions: Tensor, steps: int, scheme: Any):
+        def velocity(state: Tensor, time: float) -> Tensor:
+            times = torch.full_like(state[:, :1].flatten(1)[:, 0], max(time, FIRST))
+            return self.velocity(state, times, context, conditions)
+
+        return flow_states(velocity, noise, steps, scheme)
+
+    def solve(
+        self,
+        noise: Float[Tensor, "batch channel *space"],
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        evaluations: int | None = None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Carry noise to data: by so many steps of Euler's, or as exactly as the method can."""
+        if self.distil:
+            evaluations = 1
+        scheme = ("rk4", self.fine_steps) if evaluations is None else ("euler", evaluations)
+        *_, end = self._states(noise, context, conditions, scheme[1], scheme[0])
+        return end
+
+    def sample(
+        self,
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+        evaluations: int | None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Draw noise and carry it to data."""
+        return self.solve(self._noise(context, generator), context, conditions, evaluations)
+
+    def paths(
+        self,
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "time batch channel *space"]:
+        """Return the states of the exact flow, or the ends of the one step that was distilled."""
+        noise = self._noise(context, generator)
+        if self.distil:
+            return torch.stack([noise, self.solve(noise, context, conditions)])
+        return torch.stack([*self._states(noise, context, conditions, self.fine_steps, "rk4")])
+
+    def _noise(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        return context.new_empty(len(context), self.fields, *context.shape[2:]).normal_(
+            generator=generator
+        )
+
+    # Training ------------------------------------------------------------------------------------
+
+    def loss(
+        self,
+        data: Float[Tensor, "batch channel *space"],
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the squared error of the velocity on lines to data, or on those of the teacher."""
+        if self._teacher is not None:
+            if self._made is None:  # only now is it known on which device the training is
+                self._made = self._make_pairs(data)
+            noise, data, context, conditions = self._made.draw(len(data), generator)
+        else:
+            noise = torch.empty_like(data).normal_(generator=generator)
+            if self.coupling == "optimal":
+                noise = noise[_assignment(noise.flatten(1), data.flatten(1))]
+        time = torch.rand(len(data), generator=generator, device=data.device, dtype=data.dtype)
+        time = torch.zeros_like(time) if self.distil else time
+        time = FIRST + (1 - FIRST) * time
+        # the distilled step starts in the noise itself
+        share = (0.0 * time if self.distil else time).reshape(-1, *(1,) * (data.ndim - 1))
+        state = share * data + (1 - share) * noise
+        return (self.velocity(state, time, context, conditions) - (data - noise)).square().mean()
+
+    def prepare(self, data: Any, source: Any) -> None:
+        """Take the flow `source` as the teacher of a re-flow, and its weights as a beginning.
+
+        Raises
+        ------
+        ValueError
+            A source that is no flow, has another network, or sees something else; distillation
+            without a source.
+        """
+        if source is None:
+            if self.distil:
+                raise ValueError("distil needs starts_from: the flow whose step is learnt")
+            return
+        if not hasattr(source, "solve"):
+            raise ValueError(f"{type(source).__name__} is no flow: re-flow can't start from it")
+        mine, theirs = (
+            (m.conditional, m.observe_noise, m.observe_every, m.field_mean, m.field_std)
+            for m in (self, source)
+        )
+        same = all(
+            torch.equal(*map(torch.as_tensor, pair)) for pair in zip(mine, theirs, strict=True)
+        )
+        if not same:
+            raise ValueError("a re-flow must see what the flow that it starts from sees")
+        if isinstance(source, RectifiedFlow):
+            try:
+                self.network.load_state_dict(source.network.state_dict())
+            except RuntimeError:
+                raise ValueError(
+                    "a re-flow needs the network of the flow that it starts from: width, layers, "
+                    "multipliers"
+                ) from None
+        self._teacher = (source, data)
+
+    @torch.no_grad()
+    def _make_pairs(self, like: Float[Tensor, "batch channel *space"]) -> "_Pairs":
+        """Let the teacher carry fresh noise to data, under conditions of the training data."""
+        assert self._teacher is not None
+        teacher, data = self._teacher
+        teacher = teacher.to(like.device, like.dtype).eval()
+        windows, seeds = data.train_windows, np.random.SeedSequence(data.seed, spawn_key=(1,))
+        first, second = seeds.generate_state(2)
+        chosen = np.random.default_rng(first).integers(0, len(windows), self.pairs)
+        generator = torch.Generator(like.device).manual_seed(int(second))
+        parts: list[list[Tensor]] = []
+        for some in np.array_split(chosen, -(-self.pairs // MADE_AT_ONCE)):
+            frames, parameters = (torch.from_numpy(part).to(like) for part in windows.read(some))
+            context = self.context_of(self.observe(frames[:, 0], generator))
+            conditions = self.scaled_conditions(parameters)
+            noise = torch.empty_like(frames[:, 0]).normal_(generator=generator)
+            parts.append([noise, teacher.solve(noise, context, conditions), context, conditions])
+        return _Pairs(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+class _Pairs:
+    """Noise and where a flow carries it, with the conditions that it carried it under."""
+
+    def __init__(self, *columns: Tensor):
+        self.columns = columns
+
+    def draw(self, count: int, generator: torch.Generator) -> list[Tensor]:
+        """Return a random batch; rows stay together."""
+        device = self.columns[0].device
+        rows = torch.randint(len(self.columns[0]), (count,), generator=generator, device=device)
+        return [column[rows] for column in self.columns]
+
+
+def _perceptron(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    sizes = [inputs] + [width] * layers
+    hidden = [
+        layer
+        for before, after in itertools.pairwise(sizes)
+        for layer in (nn.Linear(before, after), nn.SiLU())
+    ]
+    return nn.Sequential(*hidden, nn.Linear(width, outputs))
+
+
+def _assignment(
+    noise: Float[Tensor, "batch value"], data: Float[Tensor, "batch value"]
+) -> Int[Tensor, " batch"]:
+    """Return for each datum the row of the noise that it is assigned, in groups of `GROUP`."""
+    rows = []
+    for first in range(0, len(data), GROUP):
+        some = slice(first, first + GROUP)
+        cost = torch.cdist(data[some].double(), noise[some].double()).square().cpu().numpy()
+        rows.append(first + linear_sum_assignment(cost)[1])
+    return torch.from_numpy(np.concatenate(rows)).to(data.device)

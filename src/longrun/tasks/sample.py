@@ -1,0 +1,596 @@
+"""Drawing from a law: p(frame) of a store, or p(next frame | what is seen of this one).
+
+What is drawn, and what is shown:
+
+- `conditional: false` draws from the law of the store's frames. A window is one frame: the datum.
+- `conditional: true` draws the next frame, `evaluate.stride` frames on, given an observation of the
+  present one. Shown the whole frame, a deterministic equation has one answer, and its law is a
+  point. So the observation is degraded, for training, re-flow and evaluation alike: along every
+  axis only each `observe_every`-th point is seen, with normal noise of `observe_noise` standard
+  deviations of the field; elsewhere the observation holds the field's mean. What is left open is
+  what the law is made of.
+
+Evaluation draws with `evaluations` N = 1, 2, 4, ... calls of the network, each from the same noise,
+and scores every N (the column `stage`):
+
+- All scores are in standard deviations of the training data, field by field.
+- `trajectories` of the test split give one truth each: frame `start`, or with a condition
+  frame `start + stride`, the observation being of frame `start`. There are `members` samples for
+  each truth (one where the method has no noise).
+- The condition's noise depends on the seed of the run alone, so all methods see the same. The
+  noise of a draw depends on the seed and the batch.
+- Samples beyond 100 standard deviations, or not finite, are moved to that bound and counted in
+  `bounded`. No score is ever NaN.
+- `sliced_w2` compares all samples with all truths; `sliced_w2_data` is what as many other true
+  frames, of the training split, would score: no sampler can be told from perfect below it.
+- `endpoint_error` is the root mean square distance to the method's own exact answer from the same
+  noise; `transport_cost` is the mean square of z1 - z0 per value; `straightness` is the integral
+  over time of the mean square of (z1 - z0) - dz/dt per value, 0 for straight paths. The latter
+  two, of the exact answer, have no stage and exist where the method is a flow.
+- With a condition, scores that compare a few samples with their truth have one row per trajectory.
+"""
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+
+from longrun.cli import UserError
+from longrun.data import schema
+from longrun.metrics import ensemble, spectrum
+from longrun.metrics.pointwise import UNBOUNDED
+from longrun.metrics.samples import energy_score, sliced_w2
+from longrun.metrics.table import ScoreTable
+from longrun.tasks._learner import AbstractLearner, Batch, Evaluation, score_size, seconds_per_call
+
+VALIDATED = 8  # evaluations of the draws that validation looks at
+
+
+class AbstractSampler(AbstractLearner):
+    """A method that draws frames. See this module for what it is shown and how it is scored.
+
+    Parameters
+    ----------
+    fields, dims : int
+        Fields and axes of space; from the data.
+    conditions : int
+        Parameters of a trajectory that vary, of which networks are told; from the data.
+    conditional : bool
+        Draw the next frame given an observation of this one, not just a frame.
+    observe_noise : float
+        Standard deviation of the observation's noise, relative to each field's.
+    observe_every : int
+        Only each so-manieth point along every axis is observed.
+    **options
+        Of `AbstractLearner`.
+
+    Raises
+    ------
+    ValueError
+        An observation that is impossible, or asked for where there is no condition.
+    """
+
+    stochastic = True
+    preview = "samples"
+    supported_dims: tuple[int, ...] = (0, 1, 2, 3)
+    equations: tuple[str, ...] = ()
+
+    field_mean: Tensor
+    field_std: Tensor
+    condition_index: Tensor
+    condition_low: Tensor
+    condition_scale: Tensor
+
+    def __init__(
+        self,
+        fields: int,
+        dims: int,
+        conditions: int,
+        conditional: bool = False,
+        observe_noise: float = 0.0,
+        observe_every: int = 1,
+        **options: Any,
+    ):
+        super().__init__(**options)
+        if observe_noise < 0 or observe_every < 1:
+            raise ValueError(
+                "observe_noise must not be negative and observe_every at least 1, are "
+                f"{observe_noise} and {observe_every}"
+            )
+        if not conditional and (observe_noise or observe_every > 1):
+            raise ValueError("observe_noise and observe_every need conditional: true")
+        self.fields, self.dims, self.conditions = fields, dims, conditions
+        self.conditional = conditional
+        self.observe_noise, self.observe_every = observe_noise, observe_every
+        self.history, self.unroll = 1, int(conditional)
+        self.register_buffer("field_mean", torch.zeros(fields))
+        self.register_buffer("field_std", torch.ones(fields))
+        self.register_buffer("condition_index", torch.arange(conditions))
+        self.register_buffer("condition_low", torch.zeros(conditions))
+        self.register_buffer("condition_scale", torch.ones(conditions))
+
+    # What a method gives -------------------------------------------------------------------------
+
+    @abstractmethod
+    def loss(
+        self,
+        data: Float[Tensor, "batch channel *space"],
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, ""]:
+        """Return the training loss of normalised frames and what is observed beside them.
+
+        Without a condition, `context` has no channels: networks may always concatenate it.
+        """
+
+    @abstractmethod
+    def sample(
+        self,
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+        evaluations: int | None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return one normalised frame per observation, see `draw`."""
+
+    def paths(
+        self,
+        context: Float[Tensor, "batch observed *space"],
+        conditions: Float[Tensor, "batch condition"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "time batch channel *space"] | None:
+        """Return the exact way of each sample from noise to data, at equal steps of time.
+
+        It begins with the noise and ends with what `sample` returns from the same generator with
+        `evaluations` None. None where the method is no flow.
+        """
+        return None
+
+    # Variables -----------------------------------------------------------------------------------
+
+    @property
+    def observed_fields(self) -> int:
+        """Channels of an observation."""
+        return self.fields if self.conditional else 0
+
+    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
+        """Store the training data's mean, deviation and range of parameters as buffers."""
+        self.field_mean.copy_(torch.tensor(statistics["mean"]))
+        self.field_std.copy_(torch.tensor(statistics["std"]))
+        low = torch.tensor(statistics["condition_low"])
+        high = torch.tensor(statistics["condition_high"])
+        self.condition_index.copy_(torch.nonzero(high > low).flatten())
+        low, high = low[self.condition_index], high[self.condition_index]
+        self.condition_low.copy_(low)
+        self.condition_scale.copy_(10 / (high - low))  # a span that suits sinusoids
+
+    def _per_channel(self, statistic: Float[Tensor, " channel"]) -> Tensor:
+        return statistic.reshape(-1, *(1,) * self.dims)
+
+    def normalised(
+        self, frames: Float[Tensor, "batch channel *space"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return frames of zero mean and unit variance."""
+        return (frames - self._per_channel(self.field_mean)) / self._per_channel(self.field_std)
+
+    def scaled_conditions(
+        self, parameters: Float[Tensor, "batch parameter"]
+    ) -> Float[Tensor, "batch condition"]:
+        """Return the parameters that vary, mapped from their training range to [0, 10]."""
+        chosen = parameters.index_select(1, self.condition_index)
+        return (chosen - self.condition_low) * self.condition_scale
+
+    def observe(
+        self, frames: Float[Tensor, "batch channel *space"], generator: torch.Generator
+    ) -> Float[Tensor, "batch observed *space"]:
+        """Return what is seen of frames, in physical units; no channels without a condition.
+
+        Parameters
+        ----------
+        frames
+            Physical units.
+        generator
+            Source of the noise, on the device of `frames`.
+        """
+        if not self.conditional:
+            return frames[:, :0]
+        noise = torch.empty_like(frames).normal_(generator=generator)
+        noisy = frames + self.observe_noise * self._per_channel(self.field_std) * noise
+        seen = torch.zeros(frames.shape[2:], dtype=torch.bool, device=frames.device)
+        seen[(slice(None, None, self.observe_every),) * self.dims] = True
+        return torch.where(seen, noisy, self._per_channel(self.field_mean))
+
+    def context_of(
+        self, condition: Float[Tensor, "batch observed *space"]
+    ) -> Float[Tensor, "batch observed *space"]:
+        """Return an observation as networks take it: what is not seen is 0."""
+        return self.normalised(condition) if self.conditional else condition
+
+    # Draws ---------------------------------------------------------------------------------------
+
+    def draw(
+        self,
+        condition: Float[Tensor, "batch observed *space"],
+        parameters: Float[Tensor, "batch parameter"],
+        generator: torch.Generator,
+        evaluations: int | None = None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Draw one frame per observation, physical units in and out.
+
+        Parameters
+        ----------
+        condition
+            What `observe` returns; without a condition its shape alone says what to draw.
+        parameters
+            Each trajectory's, in the order of the store.
+        generator
+            Source of the noise, on the device of `condition`. Its state fixes the noise that a
+            draw starts from, whatever the number of evaluations.
+        evaluations
+            Calls of the network; None is as many as an exact answer needs.
+        """
+        context = self.context_of(condition)
+        sample = self.sample(context, self.scaled_conditions(parameters), generator, evaluations)
+        return self._per_channel(self.field_mean) + sample * self._per_channel(self.field_std)
+
+    # Training ------------------------------------------------------------------------------------
+
+    def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
+        """Return the loss of windows of one frame, or of the present and the next one."""
+        window = batch["window"]
+        context = self.context_of(self.observe(window[:, 0], generator))
+        conditions = self.scaled_conditions(batch["parameters"])
+        return self.loss(self.normalised(window[:, -1]), context, conditions, generator)
+
+    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return the sliced distance between true frames and as many quick draws."""
+        window = batch["window"]
+        condition = self.observe(window[:, 0], generator)
+        drawn = self.draw(condition, batch["parameters"], generator, VALIDATED)
+        drawn, truth = (
+            self.normalised(frames).flatten(1).nan_to_num(UNBOUNDED).cpu().double().numpy()
+            for frames in (drawn, window[:, -1])
+        )
+        return {"sliced_w2": torch.tensor(sliced_w2(drawn, truth))}
+
+    def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
+        """Draw beside the test split of a store and score, see this module.
+
+        Parameters
+        ----------
+        store
+            A `longrun.data.store.Store`.
+        options
+            `trajectories`; and `evaluations` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
+            `stride` (1), `keep` (0), `batch_size` (1024, samples in one call of the network),
+            `projections` (128), `split` ("test").
+        seed
+            Of all noise.
+
+        Raises
+        ------
+        UserError
+            If the store has too few frames or trajectories.
+        """
+        setting = _Setting.of(self, store, options, seed)
+        table = ScoreTable(store.path.stem)
+        with torch.no_grad():
+            drawn = _draw_all(self, setting)
+            _score_law(setting, drawn, table)
+            _score_flow(setting, drawn, table)
+            if self.conditional:
+                _score_conditional(setting, drawn, table)
+            _score_cost(self, setting, table)
+        return Evaluation(table.frame(), _predictions(setting, drawn))
+
+
+# What is evaluated, on what ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Setting:
+    store: Any
+    split: Any
+    trajectories: int
+    members: int
+    start: int
+    stride: int
+    conditional: bool
+    evaluations: list[int]
+    keep: int
+    batch_size: int
+    projections: int
+    seed: int
+    mean: ndarray  # (channel, *ones)
+    std: ndarray
+    bands: dict[str, ndarray]
+
+    @classmethod
+    def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any], seed: int) -> Any:
+        split = store.split(options.get("split", "test"))
+        start, stride = options.get("start", 0), options.get("stride", 1)
+        needs = start + 1 + stride * module.unroll
+        if needs > split.frames:
+            raise UserError(
+                f"{store.path}: {needs} frames are needed, the store has {split.frames}"
+            )
+        if options["trajectories"] > split.trajectories:
+            raise UserError(
+                f"{store.path}: has {split.trajectories} trajectories, "
+                f"{options['trajectories']} are to be evaluated"
+            )
+        statistics, dims = module.description["statistics"], len(split.space)
+        shape = (-1, *(1,) * dims)
+        bins = min(split.space, default=0) // 2 + 1
+        masks = spectrum.bands(module.description["spectrum"], bins) if dims else {}
+        return cls(
+            store=store,
+            split=split,
+            trajectories=options["trajectories"],
+            members=options.get("members", 1) if module.stochastic else 1,
+            start=start,
+            stride=stride,
+            conditional=module.conditional,
+            evaluations=sorted(options.get("evaluations", [1, 2, 4, 8, 100])),
+            keep=min(options.get("keep", 0), options["trajectories"]),
+            batch_size=options.get("batch_size", 1024),
+            projections=options.get("projections", 128),
+            seed=seed,
+            mean=np.asarray(statistics["mean"], dtype=np.float64).reshape(shape),
+            std=np.asarray(statistics["std"], dtype=np.float64).reshape(shape),
+            bands={name: mask for name, mask in masks.items() if mask.any()},
+        )
+
+    @property
+    def dims(self) -> int:
+        return len(self.split.space)
+
+    def read(self, split: Any, chosen: ndarray, frame: int) -> Float[ndarray, "row channel *space"]:
+        frames: ndarray = split.read(chosen, slice(frame, frame + 1))[:, 0]
+        return frames
+
+    @property
+    def target(self) -> int:
+        """Frame that is drawn."""
+        return self.start + self.stride * self.conditional
+
+    def generator(self, module: AbstractSampler, *purpose: int) -> torch.Generator:
+        state = np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0]
+        return torch.Generator(module.device).manual_seed(int(state >> np.uint64(1)))
+
+    def batches(self, module: AbstractSampler) -> Iterator[tuple[ndarray, Tensor, Tensor]]:
+        """Trajectories, and for each of their members in a row what is seen, and parameters."""
+        size = max(1, self.batch_size // self.members)
+        names = self.split.parameter_names
+        for first in range(0, self.trajectories, size):
+            chosen = np.arange(first, min(first + size, self.trajectories))
+            frames = torch.from_numpy(self.read(self.split, chosen, self.start)).to(module.device)
+            seen = module.observe(frames.float(), self.generator(module, 0, first))
+            columns = np.stack([self.split.parameters[name][chosen] for name in names], axis=1)
+            given = torch.from_numpy(columns).to(seen)
+            yield (
+                chosen,
+                seen.repeat_interleave(self.members, 0),
+                given.repeat_interleave(self.members, 0),
+            )
+
+    def normalised(self, frames: ndarray) -> Float[ndarray, "row channel *space"]:
+        return (frames.astype(np.float64) - self.mean) / self.std
+
+
+@dataclass
+class _Drawn:
+    """What was drawn, normalised, float64 and bounded; first axes (trajectory, member)."""
+
+    truth: ndarray  # (trajectory, channel, *space)
+    seen: ndarray  # (trajectory, observed, *space), physical units
+    samples: dict[int, ndarray]  # by number of evaluations
+    alive: dict[int, ndarray]  # (trajectory, member)
+    exact: ndarray
+    cost: ndarray | None  # (trajectory, member), as the next
+    bend: ndarray | None
+    path: ndarray | None  # (time, kept trajectory, channel, *space), of the first member
+
+
+def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
+    """Draw everything, batch by batch, each number of evaluations from the same noise."""
+    parts: dict[Any, list[ndarray]] = {}
+
+    def keep(name: Any, values: Tensor | ndarray, members: bool = True) -> None:
+        array = values if isinstance(values, np.ndarray) else values.cpu().numpy()
+        if members:
+            array = array.reshape(-1, setting.members, *array.shape[1:])
+        parts.setdefault(name, []).append(array)
+
+    for chosen, seen, parameters in setting.batches(module):
+        first = int(chosen[0])
+        keep(
+            "truth", setting.normalised(setting.read(setting.split, chosen, setting.target)), False
+        )
+        keep("seen", seen[:: setting.members], False)
+        for count in (*setting.evaluations, None):
+            generator = setting.generator(module, 1, first)
+            drawn = module.normalised(module.draw(seen, parameters, generator, count))
+            bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
+            keep(("alive", count), bounded)
+            tame = drawn.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
+            keep(("samples", count), tame)
+        context = module.context_of(seen)
+        conditions = module.scaled_conditions(parameters)
+        path = module.paths(context, conditions, setting.generator(module, 1, first))
+        if path is not None:
+            path = path.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
+            straight = path[-1] - path[0]
+            keep("cost", straight.square().flatten(1).mean(1))
+            bend = torch.zeros(len(straight), device=straight.device, dtype=straight.dtype)
+            for before, after in itertools.pairwise(path):
+                slope = (after - before) * (len(path) - 1)
+                bend += (straight - slope).square().flatten(1).mean(1) / (len(path) - 1)
+            keep("bend", bend)
+            few = (chosen < setting.keep).sum()
+            keep("path", path[:, :: setting.members][:, :few].transpose(0, 1), False)
+    whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    return _Drawn(
+        truth=whole["truth"],
+        seen=whole["seen"],
+        samples={count: whole["samples", count] for count in setting.evaluations},
+        alive={count: whole["alive", count] for count in setting.evaluations},
+        exact=whole["samples", None],
+        cost=whole.get("cost"),
+        bend=whole.get("bend"),
+        path=np.moveaxis(whole["path"], 0, 1) if "path" in whole else None,
+    )
+
+
+# Scores ------------------------------------------------------------------------------------------
+
+
+def _score_law(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+    """Score all samples against all truths, one value per number of evaluations."""
+    dims = setting.dims
+    flat = drawn.truth.reshape(len(drawn.truth), -1)
+    repeated = flat.repeat(setting.members, axis=0)
+    true_energy = spectrum.energy_spectrum(drawn.truth, dims).mean(axis=(0, 1)) if dims else None
+    for count, samples in drawn.samples.items():
+        alive = drawn.alive[count]
+        table.add("bounded", alive.mean(), stage=count)
+        rows = {"stage": count, "censored": not alive.all()}
+        points = samples.reshape(len(repeated), -1)
+        distance = sliced_w2(points, repeated, setting.projections)
+        table.add("sliced_w2", distance, **rows)
+        variance = points.var(axis=0).mean() / flat.var(axis=0).mean()
+        table.add("variance_ratio", variance, **rows)
+        if true_energy is None:
+            continue
+        energy = spectrum.energy_spectrum(samples, dims).mean(axis=(0, 1, 2))
+        for band, mask in setting.bands.items():
+            error = min(float(spectrum.relative_error(energy, true_energy, mask)), UNBOUNDED**2)
+            table.add(f"spectrum_error_{band}", error, **rows)
+        table.add("energy_spectrum", energy, stage=count, wavenumber=_wavenumbers(setting))
+    if true_energy is not None:
+        table.add("truth_spectrum", true_energy, wavenumber=_wavenumbers(setting))
+    train = setting.store.split("train")
+    size = min(setting.trajectories, train.trajectories)
+    others = setting.normalised(setting.read(train, np.arange(size), setting.start))
+    floor = sliced_w2(others.reshape(size, -1), flat[:size], setting.projections)
+    table.add("sliced_w2_data", floor)
+
+
+def _score_flow(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+    """Score the way from noise to sample; with a condition, one row per trajectory."""
+
+    def add(metric: str, values: Float[ndarray, "trajectory member"], **rows: Any) -> None:
+        if setting.conditional:
+            rows["trajectory"] = np.arange(setting.trajectories)
+        means = values.mean(axis=1)
+        table.add(metric, means if setting.conditional else means.mean(), **rows)
+
+    def add_rms(metric: str, squares: Float[ndarray, "trajectory member"], **rows: Any) -> None:
+        if setting.conditional:
+            rows["trajectory"] = np.arange(setting.trajectories)
+        means = squares.mean(axis=1)
+        table.add(metric, np.sqrt(means if setting.conditional else means.mean()), **rows)
+
+    axes = tuple(range(2, drawn.exact.ndim))
+    for count, samples in drawn.samples.items():
+        squares = np.square(samples - drawn.exact).mean(axis=axes)
+        add_rms("endpoint_error", squares, stage=count)
+    if drawn.cost is not None and drawn.bend is not None:
+        add("transport_cost", drawn.cost)
+        add("straightness", drawn.bend)
+
+
+def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+    """Score the samples of each condition against its one truth."""
+    dims, flat = setting.dims, drawn.truth.reshape(len(drawn.truth), -1)
+    for count, samples in drawn.samples.items():
+        rows: dict[str, Any] = {
+            "trajectory": np.arange(setting.trajectories),
+            "stage": count,
+            "censored": ~drawn.alive[count].all(axis=1),
+        }
+        table.add("crps", ensemble.crps(samples, drawn.truth, dims), **rows)
+        members = samples.reshape(*samples.shape[:2], -1)
+        table.add("energy_score", energy_score(members, flat), **rows)
+        error = ensemble.ensemble_rmse(samples, drawn.truth, dims)
+        table.add("ensemble_rmse", error, **rows)
+        if setting.members > 1:
+            spread = ensemble.spread(samples, dims)
+            table.add("spread", spread, **rows)
+            # of the means over trajectories: a ratio of single cases is dominated by lucky hits
+            whole = np.sqrt(np.square(spread).mean()) / np.sqrt(np.square(error).mean())
+            table.add("spread_skill", min(whole, UNBOUNDED), stage=count)
+
+
+def _score_cost(module: AbstractSampler, setting: _Setting, table: ScoreTable) -> None:
+    """Score the wall time of one evaluation, and the size of the method."""
+    if module.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(module.device)
+    _, seen, parameters = next(setting.batches(module))
+    generator = setting.generator(module, 2)
+    wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
+    table.add("wall_time_per_sample", wall / len(seen), stage=1)
+    score_size(module, table)
+
+
+def _wavenumbers(setting: _Setting) -> Float[ndarray, " bin"]:
+    """Of each bin, rad per unit of length on the mean domain; indices without a length."""
+    length = setting.split.parameters.get(schema.LENGTH)
+    unit = 1.0 if length is None else 2 * np.pi / float(length[: setting.trajectories].mean())
+    return unit * np.arange(min(setting.split.space) // 2 + 1)
+
+
+# Fields for figures ------------------------------------------------------------------------------
+
+
+def _predictions(setting: _Setting, drawn: _Drawn) -> xr.Dataset:
+    """Truth and samples of the first `keep` trajectories, in physical units.
+
+    `prediction` is the first member of the most evaluations; `samples` has them all, `path` the
+    exact ways of first members at up to 21 times, `observation` what was shown.
+    """
+    keep, axes = setting.keep, schema.AXES[: setting.dims]
+    frame = (schema.FIELD, *axes)
+
+    def physical(values: ndarray) -> ndarray:
+        return (setting.mean + values * setting.std).astype(np.float32)
+
+    samples = np.stack([physical(values[:keep]) for values in drawn.samples.values()])
+    dims = (schema.TRAJECTORY, schema.LEAD_TIME, *frame)
+    content: dict[str, Any] = {
+        "truth": (dims, physical(drawn.truth[:keep])[:, None]),
+        "prediction": (dims, samples[-1, :, 0][:, None]),
+        "samples": (("evaluations", schema.TRAJECTORY, "member", *frame), samples),
+    }
+    if setting.conditional:
+        content["observation"] = ((schema.TRAJECTORY, *frame), drawn.seen[:keep])
+    path_time = np.zeros(0)
+    if drawn.path is not None:
+        times = np.unique(np.linspace(0, len(drawn.path) - 1, 21).astype(int))
+        path_time = times / max(len(drawn.path) - 1, 1)
+        content["path"] = (("path_time", schema.TRAJECTORY, *frame), physical(drawn.path[times]))
+    parameters = setting.split.parameters
+    dt = parameters.get(schema.DT, np.ones(setting.trajectories))[: setting.trajectories]
+    length = parameters.get(schema.LENGTH, np.ones(setting.trajectories))[: setting.trajectories]
+    lead = float(dt.mean()) * setting.stride if setting.conditional else 0.0
+    coordinates: dict[str, Any] = {
+        schema.TRAJECTORY: np.arange(keep),
+        schema.LEAD_TIME: (schema.LEAD_TIME, [lead], {"units": "s"}),
+        schema.FIELD: list(setting.store.fields),
+        "evaluations": list(drawn.samples),
+        "member": np.arange(setting.members),
+    }
+    if drawn.path is not None:
+        coordinates["path_time"] = path_time
+    for axis, points in zip(axes, setting.split.space, strict=True):
+        coordinates[axis] = (axis, float(length.mean()) * np.arange(points) / points)
+    return xr.Dataset(content, coords=coordinates)
