@@ -307,7 +307,8 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
         ("max_error", steady.max_error),
         ("wall_error", steady.wall_error),
     ):
-        error = _capped(score(prediction, truth, dims))
+        with np.errstate(invalid="ignore"):  # of what is not finite
+            error = _capped(score(prediction, truth, dims))
         table.add(name, error, censored=error >= UNBOUNDED, **rows)
     test = _capped(pointwise.nrmse(prediction, truth, dims))
     train = _capped(pointwise.nrmse(recalled, seen[:, module.given :], dims))
