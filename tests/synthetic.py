@@ -102,6 +102,12 @@ EXPERIMENT = {
         },
     },
 }
+SCHEMAS = Path(__file__).parents[1] / "workflow/schemas/tasks"
+METRICS = {
+    name: entry
+    for task in ("forecast", "common")
+    for name, entry in json.loads((SCHEMAS / f"{task}.json").read_text())["metrics"].items()
+}
 TRAINED = ("unet", "unet_history", "pushforward", "sobolev", "fno", "pde_refiner")
 
 
@@ -360,7 +366,8 @@ def experiment(methods: tuple[str, ...]) -> dict:
 def inputs(methods: tuple[str, ...] = tuple(ERRORS)) -> Inputs:
     """What a figure gets, for some of the methods; the verdicts are the real ones."""
     runs = [(method, seed) for method in methods for seed in range(seeds(method))]
-    spec = experiment(methods) | {"test": [EXPERIMENT["dataset"]]}
+    data = [EXPERIMENT["dataset"]]
+    spec = experiment(methods) | {"train": data, "test": data, "metrics": METRICS}
     table = pd.concat([scores(*run).assign(method=run[0], seed=run[1]) for run in runs])
     judged, summary = judge(spec, table)
     return Inputs(

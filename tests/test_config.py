@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from longrun import config
+from longrun import config, registry
 
 ROOT = Path("configs")
 FILES = {
@@ -229,7 +229,7 @@ REFUSALS = [
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
         "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, precision, "
-        "valid_windows, validate_every, workers; did you mean batch_size?",
+        "trajectories, valid_windows, validate_every, workers; did you mean batch_size?",
     ),
     (
         PAPER,
@@ -242,14 +242,22 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "name"),
         "unett",
-        f"{PAPER}: methods.plain.name: unknown method 'unett'; allowed: coarse_solver, fno, "
-        "pde_refiner, persistence, unet; did you mean unet?",
+        f"{PAPER}: methods.plain.name: unknown method 'unett'; allowed: "
+        f"{', '.join(m for m in registry.names('methods') if registry.task(m) == 'forecast')}"
+        "; did you mean unet?",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "name"),
+        "fno_map",
+        f"{PAPER}: methods.plain.name: fno_map is a method of the task map; allowed: ...",
     ),
     (
         PAPER,
         ("task", "name"),
         "forcast",
-        f"{PAPER}: task.name: unknown task 'forcast'; allowed: forecast; did you mean forecast?",
+        f"{PAPER}: task.name: unknown task 'forcast'; allowed: {', '.join(registry.names('tasks'))}"
+        "; did you mean forecast?",
     ),
     (
         PAPER,
@@ -344,8 +352,9 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "training"),
         "push_forward",
-        f"{PAPER}: methods.plain.training: 'push_forward' is not allowed; allowed: one_step, "
-        "pushforward, unrolled; did you mean pushforward?",
+        f"{PAPER}: methods.plain.training: 'push_forward' is not allowed; allowed: all2all, "
+        "curriculum, one2all, one_step, pushforward, teacher_forcing, unrolled; did you mean "
+        "pushforward?",
     ),
     (
         PAPER,

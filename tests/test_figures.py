@@ -23,6 +23,8 @@ from longrun import cli, plot, registry
 from longrun.figures import _style
 
 FIGURES = registry.names("figures")
+# what an experiment that forecasts, with these methods, has
+FORECAST = registry.figures("forecast", ["unet", "pde_refiner", "persistence"])
 # Few methods draw fast; between them they train, refine, know their spread, diverge, stand still.
 METHODS = ("unet_history", "pde_refiner", "persistence")
 
@@ -49,7 +51,7 @@ class Drawn(NamedTuple):
     tidy: bool  # global state is as it was before drawing and saving
 
 
-@pytest.fixture(scope="module", params=FIGURES)
+@pytest.fixture(scope="module", params=FORECAST)
 def drawn(request, inputs, tmp_path_factory):
     """A figure drawn and saved once: a layout moves a little when it is drawn again."""
     path = tmp_path_factory.mktemp("svg") / f"{request.param}.svg"
@@ -254,7 +256,7 @@ def test_cost_axis_holds_every_method(inputs):
 
 
 def test_verb_names_what_is_missing(tmp_path):
-    spec = synthetic.EXPERIMENT
+    spec = synthetic.EXPERIMENT | {"train": ["kuramoto_sivashinsky"]}
     with pytest.raises(cli.UserError, match=r"scores.parquet.*longrun.evaluate"):
         plot.load("spectra", spec, "pde_refiner", "cpu", tmp_path)
     with pytest.raises(cli.UserError, match=r"claims.json.*longrun.judge"):

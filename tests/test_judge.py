@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from synthetic import METRICS
 
 from longrun import judge as verb
 from longrun.cli import UserError
@@ -39,7 +40,7 @@ def verdict(scores, **claim):
     claim = {"says": "...", "metric": "correlation_time_0.8", "of": "new", "against": "old"} | claim
     if "r_squared" in claim:
         del claim["against"]
-    experiment = {"claims": {"it": claim}, "methods": {"new": {}, "old": {}}}
+    experiment = {"claims": {"it": claim}, "methods": {"new": {}, "old": {}}, "metrics": {}}
     (judged,), _ = judge(experiment, pd.concat(scores))
     assert json.loads(json.dumps(judged, allow_nan=False)) == judged
     return judged
@@ -199,8 +200,9 @@ def test_a_verdict_does_not_depend_on_its_neighbours():
     scores = pd.concat([rows("new", "nrmse", noise(0)), rows("old", "nrmse", noise(1))])
     claim = {"says": "", "metric": "nrmse", "of": "new", "against": "old", "ratio": {"holds": 1.0}}
     methods = {"new": {}, "old": {}}
-    alone, _ = judge({"claims": {"b": claim}, "methods": methods}, scores)
-    beside, _ = judge({"claims": {"a": claim, "b": claim}, "methods": methods}, scores[::-1])
+    alone, _ = judge({"claims": {"b": claim}, "methods": methods, "metrics": {}}, scores)
+    both = {"claims": {"a": claim, "b": claim}, "methods": methods, "metrics": {}}
+    beside, _ = judge(both, scores[::-1])
     assert beside[1] == alone[0]
 
 
@@ -214,7 +216,9 @@ def test_methods_are_summed_up():
             rows("old", "parameters", 7.0, seeds=1, trajectories=1, trajectory=-1),
         ]
     )
-    claims, methods = judge({"claims": {}, "methods": {"old": {}, "new": {}, "none": {}}}, scores)
+    claims, methods = judge(
+        {"claims": {}, "methods": {"old": {}, "new": {}, "none": {}}, "metrics": METRICS}, scores
+    )
     table = {(row["method"], row["metric"]): row for row in methods}
     assert claims == [] and len(table) == len(methods) == 4
     assert methods[0]["method"] == "old"
@@ -268,6 +272,24 @@ def test_the_verb_reads_runs_and_writes_claims_without_torch(tmp_path):
 
 def test_a_run_without_scores_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(verb.config, "method_spec", lambda experiment, method: {"seeds": 1})
-    experiment = {"claims": {}, "methods": {"new": {}}}
+    experiment = {"claims": {}, "methods": {"new": {}}, "metrics": {}}
     with pytest.raises(UserError, match=r"new/seed0/scores.parquet: no scores"):
         verb.read_scores(tmp_path, experiment)
+
+
+def test_a_method_is_compared_with_itself_at_another_stage():
+    level = np.arange(TRAJECTORIES) % 7 + 1.0
+    scores = [
+        rows("new", "rmse", level * noise(0), stage=0),
+        rows("new", "rmse", 0.25 * level * noise(1), stage=10),
+    ]
+    judged = verdict(
+        scores,
+        metric="rmse",
+        against="new",
+        at={"stage": 0},
+        against_at={"stage": 10},
+        ratio={"holds": 2.0},
+    )
+    assert judged["verdict"] == "holds"
+    assert judged["value"] == pytest.approx(4, rel=0.05)

@@ -108,6 +108,7 @@ def test_user_text_is_escaped(site, tmp_path):
         {"claims": [claim], "methods": []},
         outcome.facts,
         {},
+        {},
     )
     page = tabulate.page([outcome], "cpu", {})
     assert "<b>" not in page and "<i>" not in page and "No figures were drawn." in page

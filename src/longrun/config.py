@@ -512,20 +512,23 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
     _check_options(source, ("task",), spec["task"], task, ("name",))
     for method, entry in spec["methods"].items():
         key = ("methods", method)
-        source.known((*key, "name"), entry["name"], registry.names("methods"), "unknown method")
-        if registry.task(entry["name"]) != spec["task"]["name"]:
-            able = [m for m in registry.names("methods") if registry.task(m) == spec["task"]["name"]]
-            source.fail(
-                (*key, "name"),
-                f"{entry['name']} is a method of the task {registry.task(entry['name'])}; "
-                f"{allowed(able, entry['name'])}",
-            )
+        _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
         _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
         _check_start(source, spec, method)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
+
+
+def _check_method(source: _Source, key: Key, name: str, task: str) -> None:
+    every = registry.names("methods")
+    able = [method for method in every if registry.task(method) == task]
+    if name in every and name not in able:
+        source.fail(
+            key, f"{name} is a method of the task {registry.task(name)}; {allowed(able, name)}"
+        )
+    source.known(key, name, able, "unknown method")
 
 
 def _check_options(
