@@ -12,7 +12,7 @@ t = (t_j - t_i) / T, which enters through every norm:
 Patches are embedded by a convolution; each stage but the last merges 2 x 2 of them and doubles the
 channels; the way up unmerges them and adds the frames of the way down, seen through ConvNeXt
 blocks; a transposed convolution and one of 5 x 5 give the output. Scale and shift of a norm start
-near zero, so all branches do, and at t = 0 the whole network gives zero until its biases learn.
+near zero, so all branches do, and at t = 0 the network does not see its input until biases learn.
 
 The loss is a relative L1 error per group of channels, averaged over the whole batch:
 
@@ -45,6 +45,7 @@ from torch.nn import functional
 from longrun.tasks.forecast import AbstractForecaster
 
 Tokens = Float[Tensor, "batch x y channel"]
+Others = Float[Tensor, "batch other_x other_y other_channel"]  # on a coarser or finer grid
 Sides = tuple[int, int]
 
 
@@ -194,7 +195,7 @@ class Merge(nn.Module):
         self.reduce = nn.Linear(4 * width, 2 * width, bias=False)
         self.norm = TimeNorm(2 * width)
 
-    def forward(self, x: Tokens, t: Float[Tensor, "batch 1"]) -> Tokens:
+    def forward(self, x: Tokens, t: Float[Tensor, "batch 1"]) -> Others:
         """Return the coarser tokens."""
         four = [x[:, i::2, j::2] for j in (0, 1) for i in (0, 1)]
         return self.norm(self.reduce(torch.cat(four, dim=-1)), t)
@@ -209,7 +210,7 @@ class Unmerge(nn.Module):
         self.norm = TimeNorm(width // 2)
         self.mix = nn.Linear(width // 2, width // 2, bias=False)
 
-    def forward(self, x: Tokens, t: Float[Tensor, "batch 1"]) -> Tokens:
+    def forward(self, x: Tokens, t: Float[Tensor, "batch 1"]) -> Others:
         """Return the finer tokens."""
         four = self.expand(x).unflatten(-1, (2, 2, -1))  # batch, x, y, 2, 2, channel
         finer = four.transpose(2, 3).flatten(3, 4).flatten(1, 2)
