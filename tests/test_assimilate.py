@@ -33,6 +33,8 @@ class Known(AbstractAssimilator):
     def __init__(self, told="nothing", fields=1, dims=1, **options):
         super().__init__(fields, dims, 0, **options)
         self.told, self.shown, self.begun = told, [], []
+        if told == "scale":
+            self.factor = torch.nn.Parameter(torch.tensor(0.9))
 
     def begin(self, measurement, mask, generator):
         self.begun.append((measurement, mask))
@@ -43,6 +45,8 @@ class Known(AbstractAssimilator):
 
     def correct(self, forecast, measurement, mask):
         self.shown.append((measurement, mask))
+        if self.told == "scale":
+            return self.factor * forecast
         if self.told == "blow up":
             return torch.where(mask, forecast * 1e3 + 1e3, forecast)
         if self.told == "break":
@@ -130,6 +134,21 @@ def test_the_loss_is_the_relative_error_of_the_analysis():
     first = module.begun[0][0]
     expected = [relative_square(first - window[:, k], window[:, k]).mean() for k in (1, 2)]
     torch.testing.assert_close(loss, torch.stack(expected).mean())
+
+
+def test_a_spin_up_gives_neither_loss_nor_gradient():
+    window = 1 + torch.rand(5, 4, 1, 8, generator=generator())
+    batch = {"window": window, "parameters": torch.zeros(5, 0)}
+    module = Known("scale", unroll=1, spin_up=2, least_measured=1.0)
+    assert module.unroll == 3
+    loss = module.batch_loss(batch, generator())
+    loss.backward()
+    first = module.begun[0][0]  # each step multiplies by 0.9, only the last with a gradient
+    error = relative_square(0.9**3 * first - window[:, 3], window[:, 3]).mean()
+    torch.testing.assert_close(loss, error)
+    truth, state = window[:, 3], 0.9**2 * first
+    slope = (2 * (0.9 * state - truth) * state).mean((1, 2)) / truth.square().mean((1, 2))
+    torch.testing.assert_close(module.factor.grad, slope.mean())
 
 
 def test_a_known_mean_is_kept_from_the_first_measurement_on():

@@ -89,7 +89,7 @@ class EnsembleKalmanFilter(AbstractAssimilator):
         mask: Bool[Tensor, "batch channel *space"],
         generator: torch.Generator,
     ) -> Float[Tensor, "batch member channel *space"]:
-        """Return an ensemble about the first measurement, as wide as the climate between sensors."""
+        """Return an ensemble about the first measurement; between sensors it spans the climate."""
         centre = super().begin(measurement, mask, generator)
         spread = torch.where(mask, self.noise_std(self.snr), self.per_channel(self.field_std))
         shape = (len(centre), self.members, *centre.shape[1:])

@@ -17,6 +17,7 @@ of ours: the networks see normalised states; E is the identity plus a network; w
 gaps, two spectral layers spread the innovation over them before the gate.
 """
 
+import itertools
 import math
 from typing import Any, Literal
 
@@ -80,13 +81,9 @@ class NODA(AbstractAssimilator):
             if gain == "spectral"
             else None
         )
-        with torch.no_grad():  # begin at E(z) = z and at a constant gain, but for a little
-            for last, bias in (
-                (self.measurement_map[-1], 0.0),
-                (self.gate[-1], math.log(first_gain / (1 - first_gain))),
-            ):
-                last.weight.mul_(0.1)
-                last.bias.fill_(bias)
+        # begin at E(z) = z and at a constant gain, but for a little
+        _begin_near(self.measurement_map, 0.0)
+        _begin_near(self.gate, math.log(first_gain / (1 - first_gain)))
 
     def predict(
         self,
@@ -144,6 +141,14 @@ def _convolutions(dims: int, widths: list[int]) -> nn.Sequential:
     """Return convolutions of kernel 3 on closed axes with GELUs between them."""
     kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in itertools.pairwise(widths):
         layers += [kind(inputs, outputs, 3, padding=1, padding_mode="circular"), nn.GELU()]
     return nn.Sequential(*layers[:-1])
+
+
+def _begin_near(layers: nn.Sequential, value: float) -> None:
+    """Let the last layer give a constant, and a tenth of what it would have added."""
+    last: Any = layers[-1]
+    with torch.no_grad():
+        last.weight.mul_(0.1)
+        last.bias.fill_(value)

@@ -65,7 +65,10 @@ class AbstractAssimilator(AbstractLearner):
     spacing : int
         Distance between sensors in training, grid points along every axis.
     unroll : int
-        Steps of a training window, through all of which the gradient goes.
+        Steps of a training window that the loss is of, and through which the gradient goes.
+    spin_up : int
+        Steps before those, measured as they are, that the gradient stops at: with them the error of
+        a state in training is one that assimilation leaves, not that of a first measurement.
     least_measured, most_measured : float
         The fraction of measured steps is drawn uniformly between these, anew for each batch.
     fixed_mean : bool
@@ -86,7 +89,7 @@ class AbstractAssimilator(AbstractLearner):
 
     supported_dims: tuple[int, ...] = (1, 2, 3)
     equations: tuple[str, ...] = ()
-    preview = "space_time"
+    preview = "assimilation"
     field_mean: Tensor
     field_std: Tensor
     increment_std: Tensor
@@ -102,6 +105,7 @@ class AbstractAssimilator(AbstractLearner):
         snr: float = 20.0,
         spacing: int = 1,
         unroll: int = 8,
+        spin_up: int = 0,
         least_measured: float = 0.0,
         most_measured: float = 1.0,
         fixed_mean: bool = False,
@@ -112,12 +116,13 @@ class AbstractAssimilator(AbstractLearner):
         if dims not in self.supported_dims:
             allowed = " or ".join(map(str, self.supported_dims))
             raise ValueError(f"dims must be {allowed}, is {dims}")
-        if unroll < 1 or spacing < 1:
-            raise ValueError("unroll and spacing must be at least 1")
+        if unroll < 1 or spacing < 1 or spin_up < 0:
+            raise ValueError("unroll and spacing must be at least 1, spin_up not negative")
         if not 0 <= least_measured <= most_measured <= 1:
             raise ValueError("least_measured and most_measured must lie in order between 0 and 1")
         self.fields, self.dims, self.conditions = fields, dims, conditions
-        self.snr, self.spacing, self.unroll = snr, spacing, unroll
+        self.snr, self.spacing = snr, spacing
+        self.spin_up, self.unroll = spin_up, spin_up + unroll  # all frames of a window after one
         self.least_measured, self.most_measured = least_measured, most_measured
         self.fixed_mean, self.coordinates = fixed_mean, coordinates
         self.register_buffer("field_mean", torch.zeros(fields))
@@ -301,9 +306,13 @@ class AbstractAssimilator(AbstractLearner):
         state = self.begin(measurement[:, 0], mask[:, 0], generator)
         losses = []
         for k in range(1, window.shape[1]):
-            forecast = self.predict(state, parameters)
-            state = self.correct(forecast, measurement[:, k], mask[:, k])
-            losses.append(self.loss(forecast, state, window[:, k], measurement[:, k], mask[:, k]))
+            learns = k > self.spin_up
+            with torch.set_grad_enabled(learns and torch.is_grad_enabled()):
+                forecast = self.predict(state, parameters)
+                state = self.correct(forecast, measurement[:, k], mask[:, k])
+            if learns:
+                truth = window[:, k]
+                losses.append(self.loss(forecast, state, truth, measurement[:, k], mask[:, k]))
         return torch.stack(losses).mean()
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
