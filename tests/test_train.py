@@ -294,5 +294,5 @@ def test_the_final_scores_and_a_rollout_are_tracked(project, finished, monkeypat
     train_verb.log_preview([], module, experiment, store, "refiner", "smoke", 40)
     assert 0 < summary["valid/one_step_nrmse"] < 10
     assert "valid/correlation_time_0.8" in summary
-    figure, step = images["valid/rollout"]
+    figure, step = images["valid/space_time"]
     assert step == 40 and len(figure.axes) >= 3

@@ -185,7 +185,8 @@ class AbstractLearner(pl.LightningModule, ABC):
             for group in self.parameter_groups()
         ]
         optimiser = self._optimiser(groups)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, self._factor)
+        # a function, not a bound method: of that a checkpoint would hold the attributes
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: self._factor(n))
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
