@@ -5,7 +5,7 @@ import json
 import pandas as pd
 import pytest
 
-from longrun import config, registry
+from longrun import config
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("smoke")]
 
@@ -19,7 +19,7 @@ def test_every_declared_output_is_there_and_nothing_is_left_to_do(smoke_run):
             assert scores["value"].notna().any()
         judged = json.loads((results / experiment / "claims.json").read_text())
         assert {claim["name"] for claim in judged["claims"]} == set(spec["claims"])
-        for figure in registry.names("figures"):
+        for figure in config.figures(spec):
             drawing = (results / experiment / "figures" / f"{figure}.svg").read_text()
             assert "</svg>" in drawing
     again = smoke_run.snakemake("--dry-run")

@@ -43,7 +43,10 @@ def fresh(root, tmp_path_factory):
     programs = tmp_path_factory.mktemp("programs")
     (programs / "python").write_text(STAND_IN.format(python=sys.executable))
     (programs / "python").chmod(0o755)
-    return Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
+    tree = Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
+    # one experiment stands for all
+    edit(tree.folder / "configs/config.yaml", lambda c: c.update(experiments=["pde_refiner"]))
+    return tree
 
 
 @pytest.fixture(scope="module")
@@ -78,8 +81,13 @@ def rules(found):
     return {rule for rule, _, _ in found}
 
 
+def figures():
+    """What the experiment has."""
+    return registry.figures("forecast", ["unet", "fno", "pde_refiner"])
+
+
 def plots():
-    return {f"plot_{figure}" for figure in registry.names("figures")}
+    return {f"plot_{figure}" for figure in figures()}
 
 
 def edit(path, change):
@@ -251,6 +259,19 @@ def test_every_preset_plans(fresh, preset, gpus):
     assert rules(found) | DATA == {*DATA, "train", "evaluate", "judge", "tabulate"} | plots()
 
 
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_every_experiment_plans(fresh, root, preset):
+    every = config.experiments(root / "configs")
+    assert sorted(config.settings(root / "configs")["experiments"]) == every
+    found = jobs(fresh, preset=preset, experiments=f"[{','.join(every)}]")
+    assert {wild["experiment"] for rule, wild, _ in found if rule == "judge"} == set(every)
+    drawn = {(wild["experiment"], rule) for rule, wild, _ in found if rule.startswith("plot_")}
+    for experiment in every:
+        spec = config.compose(root / "configs", experiment, preset)
+        shown = {f"plot_{figure}" for figure in config.figures(spec)}
+        assert {rule for name, rule in drawn if name == experiment} == shown
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [
@@ -272,7 +293,7 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     done = finished.snakemake("--report", "report.html")
     assert done.returncode == 0, done.stdout
     page = (finished.folder / "report.html").read_text()
-    for figure in registry.names("figures"):
+    for figure in figures():
         assert f"figures/{figure}.svg" in page
     assert "results.csv" in page
     assert "claims.html" in page

@@ -132,10 +132,16 @@ def presets(configs: Path) -> list[str]:
 
 
 def settings(configs: Path) -> dict[str, Any]:
-    """Read and check `config.yaml`: preset, experiments, tracking."""
+    """Read and check `config.yaml`: preset, experiments (a list, `all` too), tracking."""
     content = load(Path(configs) / "config.yaml")
     check_settings(content, configs)
-    return content
+    return content | {"experiments": chosen(content, configs)}
+
+
+def chosen(content: Mapping[str, Any], configs: Path) -> list[str]:
+    """Names of the experiments that settings ask for."""
+    asked = content["experiments"]
+    return experiments(configs) if asked == "all" else list(asked)
 
 
 def check_settings(content: Mapping[str, Any], configs: Path) -> None:
@@ -143,7 +149,7 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     source = _Source([_Layer(Path(configs) / "config.yaml", (), dict(content))])
     _check_schema(source, dict(content), _schema(configs, "config"))
     source.known(("preset",), content["preset"], presets(configs), "unknown preset")
-    for i, experiment in enumerate(content["experiments"]):
+    for i, experiment in enumerate(chosen(content, configs)):
         source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
 
 

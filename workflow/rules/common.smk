@@ -16,7 +16,8 @@ RUN = "{preset}/{experiment}/{method}/seed{seed}"
 
 try:
     yaml_files.check_settings(config, CONFIGS)
-    yaml_files.validate_all(CONFIGS, config["experiments"], config["preset"])
+    EXPERIMENTS = yaml_files.chosen(config, CONFIGS)
+    yaml_files.validate_all(CONFIGS, EXPERIMENTS, config["preset"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
@@ -180,7 +181,7 @@ def verdicts(wildcards):
     return expand(
         "results/{preset}/{experiment}/claims.json",
         preset=wildcards.preset,
-        experiment=config["experiments"],
+        experiment=EXPERIMENTS,
     )
 
 
@@ -188,6 +189,6 @@ def figures(wildcards):
     """Return the figures of every experiment that config.yaml names."""
     return [
         f"results/{wildcards.preset}/{experiment}/figures/{figure}.svg"
-        for experiment in config["experiments"]
+        for experiment in EXPERIMENTS
         for figure in yaml_files.figures(compose(CONFIGS, experiment, wildcards.preset))
     ]
