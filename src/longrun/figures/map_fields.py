@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -49,6 +50,7 @@ def draw(inputs: Inputs) -> Figure:
         below.set_title(f"relative L2 {errors[method]:.2%}")
     for axes in grid[-1]:
         axes.set_xlabel("x (1)")
+        axes.xaxis.set_major_locator(MaxNLocator(2))
     for axes in grid[:, 0]:
         axes.set_ylabel("y (1)")
     figure.colorbar(shown, ax=grid[0], label=f"{sought} (1)", aspect=15, pad=0.01)
