@@ -4,14 +4,7 @@ import torch
 
 SMALL = {"width": 8, "multipliers": [1, 2], "modes": 4, "layers": 2}
 OPTIONS = {
-    "poseidon": {
-        "depths": [2, 2],
-        "heads": [1, 2],
-        "patch": 2,
-        "window": 4,
-        "training": "all2all",
-        "unroll": 2,
-    }
+    "poseidon": {"depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4},
 }
 POINTS = {1: 32, 2: 16}
 KURAMOTO_SIVASHINSKY = {
@@ -96,9 +89,10 @@ def frames(kind, size, count, dtype=torch.float32):
     """Smooth frames, another phase in every one."""
     fields, dims = len(case(kind)["field_names"]), len(case(kind)["boundary"])
     x = torch.arange(POINTS[dims], dtype=dtype) / POINTS[dims] * 2 * torch.pi
-    phase = torch.arange(size, dtype=dtype)[:, None, None] + 0.3 * torch.arange(
-        count, dtype=dtype
-    )[:, None]
+    phase = (
+        torch.arange(size, dtype=dtype)[:, None, None]
+        + 0.3 * torch.arange(count, dtype=dtype)[:, None]
+    )
     phase = (phase + 0.7 * torch.arange(fields, dtype=dtype)).reshape(size, count, fields, 1)
     field = torch.sin(x + phase) + 0.5 * torch.cos(2 * x - phase)
     if dims == 2:

@@ -68,8 +68,9 @@ class WindowAttention(nn.Module):
     def __init__(self, width: int, heads: int):
         super().__init__()
         self.heads = heads
-        self.query, self.value = nn.Linear(width, width), nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
+        # queries, keys, values in one: of a key alone only the direction would matter, not the size
+        self.mix = nn.Linear(width, 3 * width, bias=False)
+        self.query_bias, self.value_bias = (nn.Parameter(torch.zeros(width)) for _ in range(2))
         self.output = nn.Linear(width, width)
         self.temperature = nn.Parameter(torch.full((heads, 1, 1), math.log(10)))
         self.position = nn.Sequential(
@@ -83,9 +84,10 @@ class WindowAttention(nn.Module):
         mask: Float[Tensor, "window 1 token token"] | None,
     ) -> Float[Tensor, "batch window token channel"]:
         """Return what each token gathers from its window."""
+        query, key, value = self.mix(x).chunk(3, dim=-1)
         query, key, value = (
-            layer(x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
-            for layer in (self.query, self.key, self.value)
+            part.unflatten(-1, (self.heads, -1)).transpose(-2, -3)
+            for part in (query + self.query_bias, key, value + self.value_bias)
         )
         cosine = functional.normalize(query, dim=-1) @ functional.normalize(key, dim=-1).mT
         score = cosine * self.temperature.clamp(max=math.log(100)).exp() + self.bias(window)
@@ -174,17 +176,19 @@ class SwinLayer(nn.Module):
         return x + self.mlp_norm(self.mlp(x), t)
 
 
-class Stage(nn.ModuleList):
-    """Layers on one grid, windows shifted in every second one."""
-
-    def __init__(self, width: int, depth: int, heads: int, window: int):
-        super().__init__(SwinLayer(width, heads, window, i % 2 == 1) for i in range(depth))
+class Timed(nn.ModuleList):
+    """Layers that take the lead time, one after the other on one grid."""
 
     def forward(self, x: Tokens, t: Float[Tensor, "batch 1"]) -> Tokens:
         """Return the tokens after all layers."""
         for layer in self:
             x = layer(x, t)
         return x
+
+
+def stage(width: int, depth: int, heads: int, window: int) -> Timed:
+    """Build the layers of one grid, windows shifted in every second one."""
+    return Timed(SwinLayer(width, heads, window, i % 2 == 1) for i in range(depth))
 
 
 class Merge(nn.Module):
@@ -272,15 +276,13 @@ class ScOT(nn.Module):
         self.norm = TimeNorm(width)
         self.down, self.up = (
             nn.ModuleList(
-                Stage(*sizes, window) for sizes in zip(widths, depths, heads, strict=True)
+                stage(*sizes, window) for sizes in zip(widths, depths, heads, strict=True)
             )
             for _ in range(2)
         )
         self.merges = nn.ModuleList(Merge(n) for n in widths[:-1])
         self.unmerges = nn.ModuleList(Unmerge(n) for n in widths[1:])
-        self.skips = nn.ModuleList(
-            nn.ModuleList(ConvNeXt(n) for _ in range(blocks)) for n in widths[:-1]
-        )
+        self.skips = nn.ModuleList(Timed(ConvNeXt(n) for _ in range(blocks)) for n in widths[:-1])
         self.recovery = nn.ConvTranspose2d(width, outputs, patch, patch)
         self.smoothing = nn.Conv2d(outputs, outputs, 5, padding=2, bias=False)
         self.apply(_initialise)
@@ -302,12 +304,9 @@ class ScOT(nn.Module):
             )
         h = self.norm(self.embedding(x).movedim(1, -1), t)
         kept = []
-        for stage, merge, skip in zip(self.down, self.merges, self.skips, strict=False):
-            h = stage(h, t)
-            aside = h
-            for block in skip:
-                aside = block(aside, t)
-            kept.append(aside)
+        for layers, merge, skip in zip(self.down, self.merges, self.skips, strict=False):
+            h = layers(h, t)
+            kept.append(skip(h, t))
             h = merge(h, t)
         h = self.up[-1](self.down[-1](h, t), t)
         for level in reversed(range(len(kept))):
@@ -369,6 +368,7 @@ class Poseidon(AbstractForecaster):
     """
 
     supported_dims = (2,)
+    translates = False  # see the decisions above
 
     def __init__(
         self,
