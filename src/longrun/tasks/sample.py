@@ -257,7 +257,7 @@ class AbstractSampler(AbstractLearner):
         condition = self.observe(window[:, 0], generator)
         drawn = self.draw(condition, batch["parameters"], generator, VALIDATED)
         drawn, truth = (
-            self.normalised(frames).flatten(1).nan_to_num(UNBOUNDED).cpu().double().numpy()
+            self.normalised(frames.detach()).flatten(1).nan_to_num(UNBOUNDED).cpu().double().numpy()
             for frames in (drawn, window[:, -1])
         )
         return {"sliced_w2": torch.tensor(sliced_w2(drawn, truth))}
