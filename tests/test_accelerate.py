@@ -4,6 +4,7 @@ import itertools
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy.linalg import eigvalsh
@@ -14,6 +15,8 @@ from longrun.data.describe import describe
 from longrun.data.store import open_store
 from longrun.equations.heated_square import HeatedSquare
 from longrun.equations.shifted_laplacian import ShiftedLaplacian
+from longrun.figures import iterations
+from longrun.figures._inputs import Inputs
 from longrun.generate import generate
 from longrun.methods.fixed_relaxation import FixedRelaxation
 from longrun.methods.learning_to_relax import LearningToRelax
@@ -330,6 +333,34 @@ def test_every_trial_starts_anew_and_has_its_own_noise(store):
     assert not np.array_equal(rows(both, "omega", 0), rows(both, "omega", 1))
     other = module.evaluate(store, OPTIONS | {"block": 1}, 6).scores
     assert not np.array_equal(rows(both, "omega", 0), rows(other, "omega", 0))
+
+
+def test_the_figure_shows_what_was_measured(store):
+    methods = {
+        "bandit": LearningToRelax(solver=solver_of(store)),
+        "fixed": FixedRelaxation(omega=1.4, solver=solver_of(store)),
+    }
+    runs = {name: module.evaluate(store, OPTIONS, 0) for name, module in methods.items()}
+    scores = pd.concat([r.scores.assign(method=name, seed=0) for name, r in runs.items()])
+    inputs = Inputs(
+        spec={"methods": methods, "test": [store.path.stem], "evaluate": OPTIONS},
+        preset="smoke",
+        experiment="test",
+        scores=scores,
+        claims={},
+        curves=pd.DataFrame(),
+        predictions={name: r.predictions for name, r in runs.items()},
+    )
+    figure = iterations.draw(inputs)
+    left, middle, right = figure.axes
+    late = scores[scores["metric"] == "iterations_late"].groupby("method")["value"].mean()
+    assert late.idxmin() in figure.get_suptitle()
+    blocks = scores[(scores["metric"] == "iterations") & (scores["method"] == "fixed")]
+    ends = {line.get_label(): line.get_ydata()[-1] for line in left.get_lines()}
+    assert ends["fixed"] == pytest.approx(blocks["value"].mean())
+    texts = {text.get_text() for text in middle.texts}
+    assert texts == {f"{value:.3g}" for value in late}
+    assert any((line.get_ydata() == np.float32(1.4)).all() for line in right.get_lines())
 
 
 def test_a_cost_is_learnt_only_after_its_system(store):

@@ -76,13 +76,13 @@ def _late(axes: Axes, inputs: Inputs, methods: list[str]) -> pd.Series:
     ends = ends.reindex([method for method in methods if method in ends.index])
     for place, (method, (mean, low, high)) in enumerate(ends.iterrows()):
         look = _style.look(inputs, str(method))
-        axes.bar(place, mean, color=look["color"], width=0.7, alpha=0.85)
-        axes.plot([place, place], [low, high], color="black", linewidth=1.2)
-        axes.text(place, high, f" {mean:.3g}", ha="center", va="bottom", fontsize=8.5)
+        axes.vlines(place, low, high, color=look["color"], linewidth=2)
+        axes.plot(place, mean, markersize=8, **look | {"linestyle": ""})
+        axes.text(place + 0.15, mean, f"{mean:.3g}", va="center", fontsize=9)
     axes.set_xticks(range(len(ends)), list(map(str, ends.index)), rotation=40, ha="right")
     axes.set(ylabel="iterations per system", yscale="log")
     if len(ends):
-        axes.set_ylim(ends["min"].min() / 1.6, ends["max"].max() * 1.4)
+        axes.set_xlim(-0.5, len(ends) - 0.2)
     _plain(axes)
     share = inputs.spec["evaluate"].get("late")
     axes.set_title(f"in the last {share:.0%}" if share else "late")

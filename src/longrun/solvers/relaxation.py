@@ -98,7 +98,7 @@ def sor(system: LinearSystem, omega: float, tolerance: float, cap: int) -> Solut
     _check(omega, low_included=False)
     matrix, right, guess, _ = system
     residual = right - matrix @ guess
-    limit = (tolerance * np.linalg.norm(residual)) ** 2
+    limit = (tolerance * float(np.linalg.norm(residual))) ** 2
     if not limit:
         return Solution(0, guess, True)
     if matrix.shape[0] <= DENSE:
@@ -153,7 +153,7 @@ def ssor_cg(system: LinearSystem, omega: float, tolerance: float, cap: int) -> S
     _check(omega, low_included=True)
     matrix, right, solution, _ = system
     residual = right - matrix @ solution
-    limit = (tolerance * np.linalg.norm(right)) ** 2
+    limit = (tolerance * float(np.linalg.norm(right))) ** 2
     if residual @ residual <= limit:
         return Solution(0, solution, True)
     precondition = Preconditioner(matrix, omega)

@@ -133,7 +133,7 @@ def systems(store: Any, split: str, trajectory: int) -> Iterator[LinearSystem]:
     """
     section = {key: value for key, value in store.equation.items() if key != "name"}
     name = store.equation["name"]
-    kind = registry.find("equations", name) if name in registry.names("equations") else None
+    kind: Any = registry.find("equations", name) if name in registry.names("equations") else None
     if not hasattr(kind, "systems"):
         raise UserError(f"{store.path}: {name} is no sequence of linear systems")
     parameters = store.split(split).parameters
@@ -217,7 +217,7 @@ def _trial(module: AbstractRelaxation, setting: _Setting, number: int, seed: int
             side = len(frame) - 1
             solutions.append(np.pad(solution.reshape(side, side), ((1, 0), (1, 0))))
     columns = np.array(rows, dtype=np.float64).T
-    return _Trial(*columns, truth[setting.ends - 1], np.array(solutions))
+    return _Trial(*columns, truth=truth[setting.ends - 1], solution=np.array(solutions))
 
 
 def _check(
