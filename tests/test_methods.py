@@ -11,11 +11,24 @@ import inspect
 import json
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from longrun import checkpoint, registry
+from longrun.data.module import Batches, TrajectoryData
+from longrun.train import fit
 
 METHODS = registry.names("methods")
+EMA = {"contract_forecast": {"ema_decay": 0.9}}
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "precision": "32-true",
+    "accumulate": 1,
+    "validate_every": 4,
+    "checkpoint_every": 1,
+    "log_every": 1,
+}
 
 
 def contract(name):
@@ -44,6 +57,32 @@ def perturb(module, seed=1):
             real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
             real.add_(0.05 * torch.randn(real.shape, generator=generator).to(real.dtype))
     return module
+
+
+def fitted(module):
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+class FewBatches(TrajectoryData):
+    """Four batches that differ, as a run's data module gives them: from the trainer's step on."""
+
+    def __init__(self, batch, stops_at):
+        pl.LightningDataModule.__init__(self)
+        self.seed, self.batches = 0, 4
+        self.batch, self.stops_at = batch, stops_at
+
+    def train_dataloader(self):
+        return Batches(self.batches, self._rest)
+
+    def val_dataloader(self):
+        return Batches(1, lambda: iter([self.batch(self.trainer.lightning_module, size=2)]))
+
+    def _rest(self):
+        for number in range(self.trainer.global_step, self.batches):
+            if number == self.stops_at:
+                raise InterruptedError
+            batch = self.batch(self.trainer.lightning_module, size=3)
+            yield batch | {"window": (1 + 0.1 * number) * batch["window"]}
 
 
 def generator(seed=0):
@@ -76,15 +115,17 @@ class TestEveryMethod:
 
     def test_every_parameter_gets_a_gradient(self, name):
         module = perturb(build(name)[0]).train()
-        if not list(module.parameters()):
-            return  # nothing is fitted
+        if not fitted(module):
+            return
         module.batch_loss(contract(name).batch(module, size=16), generator()).backward()
         for key, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue  # frozen by an option
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
 
     def test_a_batch_of_one_trains(self, name):
         module = perturb(build(name)[0]).train()
-        if list(module.parameters()):
+        if fitted(module):
             loss = module.batch_loss(contract(name).batch(module, size=1), generator())
             assert loss.ndim == 0 and loss.isfinite()
 
@@ -120,6 +161,25 @@ class TestEveryMethod:
         output = contract(name).output
         assert torch.equal(output(again), output(module))
         assert again.description == module.description
+
+    @pytest.mark.slow
+    def test_a_resumed_training_ends_with_the_same_bits(self, name, tmp_path):
+        ended = []
+        for folder, stops in (("whole", False), ("broken", True), ("broken", False)):
+            module, _ = build(name, **EMA.get(contract(name).__name__, {}))
+            if not fitted(module):
+                return
+            data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
+            options = TRAINER | {"clip": None if module.optimiser == "lbfgs" else 1.0}
+            (tmp_path / folder).mkdir(exist_ok=True)
+            try:
+                fit(module.train(), data, options, tmp_path / folder, [], progress=False)
+            except InterruptedError:
+                assert stops
+                continue
+            ended.append(module.state_dict())
+        whole, resumed = ended
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
     def test_its_docstring_says_where_it_is_from(self, name):
         kind = registry.find("methods", name)
