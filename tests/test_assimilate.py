@@ -2,12 +2,15 @@
 
 import contract_assimilate as contract
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from stores import make
 from test_methods import build, generator
 
 from longrun.cli import UserError
+from longrun.figures import assimilation
+from longrun.figures._inputs import Inputs
 from longrun.tasks.assimilate import AbstractAssimilator, relative_square
 
 SPLITS = {
@@ -281,3 +284,26 @@ def test_validation_tells_the_free_forecast_from_the_measured_one():
     found = module.validate(contract.batch(module, 8), generator())
     assert set(found) == {"free_relative_mse", "measured_relative_mse"}
     assert found["measured_relative_mse"] < found["free_relative_mse"]
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_the_figure_says_what_measurements_are_worth(store, keep):
+    found = {told: scored(Known(told), store, keep=keep) for told in ("insert", "nothing")}
+    tables = [e.scores.assign(method=told, seed=0) for told, e in found.items()]
+    inputs = Inputs(
+        spec={"methods": dict.fromkeys(found), "evaluate": OPTIONS, "test": [store.path.stem]},
+        preset="smoke",
+        experiment="toy",
+        scores=pd.concat(tables),
+        claims={},
+        curves=pd.DataFrame(),
+        predictions={told: e.predictions for told, e in found.items()},
+    )
+    figure = assimilation.draw(inputs)
+    titles = [axes.get_title("left") for part in figure.subfigs or [figure] for axes in part.axes]
+    panels = ["free forecast", "30 % of steps measured", "100 % of steps measured"]
+    assert titles[:4] == [*panels, "mean over all steps"]
+    assert titles[4:8] == ["truth", *(f"insert, {panel}" for panel in panels)][: 4 * keep]
+    mean = rows(found["insert"], "relative_mse").groupby("stage")["value"].mean()
+    title = " ".join(figure.get_suptitle().split())
+    assert f"by {mean[0] / mean[30]:.3g} with 30 %" in title

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -114,7 +114,7 @@ def _pictures(inputs: Inputs, method: str) -> dict[str, np.ndarray]:
     return fields | {"": np.array([end, length])}
 
 
-def _space_time(figure: Figure, pictures: dict[str, np.ndarray]) -> None:
+def _space_time(figure: SubFigure, pictures: dict[str, np.ndarray]) -> None:
     end, length = pictures.pop("")
     grid = figure.subplots(1, len(pictures), sharey=True)
     scale = float(np.quantile(np.abs(pictures["truth"]), 0.995)) or 1.0
