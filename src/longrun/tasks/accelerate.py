@@ -182,6 +182,9 @@ class _Setting:
         return float(dt[: self.trajectories].mean())
 
 
+_COLUMNS = ("iterations", "omega", "context", "censored", "error", "seconds")
+
+
 class _Trial(NamedTuple):
     """What one trial left, one value per system; fields at the end of each block."""
 
@@ -216,8 +219,8 @@ def _trial(module: AbstractRelaxation, setting: _Setting, number: int, seed: int
         if len(rows) % setting.block == 0:
             side = len(frame) - 1
             solutions.append(np.pad(solution.reshape(side, side), ((1, 0), (1, 0))))
-    columns = np.array(rows, dtype=np.float64).T
-    return _Trial(*columns, truth=truth[setting.ends - 1], solution=np.array(solutions))
+    columns = dict(zip(_COLUMNS, np.array(rows, dtype=np.float64).T, strict=True))
+    return _Trial(truth=truth[setting.ends - 1], solution=np.array(solutions), **columns)
 
 
 def _check(
