@@ -124,7 +124,7 @@ class CAPE(AbstractForecaster):
             )
             inputs += fields
         outputs = 2 * fields if has_block else fields
-        self.network: nn.Module
+        self.network: FNOBackbone | UNetBackbone
         if base == "fno":
             # neuraloperator counts the modes of both signs: below m there are 2 m - 1 of them
             self.network = FNOBackbone(dims, inputs, outputs, width, 2 * (modes - 1), layers)
@@ -180,7 +180,10 @@ class CAPE(AbstractForecaster):
             axes = [torch.arange(n, device=history.device) / n for n in history.shape[3:]]
             grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(history.dtype)
             inputs.append(grid.expand(space))
-        return self.mix(self.network(torch.cat(inputs, dim=1)))
+        x = torch.cat(inputs, dim=1)
+        if isinstance(self.network, UNetBackbone):
+            return self.mix(self.network(x, conditions[:, :0]))
+        return self.mix(self.network(x))
 
     def _step_loss(
         self,
