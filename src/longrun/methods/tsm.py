@@ -361,7 +361,7 @@ def _tower(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
         convolution = nn.Conv2d(before, after, 3, padding=1, padding_mode="circular")
         spread = 1 / math.sqrt(9 * before)
         nn.init.trunc_normal_(convolution.weight, std=spread, a=-2 * spread, b=2 * spread)
-        nn.init.zeros_(convolution.bias)
+        convolution.bias = nn.Parameter(torch.zeros(after))
         parts += [convolution, nn.ReLU()]
     return nn.Sequential(*parts[:-1])
 
