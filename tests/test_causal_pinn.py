@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from contract_solve import HELMHOLTZ
+from contract_solve import ALLEN_CAHN, HELMHOLTZ
 from test_solve import as_data, build, generator
 
 from longrun.equations.chaotic_system import ChaoticSystem
@@ -79,6 +79,18 @@ def test_the_encoding_is_the_paper_s():
     k = np.arange(1, 4) * np.pi * 0.7  # w = 2 pi / 2
     expected = np.concatenate([[0.3, 1.0], np.cos(k), np.sin(k)])
     np.testing.assert_allclose(module._encode(points, (0, 0))[0][0], expected, rtol=1e-12)
+
+
+def test_two_periodic_axes_enter_as_products():
+    equation = ALLEN_CAHN | {"dims": 2}
+    module = build(CausalPINN, equation=equation, points=[64, 64], harmonics=2, width=8).double()
+    points = torch.rand(5, 3, generator=generator(), dtype=torch.float64) * module.extent
+    names = module.equation.derivatives
+    assert names == ("t", "xx", "yy") and module.hidden[0].in_features == 1 + 5**2
+    found = module.differentiate(points, names)
+    expected = AbstractFieldSolver.differentiate(module, points, names)
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-9, atol=1e-9)
 
 
 def test_taylor_coefficients_of_tanh_and_of_products_up_to_the_fourth_order():

@@ -274,9 +274,9 @@ def _outer(factors: Sequence[Float[Tensor, "point feature"]]) -> Float[Tensor, "
     return product
 
 
-def _affine(layer: torch.nn.Module, jets: Jets) -> Jets:
+def _affine(layer: Any, jets: Jets) -> Jets:
     """Apply a linear layer, in one product; its bias has no derivatives."""
-    value, *others = torch.nn.functional.linear(torch.stack(jets), layer.weight).unbind()  # type: ignore[arg-type]
+    value, *others = torch.nn.functional.linear(torch.stack(jets), layer.weight).unbind()
     return [value + layer.bias, *others]
 
 

@@ -118,7 +118,8 @@ class PIG(AbstractFieldSolver):
         s = points * scale - 1
         gaussians = self.gaussians(s)
         precision = torch.exp(-2 * self.log_sigma)
-        parts = {(): self.weight}  # what the Gaussians are weighed with, per derivative and power
+        # what the Gaussians are weighed with, per derivative and power of the coordinate
+        parts: dict[tuple[str, int], Tensor] = {("", 0): self.weight}
         letters = sorted({name[0] for name in names}, key=self.variables.index)
         for letter in letters:
             axis = self.variables.index(letter)
@@ -131,7 +132,7 @@ class PIG(AbstractFieldSolver):
                 parts[2 * letter, 2] = slope * p
         sums = torch.bmm(gaussians, torch.stack(list(parts.values()), -1))  # feature first
         column = dict(zip(parts, sums.permute(2, 1, 0), strict=True))
-        found = {"": column[()]}
+        found = {"": column["", 0]}
         for letter in letters:
             axis = self.variables.index(letter)
             x, factor = s[:, axis, None], scale[axis]

@@ -23,6 +23,7 @@ The evaluation, for every method alike:
 """
 
 import itertools
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -39,6 +40,8 @@ from longrun.data import schema
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
 from longrun.tasks._learner import AbstractLearner, Batch, Evaluation, score_size
+
+FAR = 1e12  # stands for what is not finite: no score is NaN
 
 Derivatives = dict[str, Float[Tensor, "*point field"]]
 
@@ -367,13 +370,9 @@ class AbstractFieldSolver(AbstractLearner):
         squares = [self.residual(part).double().square().sum() for part in points.split(size)]
         mean = float(torch.stack(squares).sum()) / fields.numel()
         values = fields.double().cpu().numpy().reshape(len(frames), *self.points, -1)
-        bound = UNBOUNDED * max(1.0, float(self.initial.abs().amax()) if not self.steady else 1.0)
-        values = np.nan_to_num(values, nan=np.inf)
-        # what is not finite counts as far off, so that no score is NaN
-        values = np.clip(values, -(UNBOUNDED**2) * bound, UNBOUNDED**2 * bound)
-        limit = UNBOUNDED**4
-        rms = np.sqrt(np.nan_to_num(mean, nan=limit**2, posinf=limit**2))
-        return np.moveaxis(values, -1, 1), min(float(rms), limit)
+        values = np.clip(np.nan_to_num(values, nan=FAR), -FAR, FAR)
+        rms = min(math.sqrt(mean), FAR) if math.isfinite(mean) else FAR
+        return np.moveaxis(values, -1, 1), rms
 
     def _score(
         self,
