@@ -1,14 +1,18 @@
 """Temporal stencil modelling: its stencils, its memory, its period, beside what the paper says."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 import torch
+import xarray as xr
 
-from longrun import checkpoint
+from longrun import checkpoint, registry
 from longrun.cli import UserError
 from longrun.equations.navier_stokes_mac import NavierStokesMAC
+from longrun.figures.vorticity import _vorticity
 from longrun.methods.tsm import FACES, FREE, TSM, hippo, null_space
 from longrun.solvers.mac import limited, linear, stencil
 
@@ -377,3 +381,40 @@ def test_bad_options_are_refused_in_one_line(options, message):
     with pytest.raises(UserError, match=message) as error:
         build(**options)
     assert "\n" not in str(error.value)
+
+
+# Figure ------------------------------------------------------------------------------------------
+
+
+def kept(prediction, truth):
+    dims = ("trajectory", "lead_time", "field", "x", "y")
+    coordinates = {"field": ["u", "v"], "lead_time": [0.1, 0.2, 0.3, 0.4]}
+    coordinates |= {axis: np.arange(POINTS) * math.pi / POINTS for axis in "xy"}
+    fields = {"truth": (dims, truth[:1].numpy()), "prediction": (dims, prediction[:1].numpy())}
+    return xr.Dataset(fields, coordinates | {"length": ("trajectory", [math.pi])})
+
+
+def test_the_figure_tells_when_vorticity_is_lost():
+    truth, _ = trajectories(5)
+    lost = truth[:, 1:].clone()
+    lost[:, 2:] = lost[:, 2:].flip(3)
+    inputs = synthetic.inputs(("persistence",))
+    predictions = {"persistence": kept(lost, truth[:, 1:])}
+    figure = registry.find("figures", "vorticity")(replace(inputs, predictions=predictions))
+    assert "persistence until 0.3 s" in figure.get_suptitle().replace("\n", " ")
+    empty = registry.find("figures", "vorticity")(replace(inputs, predictions={}))
+    assert len(empty.axes) <= 1
+
+
+def test_the_figure_s_vorticity_is_that_of_the_stream_function():
+    """On the staggered grid curl of curl is the Laplacian of five points, exactly."""
+    corners = torch.randn(POINTS, POINTS, generator=torch.Generator().manual_seed(0)).double()
+    cell = math.pi / POINTS
+    u = (corners - corners.roll(1, 1)) / cell
+    v = -(corners - corners.roll(1, 0)) / cell
+    frame = torch.stack([u, v])[None, None].expand(1, 4, -1, -1, -1)
+    sample = kept(frame, frame).isel(trajectory=0)
+    found = _vorticity(sample, "truth").values[0]
+    neighbours = sum(corners.roll(step, axis) for step in (1, -1) for axis in (0, 1))
+    expected = (4 * corners - neighbours) / cell**2
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-9)

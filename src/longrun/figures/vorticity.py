@@ -52,7 +52,7 @@ def draw(inputs: Inputs) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("x")
     figure.colorbar(image, ax=grid, label="vorticity (1/s), same scale everywhere", aspect=40)
-    kept = " and ".join(f"{method} until {_lost(predicted[method], true)}" for method in methods)
+    kept = ", ".join(f"{method} until {_lost(predicted[method], true)}" for method in methods)
     title = f"One test trajectory. Vorticity correlates above {LOST:g}: {kept}"
     return _style.finish(figure, inputs, title, hint="r: correlation with the truth over space")
 
