@@ -264,11 +264,12 @@ class _Pairs:
 
 
 def _perceptron(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
+    """Return a network of rectified units: smooth ones take far longer to part narrow clusters."""
     sizes = [inputs] + [width] * layers
     hidden = [
         layer
         for before, after in itertools.pairwise(sizes)
-        for layer in (nn.Linear(before, after), nn.SiLU())
+        for layer in (nn.Linear(before, after), nn.ReLU())
     ]
     return nn.Sequential(*hidden, nn.Linear(width, outputs))
 
