@@ -1,5 +1,7 @@
 """How wrong a steady map is, with how many parameters, and how much less so where it has learnt."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,7 +59,7 @@ def _sizes(
     axes.set(xscale="log", yscale="log", xlabel="trained parameters (count)")
     axes.set_ylabel("relative error on test states (share)")
     axes.set_title("error and size")
-    grey = {"color": "#555555", "linestyle": "", "marker": "o"}
+    grey: dict[str, Any] = {"color": "#555555", "linestyle": "", "marker": "o"}
     norms = [
         Line2D([], [], **grey, label="L2"),
         Line2D([], [], **grey, markerfacecolor="white", label="H1"),

@@ -45,8 +45,7 @@ def draw(inputs: Inputs) -> Figure:
         errors[method] = float(np.sqrt(np.square(error).sum() / np.square(solution).sum()))
         _panel(above, prediction, cmap=COLOURS, **limits)
         above.set_title(method)
-        size = np.abs(error) / largest
-        wrong = _panel(below, size, cmap=ERRORS, norm=LogNorm(SMALLEST, 1.0))
+        wrong = _panel(below, abs(error) / largest, cmap=ERRORS, norm=LogNorm(SMALLEST, 1.0))
         below.set_title(f"relative L2 {errors[method]:.2%}")
     for axes in grid[-1]:
         axes.set_xlabel("x (1)")

@@ -135,18 +135,27 @@ class VCycle(nn.Module):
         """Return W f."""
         sources, guesses, u = [f], [], None
         for level, steps in enumerate(self.down):
-            for step in steps:
-                u = step(u, sources[-1])
+            u = _smoothed(steps, u, sources[-1])
             if level < len(self.restrict):
                 guesses.append(u)
                 sources.append(self.restrict[level](sources[-1]))
                 u = self.guess[level](u)
         for level in reversed(range(len(self.restrict))):
             u = self.norm[level](guesses[level] + self.prolong[level](u))
-            for step in self.up[level]:
-                u = step(u, sources[level])
+            u = _smoothed(self.up[level], u, sources[level])
         assert u is not None  # the first level smooths at least once
         return u
+
+
+def _smoothed(
+    steps: Any,
+    u: Float[Tensor, "batch width *space"] | None,
+    f: Float[Tensor, "batch inputs *space"],
+) -> Float[Tensor, "batch width *space"] | None:
+    """Apply the steps of a level one after the other."""
+    for step in steps:
+        u = step(u, f)
+    return u
 
 
 class MgNO(AbstractMap):
