@@ -12,7 +12,7 @@ from longrun.figures._inputs import Inputs
 
 TASKS = ("accelerate",)
 SCORES = ("iterations", "iterations_late")
-LATE = 0.25  # share of the sequence, its last part, whose choices are shown
+LATE = 0.5  # share of the sequence, its last part, whose choices are shown
 BINS = 8  # of the context, with equally many systems in each
 
 
@@ -78,11 +78,11 @@ def _late(axes: Axes, inputs: Inputs, methods: list[str]) -> pd.Series:
         look = _style.look(inputs, str(method))
         axes.vlines(place, low, high, color=look["color"], linewidth=2)
         axes.plot(place, mean, markersize=8, **look | {"linestyle": ""})
-        axes.text(place + 0.15, mean, f"{mean:.3g}", va="center", fontsize=9)
+        axes.text(place + 0.25, mean, f"{mean:.3g}", va="center", fontsize=9)
     axes.set_xticks(range(len(ends)), list(map(str, ends.index)), rotation=40, ha="right")
     axes.set(ylabel="iterations per system", yscale="log")
     if len(ends):
-        axes.set_xlim(-0.5, len(ends) - 0.2)
+        axes.set_xlim(-0.5, len(ends) - 0.1)
     _plain(axes)
     share = inputs.spec["evaluate"].get("late")
     axes.set_title(f"in the last {share:.0%}" if share else "late")
