@@ -5,12 +5,17 @@ from pathlib import Path
 
 import contract_sample
 import numpy as np
+import pandas as pd
 import pytest
 import stores
 import torch
+from matplotlib.axes import Axes
+from matplotlib.text import Text
 
 from longrun.cli import UserError
 from longrun.data.describe import describe
+from longrun.figures import flow_paths, samples
+from longrun.figures._inputs import Inputs
 from longrun.methods.conditional_mean import ConditionalMean
 from longrun.methods.rectified_flow import RectifiedFlow
 from longrun.metrics.samples import energy_score, sliced_w2
@@ -251,3 +256,47 @@ def test_energy_score_by_hand_and_proper():
     truth = rng.normal(size=(4000, 3))
     scores = [energy_score(s * rng.normal(size=(4000, 8, 3)), truth).mean() for s in (0.5, 1, 2)]
     assert scores[1] < min(scores[0], scores[2])
+
+
+def pictures(module, store, **options):
+    """Both figures of the task, drawn from one evaluation, and all that they say."""
+    evaluation = module.evaluate(store, OPTIONS | {"members": 2} | options, seed=0)
+    inputs = Inputs(
+        spec={"methods": {"some": {}}, "test": [store.path.stem]},
+        preset="smoke",
+        experiment="toy",
+        scores=evaluation.scores.assign(method="some", seed=0),
+        claims={},
+        curves=pd.DataFrame(),
+        predictions={"some": evaluation.predictions},
+    )
+    for figure in (samples.draw(inputs), flow_paths.draw(inputs)):
+        figure.draw_without_rendering()
+        texts = [text.get_text() for text in figure.findobj(Text)]
+        yield len(figure.findobj(Axes)), " ".join(text for text in texts if text)
+
+
+@pytest.mark.parametrize("dims", [0, 1, 2])
+def test_figures_of_points_lines_and_maps(tmp_path, dims):
+    splits = {name: {"trajectories": 12, "frames": 1 if dims == 0 else 6} for name in SPLITS}
+    fields = ("x", "y") if dims == 0 else ("u",)
+    store = stores.make(tmp_path / "toy.zarr", fields=fields, space=(8,) * dims, splits=splits)
+    small = {"width": 8, "layers": 1, "multipliers": [1, 2], "fine_steps": 4}
+    seen = {"conditional": True, "observe_every": 4} if dims else {}
+    torch.manual_seed(0)
+    module = built(RectifiedFlow, store, stride=2 if dims else 1, **small, **seen)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1)
+    where = {} if dims else {"start": 0, "stride": 1}
+    (panels, beside), (ways, paths) = pictures(module, store, **where)
+    assert panels == (1 + (dims > 0)) + 2 + (dims == 2)  # scores, samples at 1 and 3, truth
+    assert "1 evaluation" in beside and "3 evaluations" in beside and "sliced W2" in beside
+    assert ways == (7 if dims == 0 else 3)
+    assert "straightness S" in paths and ("paths" in paths or dims)
+
+
+def test_figures_of_a_method_that_is_no_flow(store):
+    beside, ways = pictures(built(Shifted, store), store)
+    assert "some, 3 evaluations" in beside[1]
+    assert ways == (0, "No method of this experiment is a flow from noise to data.")

@@ -25,6 +25,7 @@ FRAMES = 4
 WIDTH = 22  # letters beside a small panel
 FIELDS = 5  # more rows than this don't help
 COLOURS = 64  # enough for the eye, and a picture of tens of kilobytes
+POINTS = 2000  # of a cloud
 
 
 def summary(store: Store) -> Iterator[str]:
@@ -117,13 +118,15 @@ def preview(store: Store, split: str = "train") -> Figure:
 
     Without space: fields over time, one line per trajectory. In one dimension: space and time. In
     two: frames of one trajectory; in three the plane through the middle. A steady map: what is
-    given and what is sought, for a few of them.
+    given and what is sought, for a few of them; without space, one point for each of many.
     """
     part = store.split(split)
     names = store.fields[:FIELDS]
     chosen = np.unique(np.linspace(0, part.trajectories - 1, TRAJECTORIES).astype(int))
     dims = len(part.space)
-    if dims == 0:
+    if dims == 0 and part.frames == 1:
+        figure = _points(part)
+    elif dims == 0:
         figure = _lines(part, names, chosen)
     elif dims == 1:
         figure = _space_time(part, names, chosen)
@@ -132,6 +135,16 @@ def preview(store: Store, split: str = "train") -> Figure:
     else:
         figure = _maps(part, names, chosen)
     figure.suptitle(f"{store.path.stem.replace('_', ' ')}: {split}")
+    return figure
+
+
+def _points(part: Split) -> Figure:
+    states = part.read(slice(0, POINTS), slice(0, 1))[:, 0]
+    figure = Figure(figsize=(4.5, 4.2), layout="constrained")
+    axes = figure.add_subplot(aspect="equal")
+    first, last = part.fields[0], part.fields[-1]
+    axes.plot(states[:, 0], states[:, -1], ".", markersize=3)
+    axes.set(xlabel=_label(part, first), ylabel=_label(part, last))
     return figure
 
 

@@ -1,5 +1,7 @@
 """How straight a flow is: its error in few steps, its straightness, and its paths."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -27,9 +29,10 @@ def draw(inputs: Inputs) -> Figure:
     shown = {method: points for method, points in kept.items() if points is not None}
     rows = -(-len(shown) // COLUMNS)
     figure = _style.blank(11.0, 4.4 + 3.1 * rows)
-    above, below = (
-        figure.subfigures(2, 1, height_ratios=(4.0, 3.1 * rows)) if rows else (figure, None)
-    )
+    above: Any = figure
+    if rows:
+        heights = (4.0, 3.1 * rows)
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     left, middle, right = above.subplots(1, 3, width_ratios=(1.5, 1, 1))
     _errors(left, inputs, methods)
     _bars(middle, inputs, "straightness", methods, "straightness S (1, log scale)")
@@ -38,7 +41,7 @@ def draw(inputs: Inputs) -> Figure:
     _bars(right, inputs, "transport_cost", methods, "transport cost per value (1)")
     right.set_title("how far the noise is carried")
     right.set_yticklabels([])
-    if below is not None:
+    if rows:
         grid = below.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
         for axes, (method, points) in zip(grid.flat, shown.items(), strict=False):
             _paths(axes, inputs, method, points)

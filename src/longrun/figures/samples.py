@@ -32,7 +32,7 @@ def draw(inputs: Inputs) -> Figure:
     columns = len(places) + (dims == 2)
     figure = _style.blank(11.0, 3.8 + (2.4 if dims != 1 else 1.7) * len(methods))
     heights = (3.4, (2.4 if dims != 1 else 1.7) * len(methods))
-    above, below = figure.subfigures(2, 1, height_ratios=heights)
+    above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
     spectra = dims > 0 and not inputs.rows("energy_spectrum").empty
     panels = above.subplots(1, 1 + spectra, squeeze=False)[0]
     _distances(panels[0], inputs, methods)

@@ -258,11 +258,11 @@ class AbstractSampler(AbstractLearner):
         window = batch["window"]
         condition = self.observe(window[:, 0], generator)
         drawn = self.draw(condition, batch["parameters"], generator, VALIDATED)
-        drawn, truth = (
+        points, truth = (
             self.normalised(frames.detach()).flatten(1).nan_to_num(UNBOUNDED).cpu().double().numpy()
             for frames in (drawn, window[:, -1])
         )
-        return {"sliced_w2": torch.tensor(sliced_w2(drawn, truth))}
+        return {"sliced_w2": torch.tensor(sliced_w2(points, truth))}
 
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Draw beside the test split of a store and score, see this module.
