@@ -166,6 +166,13 @@ def test_the_lead_time_is_a_part_of_the_whole():
     torch.testing.assert_close(module.step(frames, scalars), expected)
 
 
+def test_single_steps_have_the_lead_time_one():
+    module = shaken(build(training="one_step", unroll=1)).eval()
+    frames = noise(3, 1, 2, 16, 16)
+    expected = module.network(frames[:, 0], torch.ones(3, 1))
+    torch.testing.assert_close(module.step(frames, torch.zeros(3, 0)), expected)
+
+
 def test_the_loss_is_relative_per_group_over_the_whole_batch():
     module = shaken(build(fields=3, groups=[[0], [1, 2]]))
     module.field_mean.copy_(torch.tensor([1.0, 0.0, -1.0]))

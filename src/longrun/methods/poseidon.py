@@ -415,7 +415,7 @@ class Poseidon(AbstractForecaster):
     ) -> Float[Tensor, "batch channel x y"]:
         """Return the scaled target at the lead time that the last scalar gives."""
         frames = history.flatten(1, 2)
-        time = torch.ones_like(conditions[:, :1])
+        time = conditions.new_ones(len(conditions), 1)
         if self.leads:
             conditions, time = conditions[:, :-1], conditions[:, -1:] / 10
         constants = conditions[..., None, None].expand(-1, -1, *frames.shape[2:]) / 10
