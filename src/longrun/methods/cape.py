@@ -22,7 +22,8 @@ Decisions of ours, where the description leaves a choice or has a flaw:
 
 - Parameters are taken as they are (s above), not scaled to the range of the training data.
 - The public loop adds the second term's running sum at every step, which multiplies its weight by
-  about half the number of steps; here each step counts once, and the mean over steps is the loss.
+  about half the number of steps; here each step counts once. The loss is the mean over the steps
+  instead of their sum, so b is divided by their number.
 - |d prediction / d lambda| is the norm of the Jacobian over the whole frame, and lambda is uniform
   between the least and the greatest in training.
 - Convolutions are periodic, and the last one of the block has no bias: the norm would remove it.
@@ -215,7 +216,8 @@ class CAPE(AbstractForecaster):
         if not self.gradient_weight or self.global_step < self.block_updates:
             return loss
         history = self.normalised(batch["window"][:, : self.history])
-        return loss + self.gradient_weight * self.gradient_penalty(history, generator)
+        weight = self.gradient_weight / self.unroll  # the loss is a mean over the steps
+        return loss + weight * self.gradient_penalty(history, generator)
 
     def gradient_penalty(
         self,
