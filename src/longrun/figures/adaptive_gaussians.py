@@ -46,7 +46,7 @@ def draw(inputs: Inputs) -> Figure:
         axes.set_xlabel("x (length)")
     best = min(methods, key=lambda method: errors.get(method, np.inf))
     title = f"The least error is that of {best}: {errors.get(best, np.nan):.1e} relative L2"
-    hint = "fields of seed 0; each error has its own scale; relative L2: mean over seeds"
+    hint = "fields of seed 0; each error has its own scale; a Gaussian's diameter is its width"
     return _style.finish(figure, inputs, title, scores, hint)
 
 
@@ -89,4 +89,4 @@ def _gaussians(axes: Axes, plane: xr.Dataset, limit: float) -> None:
             linewidths=0.4,
         )
     )
-    axes.set_title(f"truth and {len(centre)} Gaussians (diameter: width)")
+    axes.set_title(f"truth and {len(centre)} Gaussians")

@@ -33,10 +33,16 @@ def draw(inputs: Inputs) -> Figure:
         mesh, reached = _weights(axes, curves[curves["method"] == method], last)
         axes.set_title(f"{method}: weights")
         verdicts.append(f"{method}: slices up to t = {reached:.2f} count at the end")
-    left[0].set_ylabel("time in the problem (s)")
+    left[0].set_ylabel("time (units of the equation)")
     figure.colorbar(mesh, ax=left, label="weight of a slice (mean over seeds)", pad=0.02)
     _errors(right, inputs, scores)
-    return _style.finish(figure, inputs, "; ".join(verdicts), scores, "line: weight 0.5")
+    return _style.finish(
+        figure,
+        inputs,
+        "; ".join(verdicts),
+        scores,
+        "line: up to where weights exceed 0.5, running median",
+    )
 
 
 def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[QuadMesh, float]:
@@ -46,13 +52,14 @@ def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[QuadMesh, f
     mesh = axes.pcolormesh(
         table.columns, time, table, vmin=0, vmax=1, cmap="cividis", rasterized=True
     )
-    if table.shape[1] > 1:
-        axes.contour(table.columns, time, table, [OPEN], colors="white", linewidths=1.2)
+    is_open = (table.to_numpy() > OPEN).cumprod(axis=0).sum(axis=0)  # of each update, in a row
+    front = pd.Series(time[np.maximum(is_open - 1, 0)], index=table.columns)
+    window = max(1, len(front) // 20)  # points are drawn anew, so the weights jump
+    front = front.rolling(window, min_periods=1).median()
+    axes.plot(front, color="white", linewidth=1.5)
     axes.set(xlabel="updates", ylim=(0, last))
     axes.grid(False)
-    is_open = table.iloc[:, -1].to_numpy() > OPEN
-    reached = SLICES if is_open.all() else int(np.argmin(is_open))
-    return mesh, float(time[max(reached - 1, 0)])
+    return mesh, float(front.iloc[-1])
 
 
 def _errors(axes: Axes, inputs: Inputs, scores: pd.DataFrame) -> None:
@@ -64,6 +71,8 @@ def _errors(axes: Axes, inputs: Inputs, scores: pd.DataFrame) -> None:
         axes.fill_between(
             band.index, band["min"], band["max"], color=look["color"], alpha=0.2, linewidth=0
         )
-    axes.set(yscale="log", xlabel="time in the problem (s)", ylabel="relative L2 error (ratio)")
+    axes.set(
+        yscale="log", xlabel="time (units of the equation)", ylabel="relative L2 error (ratio)"
+    )
     axes.set_title("error at each time (band: all seeds)")
     axes.legend(loc="lower right")
