@@ -8,7 +8,6 @@ from contract_forecast import description, sample
 from test_methods import build, generator, perturb
 
 from longrun import registry
-
 from longrun.nn.unet import ResidualBlock, UNetBackbone
 
 
@@ -151,7 +150,9 @@ def test_input_noise_has_its_standard_deviation_and_the_target_corrects_it():
     frames = torch.zeros(4000, 2, 1, 32)
     loss = module.window_loss(frames, torch.zeros(4000, 3), generator())
     # Persistence predicts no increment: the loss is the variance of the noise it should remove.
-    expected = (0.1 * description(registry.find("methods", "unet"))["statistics"]["std"][0] / 0.3) ** 2
+    expected = (
+        0.1 * description(registry.find("methods", "unet"))["statistics"]["std"][0] / 0.3
+    ) ** 2
     assert loss.item() == pytest.approx(expected, rel=0.02)
 
 

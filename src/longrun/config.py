@@ -635,12 +635,11 @@ def _check_metric(
         if name.endswith("*") and NAME.fullmatch(metric) and metric.startswith(name[:-1]):
             entry = spec["metrics"][name]
     if entry is None:
-        source.fail(
-            (*key, role), f"{metric!r} is not allowed; {allowed(spec['metrics'], metric)}"
-        )
+        source.fail((*key, role), f"{metric!r} is not allowed; {allowed(spec['metrics'], metric)}")
     if entry.get("ensemble") and spec["evaluate"].get("members", 1) < 2:
         source.fail(
-            ("evaluate", "members"), f"must be at least 2, {'.'.join(map(str, key))} needs an ensemble"
+            ("evaluate", "members"),
+            f"must be at least 2, {'.'.join(map(str, key))} needs an ensemble",
         )
 
 

@@ -39,8 +39,8 @@ def judge(
     Returns
     -------
     claims
-        One dict per claim: name, says, metric, of, against, at, against_at, kind, value, low, high, paper, holds,
-        direction, verdict, seeds (the fewest of the methods), trajectories, censored (fraction of
+        One dict per claim: name, says, metric, of, against, at, against_at, kind, value, low, high,
+        paper, holds, direction, verdict, seeds (the fewest of the methods), trajectories, censored (fraction of
         the rows that are lower bounds), bound ("lower" or "upper" where the ratio is one, "unclear"
         where rows of both methods are censored, else None) and note (what to know of the value).
         Value and interval are None where they are not finite.

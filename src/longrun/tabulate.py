@@ -58,7 +58,7 @@ class Outcome:
     judged: dict[str, Any]
     facts: dict[str, Any]
     figures: dict[str, Path]
-    metrics: dict[str, dict[str, str]]
+    metrics: dict[str, dict[str, Any]]
 
 
 def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
@@ -311,7 +311,7 @@ def _runs(claim: dict[str, Any]) -> str:
     return text + (f"; {claim['note']}" if claim.get("note") else "")
 
 
-def _method_table(outcome: Outcome, tables: Iterable[str]) -> tuple[list[str], list[list[str]]]:
+def _method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
     """Header and one row per method, with those of the tables' metrics that any method has."""
     metrics = [name for name, entry in outcome.metrics.items() if entry.get("table") in tables]
     cells = {(row["method"], row["metric"]): interval(row) for row in outcome.judged["methods"]}

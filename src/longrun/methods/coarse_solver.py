@@ -70,7 +70,7 @@ class CoarseSolver(AbstractForecaster):
         grids = [n for n in halvings if n >= self.coarsest] or [points]
         return list(itertools.product(grids, [steps >> i for i in range(steps.bit_length())]))
 
-    def prepare(self, data: Any, source: AbstractForecaster | None) -> None:
+    def prepare(self, data: Any, source: Any) -> None:
         """Choose the grid and step on validation data, against the method `source`.
 
         Raises

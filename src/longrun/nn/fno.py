@@ -1,6 +1,8 @@
 """Fourier neural operator (Li et al., 2021, arXiv:2010.08895), as neuraloperator implements it.
 
     v_(l+1) = gelu(W v_l + F^-1 R_l F v_l),    output = Q v_L,    v_0 = P input
+
+No grid channels and no conditions: the caller adds what it needs to the input.
 """
 
 from collections.abc import Callable
@@ -32,7 +34,13 @@ class FNOBackbone(nn.Module):
     """
 
     def __init__(
-        self, dims: int, inputs: int, outputs: int, width: int = 64, modes: int = 32, layers: int = 4
+        self,
+        dims: int,
+        inputs: int,
+        outputs: int,
+        width: int = 64,
+        modes: int = 32,
+        layers: int = 4,
     ):
         super().__init__()
         from neuralop.models import FNO as FourierNeuralOperator  # a second of imports

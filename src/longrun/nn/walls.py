@@ -1,5 +1,7 @@
 """Grids between walls, for networks that need other sizes than the data has."""
 
+from collections.abc import Sequence
+
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
@@ -21,7 +23,9 @@ def pad_far(
 
 
 def crop(
-    x: Float[Tensor, "batch channel *larger"], space: tuple[int, ...]
+    x: Float[Tensor, "batch channel *larger"], space: Sequence[int]
 ) -> Float[Tensor, "batch channel *space"]:
     """Cut off what was appended."""
-    return x[(..., *(slice(side) for side in space))]
+    for axis, side in enumerate(space, start=x.ndim - len(space)):
+        x = x.narrow(axis, 0, side)
+    return x

@@ -1,4 +1,4 @@
-"""What every task's abstract module shares: optimiser, schedule, training step, seeded noise, cost."""
+"""What all tasks share: optimiser, schedule, training step, seeded noise, cost."""
 
 import math
 import resource
