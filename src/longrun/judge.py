@@ -40,9 +40,10 @@ def judge(
     -------
     claims
         One dict per claim: name, says, metric, of, against, at, against_at, kind, value, low, high,
-        paper, holds, direction, verdict, seeds (the fewest of the methods), trajectories, censored (fraction of
-        the rows that are lower bounds), bound ("lower" or "upper" where the ratio is one, "unclear"
-        where rows of both methods are censored, else None) and note (what to know of the value).
+        paper, holds, direction, verdict, seeds (the fewest of the methods), trajectories, censored
+        (fraction of the rows that are lower bounds), bound ("lower" or "upper" where the ratio is
+        one, "unclear" where rows of both methods are censored, else None) and note (what to know of
+        the value).
         Value and interval are None where they are not finite.
     methods
         One dict per method and metric: method, metric, value, low, high, censored, seeds,

@@ -17,8 +17,9 @@ The protocol, for every method of an experiment alike:
   remembers what it did before that frame, so that nothing spreads, and its forecast counts as a
   constant field 100 standard deviations from the mean. Its correlation is 0 and `bounded` is 0.
 - Errors have a ceiling, for diverged and bounded frames alike: RMSE 100 standard deviations, nRMSE,
-  VRMSE, relative L1 and spread-skill 100, relative errors of a spectrum 1e4. A value at its
-  ceiling is marked as censored: it is a lower bound, and so is a mean that contains it. No score is ever NaN.
+  VRMSE, relative L1 and spread-skill 100, relative errors of a spectrum 1e4. A value at its ceiling
+  is marked as censored: it is a lower bound, and so is a mean that contains it. No score is ever
+  NaN.
 - The climate is that of the second half of the rollout, compared with the same frames of the same
   trajectory; the Wasserstein distance is in standard deviations of the training data.
 - One-step scores start from true frames: up to 8 starts, evenly spread over the same frames.
