@@ -36,6 +36,8 @@ def draw(inputs: Inputs) -> Figure:
     spectra = dims > 0 and not inputs.rows("energy_spectrum").empty
     panels = above.subplots(1, 1 + spectra, squeeze=False)[0]
     _distances(panels[0], inputs, methods)
+    if not spectra:
+        panels[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     if spectra:
         _spectra(panels[1], inputs, methods, counts)
     share = dims < 2
@@ -79,8 +81,8 @@ def _distances(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
         axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
         axes.minorticks_off()
     axes.set(xlabel="evaluations of the network", ylabel="sliced W2 (std of the data)")
-    axes.set_title("distance of the samples' law from the data (range over seeds)")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_title("distance of samples from data (range over seeds)")
+    axes.legend()
 
 
 def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) -> None:
@@ -96,10 +98,9 @@ def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) 
             mean = mine[mine["stage"] == count].groupby("wavenumber")["value"].mean()
             axes.plot(mean, **_style.line(inputs, method) | {"linestyle": style})
     axes.set(yscale="log", xlabel="wavenumber (rad / unit length)")
-    axes.set_ylabel("energy per wavenumber (variance of the data)")
+    axes.set_ylabel("energy (variance of the data)")
     axes.set_ylim(max(truth.max() * 1e-9, truth.min() / 10), truth.max() * 5)
-    first, last = (_style.plural(count, "evaluation") for count in (counts[0], counts[-1]))
-    axes.set_title(f"mean spectrum: dotted {first}, full {last}")
+    axes.set_title(f"mean spectrum: dotted {counts[0]}, full {counts[-1]} evaluations")
     axes.legend(loc="lower left")
 
 
