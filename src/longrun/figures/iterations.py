@@ -85,7 +85,7 @@ def _late(axes: Axes, inputs: Inputs, methods: list[str]) -> pd.Series:
         axes.set_xlim(-0.5, len(ends) - 0.1)
     _plain(axes)
     share = inputs.spec["evaluate"].get("late")
-    axes.set_title(f"in the last {share:.0%}" if share else "late")
+    axes.set_title(f"in the last {100 * share:.3g} %" if share else "late")
     return ends["mean"]
 
 
