@@ -7,8 +7,8 @@ flow, say. The base class owns variables, loss and evaluation; a method gives `o
 
 Evaluation, for every method of an experiment alike: the first `trajectories` states of the split,
 each scored for itself, in physical units on the grid of the store; a score is the mean over the
-sought fields. The same number of training states is scored too: the generalisation gap of a state
-is its relative L2 error less the mean of theirs. Errors have a ceiling of 100, where a prediction
+sought fields. The same number of training states is scored too: the generalisation ratio of a state
+is its relative L2 error over the mean of theirs. Errors have a ceiling of 100, where a prediction
 that is not finite lies too; a value there is marked as censored. The method is not told anything
 but the given fields, and the parameters where these vary.
 """
@@ -314,8 +314,9 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
     train = _capped(pointwise.nrmse(recalled, seen[:, module.given :], dims))
     where = np.arange(len(train))
     table.add("train_relative_l2", train, censored=train >= UNBOUNDED, trajectory=where)
-    bounded = (test < UNBOUNDED) & (train < UNBOUNDED).all()
-    table.add("generalisation_gap", test - train.mean(), censored=~bounded, **rows)
+    times = _capped(pointwise.ratio(test, np.full_like(test, train.mean())))
+    bounded = (test < UNBOUNDED) & (train < UNBOUNDED).all() & (times < UNBOUNDED)
+    table.add("generalisation_ratio", times, censored=~bounded, **rows)
     _score_cost(module, split, min(size, count), table)
     keep = min(options.get("keep", 1), count)
     return Evaluation(table.frame(), _predictions(module, store, split, states, prediction, keep))
