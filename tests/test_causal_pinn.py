@@ -1,15 +1,19 @@
 """Causal PINN: the weights, the encoding, the stages; what the card warns of."""
 
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from contract_solve import ALLEN_CAHN, HELMHOLTZ
 from test_solve import as_data, build, generator
 
 from longrun.equations.chaotic_system import ChaoticSystem
+from longrun.figures import causal_weights
+from longrun.figures._inputs import Inputs
 from longrun.methods.causal_pinn import CausalPINN, _product, _tanh
 from longrun.tasks.solve import AbstractFieldSolver
 
@@ -208,6 +212,41 @@ def test_causal_training_solves_early_times_first():
         slices = module.residual(module.collocate(generator())).detach().square().mean((1, 2))
         ratio[name] = float(slices[-1] / slices[0])
     assert ratio["causal"] > 3 * ratio["plain"]
+
+
+def test_figure_says_how_far_the_weights_are_open():
+    steps, times = np.arange(0, 1000, 100), np.linspace(0, 1, 11)
+    curves = [
+        {
+            "method": "causal",
+            "seed": 0,
+            "step": step,
+            "metric": metric,
+            "value": float(
+                number / 20 <= 0.5 * step / 900
+            ),  # to half of the time
+        }
+        for step in steps
+        for number, metric in enumerate(causal_weights.CURVES)
+    ]
+    scores = pd.DataFrame(
+        {
+            "dataset": "d",
+            "metric": "relative_l2_over_time",
+            "method": np.repeat(["plain", "causal"], 11),
+            "seed": 0,
+            "trajectory": 0,
+            "step": np.tile(np.arange(11), 2),
+            "lead_time": np.tile(times, 2),
+            "value": 0.1 + np.tile(times, 2),
+        }
+    )
+    methods = {"plain": {}, "causal": {}}
+    inputs = Inputs({"methods": methods, "test": ["d"]}, "cpu", "e", scores, {}, None, {})
+    figure = causal_weights.draw(dataclasses.replace(inputs, curves=pd.DataFrame(curves)))
+    assert "up to t = 0.50 count at the end" in figure.get_suptitle()
+    labels = [line.get_label() for axes in figure.axes for line in axes.lines]
+    assert {"plain", "causal"} <= set(labels)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """PIG: sizes of the paper, closed forms, and a linear basis when nothing else is trained."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from contract_solve import HELMHOLTZ
-from test_solve import build, generator
+from matplotlib.collections import EllipseCollection
+from test_solve import as_data, build, generator, helmholtz_store
 
+from longrun.figures import adaptive_gaussians
+from longrun.figures._inputs import Inputs
 from longrun.methods.pig import PIG
 from longrun.tasks.solve import AbstractFieldSolver
 
@@ -117,6 +121,20 @@ def test_the_loss_is_that_of_the_public_code():
     residual = module.residual(points).detach().square().mean()
     walls = module(module.walls(random)).detach().square().mean()
     assert float(loss.detach()) == pytest.approx(float(walls + 1e-4 * residual), rel=1e-5)
+
+
+def test_figure_draws_every_gaussian():
+    store, module = helmholtz_store(), build(PIG, gaussians=5)
+    module.prepare(as_data(store), None)
+    evaluation = module.evaluate(store, {}, 0)
+    scores = evaluation.scores.assign(method="pig", seed=0)
+    spec, kept = {"methods": {"pig": {}}, "test": ["store"]}, {"pig": evaluation.predictions}
+    figure = adaptive_gaussians.draw(Inputs(spec, "cpu", "e", scores, {}, pd.DataFrame(), kept))
+    found = [c for axes in figure.axes for c in axes.collections]
+    (ellipses,) = (c for c in found if isinstance(c, EllipseCollection))
+    np.testing.assert_allclose(ellipses.get_offsets(), kept["pig"]["centre"].values, rtol=1e-6)
+    error = scores[scores["metric"] == "relative_l2"]["value"].item()
+    assert f"{error:.1e}" in figure.get_suptitle()
 
 
 @pytest.mark.parametrize(
