@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 PARTS = ("Snakefile", "configs", "environment.yml", "src", "workflow")
 
@@ -59,6 +60,15 @@ class Tree:
         """Run Snakemake; settings are those of config.yaml, preset smoke unless given."""
         settings = [f"{name}={value}" for name, value in ({"preset": "smoke"} | settings).items()]
         return self.python("-m", "snakemake", "--cores", "2", *arguments, "--config", *settings)
+
+
+@pytest.fixture
+def one_thread():
+    """Compute in one thread, as data are made: transforms may round otherwise in several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

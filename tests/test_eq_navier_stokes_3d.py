@@ -325,7 +325,7 @@ def test_same_turbulence_in_a_grid_too_coarse_for_it():
 
 
 @pytest.mark.parametrize("closure", CLOSURES)
-def test_parameters_vary_over_the_batch(closure):
+def test_parameters_vary_over_the_batch(closure, one_thread):
     equation = build(
         8,
         closure=closure,
@@ -334,14 +334,11 @@ def test_parameters_vary_over_the_batch(closure):
         smagorinsky_constant={"uniform": [0.01, 0.03]},
     )
     parameters, state = draw(equation, 3)
-    threads = torch.get_num_threads()
     with torch.no_grad():
         whole = equation.solver(parameters).step(state)
         for i in range(3):
-            torch.set_num_threads(1 + i % 2)
             alone = equation.solver({k: v[i : i + 1] for k, v in parameters.items()})
             assert torch.equal(alone.step(state[i : i + 1])[0], whole[i])
-    torch.set_num_threads(threads)
 
 
 def test_box_of_the_mixing_layer_follows_its_length():

@@ -56,6 +56,18 @@ def build(equation: Mapping[str, Any]) -> AbstractEquation:
     return built
 
 
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute in one thread: on some processors transforms round otherwise in several."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def simulate(
     equation: AbstractEquation,
     seed: int,
@@ -138,6 +150,7 @@ def _observed(
     return equation.observe(block.flatten(0, 1)).unflatten(0, block.shape[:2]).numpy()
 
 
+@_one_thread()
 def measure(
     equation: AbstractEquation, seed: int, frames: int, dtype: str, trajectories: int = 8
 ) -> Measured:
@@ -547,8 +560,7 @@ def _shards(
 
 
 def _begin_worker() -> None:
-    """Use one thread, and end when the main process is killed: the pool itself would wait."""
-    torch.set_num_threads(1)
+    """End when the main process is killed: the pool itself would wait."""
     keep_freed_memory()
     parent = multiprocessing.parent_process()
     assert parent is not None
