@@ -160,12 +160,12 @@ def test_every_score_is_described(store):
     )
 
 
-def test_same_call_same_bits_and_one_noise_for_all_evaluations(store):
+def test_same_bits_for_every_seed_and_one_noise_for_all_evaluations(store):
     module = flow(store, conditional=True, observe_noise=0.5)
-    first, again, other = (module.evaluate(store, OPTIONS, seed) for seed in (0, 0, 1))
+    first, again = (module.evaluate(store, OPTIONS, seed) for seed in (0, 1))
     timed = ["wall_time_per_sample", "peak_memory_mb"]
-    tables = [e.scores[~e.scores["metric"].isin(timed)]["value"] for e in (first, again, other)]
-    assert tables[0].equals(tables[1]) and not tables[0].equals(tables[2])
+    tables = [e.scores[~e.scores["metric"].isin(timed)]["value"] for e in (first, again)]
+    assert tables[0].equals(tables[1])
     assert first.predictions.equals(again.predictions)
     # the last layer is zero at first, so the velocity is, and every draw is its noise
     ends = first.scores[first.scores["metric"] == "endpoint_error"]["value"]
@@ -219,7 +219,8 @@ def test_points_without_space_are_scored(tmp_path):
     module = built(RectifiedFlow, store, stride=1, width=8, layers=1, fine_steps=4)
     found = module.evaluate(store, {"trajectories": 16, "keep": 3}, seed=0)
     assert found.predictions["samples"].shape == (5, 3, 1, 2)
-    assert "straightness" in set(found.scores["metric"])
+    bends = found.scores[found.scores["metric"] == "straightness"]
+    assert list(bends["trajectory"]) == list(range(16))
     assert not any("spectrum" in metric for metric in set(found.scores["metric"]))
 
 

@@ -17,8 +17,9 @@ and scores every N (the column `stage`):
 - `trajectories` of the test split give one truth each: frame `start`, or with a condition
   frame `start + stride`, the observation being of frame `start`. There are `members` samples for
   each truth (one where the method has no noise).
-- The condition's noise depends on the seed of the run alone, so all methods see the same. The
-  noise of a draw depends on the seed and the batch.
+- All noise, of observations and of draws, belongs to the test set: it is the same for every method
+  and every seed of a run, so that they are compared on equal terms. How trajectories are split into
+  batches shifts it.
 - Samples beyond 100 standard deviations, or not finite, are moved to that bound and counted in
   `bounded`. No score is ever NaN.
 - `sliced_w2` compares all samples with all truths; `sliced_w2_data` is what as many other true
@@ -28,7 +29,8 @@ and scores every N (the column `stage`):
   noise; `transport_cost` is the mean square of z1 - z0 per value; `straightness` is the integral
   over time of the mean square of (z1 - z0) - dz/dt per value, 0 for straight paths. The latter
   two, of the exact answer, have no stage and exist where the method is a flow.
-- With a condition, scores that compare a few samples with their truth have one row per trajectory.
+- Straightness and cost have one row per trajectory; so have scores that compare a few samples with
+  their truth, and the error of the end-point, where there is a condition.
 """
 
 import itertools
@@ -276,14 +278,14 @@ class AbstractSampler(AbstractLearner):
             `stride` (1), `keep` (0), `batch_size` (1024, samples in one call of the network),
             `projections` (128), `split` ("test").
         seed
-            Of all noise.
+            Of the run; the noise of an evaluation doesn't depend on it.
 
         Raises
         ------
         UserError
             If the store has too few frames or trajectories.
         """
-        setting = _Setting.of(self, store, options, seed)
+        setting = _Setting.of(self, store, options)
         table = ScoreTable(store.path.stem)
         with torch.no_grad():
             drawn = _draw_all(self, setting)
@@ -311,13 +313,12 @@ class _Setting:
     keep: int
     batch_size: int
     projections: int
-    seed: int
     mean: ndarray  # (channel, *ones)
     std: ndarray
     bands: dict[str, ndarray]
 
     @classmethod
-    def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any], seed: int) -> Any:
+    def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any]) -> Any:
         split = store.split(options.get("split", "test"))
         start, stride = options.get("start", 0), options.get("stride", 1)
         needs = start + 1 + stride * module.unroll
@@ -346,7 +347,6 @@ class _Setting:
             keep=min(options.get("keep", 0), options["trajectories"]),
             batch_size=options.get("batch_size", 1024),
             projections=options.get("projections", 128),
-            seed=seed,
             mean=np.asarray(statistics["mean"], dtype=np.float64).reshape(shape),
             std=np.asarray(statistics["std"], dtype=np.float64).reshape(shape),
             bands={name: mask for name, mask in masks.items() if mask.any()},
@@ -366,7 +366,7 @@ class _Setting:
         return self.start + self.stride * self.conditional
 
     def generator(self, module: AbstractSampler, *purpose: int) -> torch.Generator:
-        state = np.random.SeedSequence([self.seed, *purpose]).generate_state(1, np.uint64)[0]
+        state = np.random.SeedSequence(purpose).generate_state(1, np.uint64)[0]
         return torch.Generator(module.device).manual_seed(int(state >> np.uint64(1)))
 
     def batches(self, module: AbstractSampler) -> Iterator[tuple[ndarray, Tensor, Tensor]]:
@@ -491,27 +491,19 @@ def _score_law(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
 
 
 def _score_flow(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
-    """Score the way from noise to sample; with a condition, one row per trajectory."""
-
-    def add(metric: str, values: Float[ndarray, "trajectory member"], **rows: Any) -> None:
-        if setting.conditional:
-            rows["trajectory"] = np.arange(setting.trajectories)
-        means = values.mean(axis=1)
-        table.add(metric, means if setting.conditional else means.mean(), **rows)
-
-    def add_rms(metric: str, squares: Float[ndarray, "trajectory member"], **rows: Any) -> None:
-        if setting.conditional:
-            rows["trajectory"] = np.arange(setting.trajectories)
-        means = squares.mean(axis=1)
-        table.add(metric, np.sqrt(means if setting.conditional else means.mean()), **rows)
-
+    """Score the way from noise to sample."""
+    trajectories = np.arange(setting.trajectories)
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
-        squares = np.square(samples - drawn.exact).mean(axis=axes)
-        add_rms("endpoint_error", squares, stage=count)
+        squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
+        rows: dict[str, Any] = {"stage": count}
+        if setting.conditional:
+            rows["trajectory"] = trajectories
+        error = np.sqrt(squares if setting.conditional else squares.mean())
+        table.add("endpoint_error", error, **rows)
     if drawn.cost is not None and drawn.bend is not None:
-        add("transport_cost", drawn.cost)
-        add("straightness", drawn.bend)
+        table.add("transport_cost", drawn.cost.mean(axis=1), trajectory=trajectories)
+        table.add("straightness", drawn.bend.mean(axis=1), trajectory=trajectories)
 
 
 def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
