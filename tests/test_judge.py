@@ -239,7 +239,7 @@ experiment = {{
     "methods": {{"new": {{"name": "unet"}}, "old": {{"name": "unet"}}}},
     "claims": {{"it": {{"says": "It is better.", "metric": "nrmse", "of": "new", "against": "old",
                         "ratio": {{"holds": 1.0, "direction": "below"}}}}}},
-    "metrics": {{}},
+    "metrics": {{"nrmse": {{"table": "short"}}}},
 }}
 config.compose = lambda configs, name, preset: experiment
 config.method_spec = lambda experiment, method: {{"seeds": 3}}

@@ -21,7 +21,8 @@ def report(smoke_run):
 @pytest.mark.xdist_group("smoke")
 def test_snakemakes_report_shows_claims_and_a_figure(browser, report):
     with visit(browser, report) as page:
-        table = show(page, "Results", "claims and methods").locator("table.claims")
+        table = show(page, "Results", "claims and methods")
+        table = table.locator("#pde_refiner table.claims")
         table.wait_for()
         assert table.bounding_box()["height"] > 100
         assert table.locator(".badge").count() > 0
