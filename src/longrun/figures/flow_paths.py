@@ -122,5 +122,5 @@ def _verdict(inputs: Inputs, methods: list[str]) -> str:
     if len(curved) < 2:
         return f"Paths from noise to data: {' and '.join(methods)}"
     best, worst = curved.idxmin(), curved.idxmax()
-    factor = curved[worst] / curved[best]
-    return f"Paths of {best} are {factor:.3g} times straighter than those of {worst}"
+    factor = float(f"{curved[worst] / curved[best]:.2g}")
+    return f"Paths of {best} are {factor:g} times straighter than those of {worst}"
