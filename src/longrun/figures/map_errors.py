@@ -4,8 +4,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -57,7 +59,8 @@ def _sizes(
             spread = _spread(value, interval)
             axes.errorbar(size, value, spread, markerfacecolor=face, capsize=3, **look)
     axes.set(xscale="log", yscale="log", xlabel="trained parameters (count)")
-    axes.set_ylabel("relative error on test states (share)")
+    axes.set_ylabel("relative error on test states (%)")
+    _percent(axes.yaxis)
     axes.set_title("error and size")
     grey: dict[str, Any] = {"color": "#555555", "linestyle": "", "marker": "o"}
     norms = [
@@ -99,7 +102,8 @@ def _gaps(
     axes.set_ylim(len(methods) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.16)
-    axes.set(xscale="log", xlabel="relative L2 error (share): bar on training, symbol on test")
+    axes.set(xscale="log", xlabel="relative L2 error (%): bar on training, symbol on test")
+    _percent(axes.xaxis)
     axes.set_title("what is lost on states not seen")
 
 
@@ -113,7 +117,8 @@ def _curves(axes: Axes, inputs: Inputs) -> None:
             mean = some[some["method"] == method].groupby("step")["value"].mean()
             look = _style.line(inputs, method) | {"linestyle": style, "linewidth": 1.3}
             axes.plot(mean, **look)
-    axes.set(yscale="log", xlabel="optimiser updates", ylabel="relative L2 error (share)")
+    axes.set(yscale="log", xlabel="optimiser updates", ylabel="relative L2 error (%)")
+    _percent(axes.yaxis)
     names = ("on valid", "on training batches")
     handles = [
         Line2D([], [], color="#555555", linestyle=style, label=name)  # type: ignore[arg-type]
@@ -121,6 +126,13 @@ def _curves(axes: Axes, inputs: Inputs) -> None:
     ]
     axes.legend(handles=handles)
     axes.set_title("while training, mean over seeds")
+
+
+def _percent(axis: Axis) -> None:
+    """Mark a logarithmic axis of shares with percentages, so few that they stay apart."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _spread(value: float, interval: dict[str, float] | None) -> np.ndarray | None:
