@@ -222,9 +222,7 @@ def test_figure_says_how_far_the_weights_are_open():
             "seed": 0,
             "step": step,
             "metric": metric,
-            "value": float(
-                number / 20 <= 0.5 * step / 900
-            ),  # to half of the time
+            "value": float(number / 20 <= 0.5 * step / 900),  # to half of the time
         }
         for step in steps
         for number, metric in enumerate(causal_weights.CURVES)
