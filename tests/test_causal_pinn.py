@@ -1,6 +1,5 @@
 """Causal PINN: the weights, the encoding, the stages; what the card warns of."""
 
-import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -240,8 +239,8 @@ def test_figure_says_how_far_the_weights_are_open():
         }
     )
     methods = {"plain": {}, "causal": {}}
-    inputs = Inputs({"methods": methods, "test": ["d"]}, "cpu", "e", scores, {}, None, {})
-    figure = causal_weights.draw(dataclasses.replace(inputs, curves=pd.DataFrame(curves)))
+    spec = {"methods": methods, "test": ["d"]}
+    figure = causal_weights.draw(Inputs(spec, "cpu", "e", scores, {}, pd.DataFrame(curves), {}))
     assert "up to t = 0.50 count at the end" in figure.get_suptitle()
     labels = [line.get_label() for axes in figure.axes for line in axes.lines]
     assert {"plain", "causal"} <= set(labels)

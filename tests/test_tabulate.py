@@ -112,9 +112,7 @@ def test_user_text_is_escaped(site, tmp_path):
     )
     page = tabulate.page([outcome], "cpu", {})
     assert "<b>" not in page and "<i>" not in page and "No figures were drawn." in page
-    row = next(
-        line for line in tabulate.markdown([outcome], "cpu").splitlines() if "a \\| b" in line
-    )
+    row = next(line for line in tabulate.markdown(outcome).splitlines() if "a \\| b" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 7
 
 
@@ -130,9 +128,36 @@ def test_results_of_other_presets_stay(site, tmp_path):
     assert document.read_text() == once
 
 
-def test_section_is_replaced_in_its_place():
-    old = "a\n<!-- begin cpu -->\nold\n<!-- end cpu -->\nb\n"
-    assert tabulate.insert(old, "cpu", "new\n") == old.replace("old", "new")
+OLD = """a
+<!-- begin cpu -->
+## cpu
+
+Of 9 claims, 9 hold, 0 contradicted, 0 open.
+
+### gone: A paper
+
+| x | **open** | y |
+
+### kept: A paper
+
+| x | **holds** | y |
+
+### made: A paper
+
+| x | **contradicted** | y |
+<!-- end cpu -->
+b
+"""
+
+
+def test_experiments_made_here_replace_what_was_said_of_them_alone():
+    made = {"made": "### made: A paper\n\n| x | **open** | z |\n"}
+    new = tabulate.insert(OLD, "cpu", made, ["kept", "made"])
+    kept = "### kept: A paper\n\n| x | **holds** | y |\n"
+    head = "## cpu\n\nOf 2 claims, 1 holds, 0 contradicted, 1 open.\n"
+    section = f"{head}\n{kept}\n{made['made']}"
+    assert new == f"a\n<!-- begin cpu -->\n{section}<!-- end cpu -->\nb\n"
+    assert tabulate.insert(new, "cpu", made, ["kept", "made"]) == new
 
 
 @pytest.mark.parametrize(
@@ -145,7 +170,7 @@ def test_section_is_replaced_in_its_place():
 )
 def test_broken_markers_are_refused(document):
     with pytest.raises(cli.UserError, match="begin cpu"):
-        tabulate.insert(document, "cpu", "new\n")
+        tabulate.insert(document, "cpu", {}, [])
 
 
 @pytest.mark.parametrize(

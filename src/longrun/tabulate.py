@@ -8,7 +8,7 @@ import json
 import math
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +149,10 @@ def page(outcomes: list[Outcome], preset: str, captions: dict[str, str] | None) 
 
 def headline(outcomes: Iterable[Outcome]) -> str:
     """Count the verdicts in one sentence."""
-    verdicts = [claim["verdict"] for outcome in outcomes for claim in outcome.judged["claims"]]
+    return _count([claim["verdict"] for outcome in outcomes for claim in outcome.judged["claims"]])
+
+
+def _count(verdicts: list[str]) -> str:
     count = {word: verdicts.count(word) for word in ("holds", "contradicted", "open")}
     claims = f"{len(verdicts)} claim" + "s" * (len(verdicts) != 1)
     verb = "holds" if count["holds"] == 1 else "hold"
@@ -159,42 +162,55 @@ def headline(outcomes: Iterable[Outcome]) -> str:
     )
 
 
-def markdown(outcomes: list[Outcome], preset: str) -> str:
-    """Write the section of one preset for RESULTS.md."""
-    lines = [f"## {preset}", "", f"{headline(outcomes)}."]
-    for outcome in outcomes:
-        lines += ["", f"### {outcome.name}: {_paper(outcome.paper)}", ""]
-        lines += [f"- {label}: {value}" for label, value in _described(outcome.facts)]
-        lines += ["", "| claim | measured [95 %] | paper | needed | verdict | runs |"]
-        lines += ["|---|---|---|---|---|---|"]
-        for claim in outcome.judged["claims"]:
-            says = f"{claim['says']} ({_compared(claim)})"
-            cells = [says, interval(claim), number(claim["paper"]), _needed(claim)]
-            cells += [f"**{claim['verdict']}**", _runs(claim)]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-        header, rows = _method_table(outcome, ("short",))
-        lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+def markdown(outcome: Outcome) -> str:
+    """Write what RESULTS.md says of one experiment."""
+    lines = [f"### {outcome.name}: {_paper(outcome.paper)}", ""]
+    lines += [f"- {label}: {value}" for label, value in _described(outcome.facts)]
+    lines += ["", "| claim | measured [95 %] | paper | needed | verdict | runs |"]
+    lines += ["|---|---|---|---|---|---|"]
+    for claim in outcome.judged["claims"]:
+        says = f"{claim['says']} ({_compared(claim)})"
+        cells = [says, interval(claim), number(claim["paper"]), _needed(claim)]
+        cells += [f"**{claim['verdict']}**", _runs(claim)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    header, rows = _method_table(outcome, ("short",))
+    lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join(lines) + "\n"
 
 
-def insert(document: str, preset: str, section: str) -> str:
-    """Put a preset's section between its markers, and leave all else in the document alone.
+def insert(document: str, preset: str, parts: dict[str, str], known: Collection[str]) -> str:
+    """Put what was made into a preset's section; all else in the document stays.
+
+    Parameters
+    ----------
+    document
+        RESULTS.md as it is.
+    parts
+        What to say of each experiment that was made here, see `markdown`. It replaces what the
+        section said of these experiments; of others, made at another time, it keeps its word.
+    known
+        Experiments that there are: what the section says of any other is dropped.
 
     Raises
     ------
     longrun.cli.UserError
-        One of the two markers is missing, or there are several.
+        One of the section's two markers is missing, or there are several.
     """
     begin, end = f"<!-- begin {preset} -->", f"<!-- end {preset} -->"
-    block = f"{begin}\n{section}{end}"
     found = (document.count(begin), document.count(end))
     if found == (0, 0):
-        return f"{document.rstrip()}\n\n{block}\n".lstrip("\n")
-    if found != (1, 1) or document.index(begin) > document.index(end):
+        document = f"{document.rstrip()}\n\n{begin}\n{end}\n".lstrip("\n")
+    elif found != (1, 1) or document.index(begin) > document.index(end):
         raise cli.UserError(f"the markers {begin} and {end} must come once each, in this order")
     before, rest = document.split(begin)
-    return before + block + rest.split(end)[1]
+    old, after = rest.split(end)
+    kept = {part.split(":")[0]: f"### {part.rstrip()}\n" for part in old.split("\n### ")[1:]}
+    parts = {name: text for name, text in sorted((kept | parts).items()) if name in known}
+    body = "\n".join(parts.values())
+    verdicts = re.findall(r"\| \*\*(holds|contradicted|open)\*\* \|", body)
+    section = f"## {preset}\n\n{_count(verdicts)}.\n\n{body}"
+    return f"{before}{begin}\n{section}{end}{after}"
 
 
 def number(value: float | int | None) -> str:
@@ -414,7 +430,8 @@ def main() -> None:
         old = "# Results\n"
         if options.markdown.exists():
             old = options.markdown.read_text("utf-8")
-        new = insert(old, options.preset, markdown(outcomes, options.preset))
+        parts = {outcome.name: markdown(outcome) for outcome in outcomes}
+        new = insert(old, options.preset, parts, config.experiments(options.configs))
         with cli.atomic(options.markdown) as part:
             part.write_text(new, "utf-8")
 
