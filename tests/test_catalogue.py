@@ -44,7 +44,7 @@ def test_a_steady_map_shows_samples(tmp_path):
 def test_the_page_lists_what_was_measured(tmp_path):
     found = facts(tmp_path / "waves.zarr")
     steady = found | {"predictability": None, "predictability_censored": None}
-    page = catalogue.page("smoke", {"waves": found, "maps": steady})
+    page = catalogue.page("smoke", {"waves": found, "maps": steady}, "", ["maps", "waves"])
     assert "| [waves](#waves) | kuramoto_sivashinsky | 8 | 7 + 3 + 1 × 23 | 1.0e-01 |" in page
     assert "| 5 |" in page and "| none |" in page
     assert "Long waves grow" in page  # of the equation's docstring
@@ -52,6 +52,15 @@ def test_the_page_lists_what_was_measured(tmp_path):
     assert "c0ffee" in page and "a processor" in page
     censored = catalogue.row("waves", found | {"predictability_censored": 0.5})
     assert "| ≥ 5 |" in censored
+
+
+def test_the_page_keeps_what_was_measured_at_another_time(tmp_path):
+    found = facts(tmp_path / "waves.zarr")
+    old = catalogue.page("cpu", {"maps": found, "gone": found}, "", ["gone", "maps"])
+    page = catalogue.page("cpu", {"waves": found}, old, ["maps", "waves"])
+    assert page == catalogue.page("cpu", {"maps": found, "waves": found}, "", ["maps", "waves"])
+    with pytest.raises(UserError, match="maps: was not made"):  # at this preset
+        catalogue.page("gpu", {"waves": found}, old, ["maps", "waves"])
 
 
 def test_every_equation_explains_itself():
@@ -65,7 +74,7 @@ def test_the_command_wants_the_facts_of_every_dataset(root, tmp_path, monkeypatc
     arguments = ["catalogue", "--preset", "smoke", "--configs", str(root / "configs")]
     arguments += ["--facts", str(tmp_path), "--output", str(tmp_path / "docs" / "datasets.md")]
     monkeypatch.setattr(sys, "argv", arguments)
-    with pytest.raises(UserError, match="is missing; longrun"):
+    with pytest.raises(UserError, match="was not made; snakemake"):
         catalogue.main()
     found = facts(tmp_path / "waves.zarr")
     for file in (root / "configs" / "datasets").glob("*.yaml"):

@@ -65,34 +65,51 @@ def section(name: str, facts: Mapping[str, Any]) -> str:
         for key, value in facts["parameters"].items()
     )
     boundary = ", ".join(f"{axis} {kind}" for axis, kind in facts["boundary"].items())
+    made = facts["provenance"]
+    versions = made["versions"]
     lines = [
         f"## {name}",
         about(facts["equation"]["name"]),
         f"- fields: {fields}\n- parameters: {parameters or 'none'}"
-        + (f"\n- boundary: {boundary}" if boundary else ""),
+        + (f"\n- boundary: {boundary}" if boundary else "")
+        + f"\n- made: at commit {str(made['commit'])[:12]} on {made['hardware']['cpu']}, with "
+        f"Python {versions['python']} and torch {versions['torch']}",
         f"![{name}](datasets/{name}.png)",
     ]
-    return "\n\n".join(lines)
+    return "\n\n".join(lines) + "\n"
 
 
-def page(preset: str, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the whole page, given the facts of each dataset."""
-    rows = [row(name, facts) for name, facts in found.items()]
-    sections = [section(name, facts) for name, facts in found.items()]
-    origin = next(iter(found.values()))["provenance"]
-    hardware, versions = origin["hardware"], origin["versions"]
-    commits = sorted({str(facts["provenance"]["commit"])[:12] for facts in found.values()})
-    made = (
-        f"Made at commit {', '.join(commits)} on {hardware['cpu']}, with Python "
-        f"{versions['python']} and torch {versions['torch']}."
-    )
-    return (
-        HEADING.format(preset=preset)
-        + "\n".join(rows)
-        + f"\n\n{made}\n\n"
-        + "\n\n".join(sections)
-        + "\n"
-    )
+def page(preset: str, found: Mapping[str, Mapping[str, Any]], old: str, known: list[str]) -> str:
+    """Return the whole page.
+
+    Parameters
+    ----------
+    found
+        The facts of the datasets that were made here, by name.
+    old
+        The page as it is: of the other datasets it keeps its word, where the preset is the same.
+    known
+        Names of all datasets.
+
+    Raises
+    ------
+    UserError
+        A dataset that was not made, and of which the old page says nothing.
+    """
+    rows, sections = {}, {}
+    if f"preset `{preset}`" in old:
+        rows = {line.split("](#")[0][3:]: line for line in old.splitlines() if "](#" in line}
+        sections = {part.split("\n")[0]: f"## {part}" for part in old.split("\n## ")[1:]}
+    rows |= {name: row(name, facts) for name, facts in found.items()}
+    sections |= {name: section(name, facts) for name, facts in found.items()}
+    for name in known:
+        if name not in rows or name not in sections:
+            raise UserError(
+                f"{name}: was not made; snakemake -- results/{preset}/datasets/{name}.json"
+            )
+    table = "\n".join(rows[name] for name in known)
+    texts = "\n".join(sections[name].rstrip() + "\n" for name in known)
+    return f"{HEADING.format(preset=preset)}{table}\n\n{texts}"
 
 
 def _number(value: float | None) -> str:
@@ -114,18 +131,16 @@ def main() -> None:
     parser.add_argument("--facts", type=Path, required=True, help="folder of JSON and PNG files")
     parser.add_argument("--output", type=Path, required=True, help="page to write")
     arguments = parser.parse_args()
-    found = {}
-    for name in config.datasets(arguments.configs):
-        file = arguments.facts / f"{name}.json"
-        if not file.exists():
-            raise UserError(f"{file}: is missing; longrun.inspect --facts writes it")
-        found[name] = json.loads(file.read_text())
+    names = config.datasets(arguments.configs)
+    files = {name: arguments.facts / f"{name}.json" for name in names}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     pictures = arguments.output.parent / "datasets"
     for name in found if pictures != arguments.facts else ():
         with cli.atomic(pictures / f"{name}.png") as part:
             shutil.copyfile(arguments.facts / f"{name}.png", part)
     with cli.atomic(arguments.output) as part:
-        part.write_text(page(arguments.preset, found))
+        old = arguments.output.read_text() if arguments.output.exists() else ""
+        part.write_text(page(arguments.preset, found, old, names))
 
 
 if __name__ == "__main__":
