@@ -140,6 +140,20 @@ def test_refining_is_exact_for_smooth_flow():
     )
 
 
+def test_vorticity_is_that_of_the_flow():
+    points, length = 64, 4 * math.pi
+    faces = (np.arange(points) + 1) * length / points
+    centres = faces - length / points / 2
+    u = np.sin(faces)[:, None] * np.cos(centres)  # on right faces
+    v = -np.cos(centres)[:, None] * np.sin(faces)  # on upper faces
+    state = np.stack([u, v])[None, None]
+    equation = NavierStokesMAC(points=points, length=length, burn_in=0)
+    vorticity = equation.derived(state, {"length": np.full((1, 1), length)})["vorticity"]
+    exact = 2 * np.sin(faces)[:, None] * np.sin(faces)
+    assert vorticity.shape == (1, 1, points, points)
+    assert np.abs(vorticity - exact).max() < 2 * (length / points) ** 2 / 24 * 1.01
+
+
 def test_momentum_is_conserved():
     solver = periodic(16, 0.5, 20, viscosity=1e-3, batch=2)
     state = flow() + torch.tensor([0.3, -0.2]).reshape(2, 1, 1)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from longrun.cli import UserError
+from longrun.equations.kuramoto_sivashinsky import KuramotoSivashinsky
 from longrun.metrics.spectrum import energy_spectrum
 from longrun.tasks import _rollout
 from longrun.tasks._rollout import evaluate_forecast, rollout
@@ -56,7 +57,7 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
 class Toy(torch.nn.Module):
     """What evaluation asks of a method; `step` is the forecast from the last frame."""
 
-    stochastic, history, device = False, 1, torch.device("cpu")
+    stochastic, history, period, device = False, 1, 1, torch.device("cpu")
     noise_levels: tuple[float, ...] = ()
     target_scale = torch.tensor([0.5])
     calls = 0
@@ -384,6 +385,38 @@ def test_cost_and_predictability_are_reported(caplog):
     assert not caplog.text
 
 
+def test_cost_is_the_mean_over_a_period(monkeypatch):
+    def one_second(call):
+        call()
+        return 1.0
+
+    monkeypatch.setattr(_rollout, "seconds_per_call", one_second)
+    values = travelling()
+    toy = Toy(values, travel)
+    for toy.period in (1, 4):
+        cost = of(scores(toy, values), "wall_time_per_second")["value"].item()
+        assert cost == pytest.approx(1 / toy.period / (STRIDE * DT[:4].sum()))
+
+
+def test_derived_fields_have_scores_of_their_own(monkeypatch):
+    values = travelling()
+    toy = Toy(values, lambda state, _: travel(state, _) + 100)  # the slope is right all the same
+
+    def derived(equation, state, parameters):
+        assert parameters["dt"].shape == state.shape[:-2]
+        slope = np.diff(state[..., 0, :], append=state[..., 0, :1])
+        return {"slope": slope, "reverse": -(slope**3)}
+
+    monkeypatch.setattr(KuramotoSivashinsky, "derived", derived)
+    monkeypatch.setattr(_rollout, "UNBOUNDED", 1e6)
+    frame = scores(toy, values)
+    for name in ("slope", "reverse"):
+        assert np.allclose(of(frame, f"correlation_{name}")["value"], 1, atol=1e-4)
+        times = of(frame, f"correlation_time_0.8_{name}")
+        assert times["censored"].all() and len(times) == 4
+    assert len(of(frame, "correlation_slope")) == len(of(frame, "correlation"))
+
+
 def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
     wave = np.sin(2 * np.pi * np.arange(4096) / 4096)
     values = np.broadcast_to(wave.astype(np.float32), (2, 241, 1, 4096)).copy()
@@ -446,6 +479,9 @@ def test_a_store_of_an_unknown_equation_is_scored_without_invariants():
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):
     class Equation:
         def __init__(self, **section): ...
+        def derived(self, state, parameters):
+            return {}
+
         def invariants(self, state, parameters):
             assert parameters["viscosity"].shape == state.shape[:-3]
             return {"mean": state.mean((-3, -2, -1))}

@@ -282,6 +282,27 @@ class AbstractEquation(ABC):
         """
         return {}
 
+    def derived(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Fields that follow from the stored ones and are scored too; none unless papers do.
+
+        Parameters
+        ----------
+        state
+            Stored fields, shape (..., channel, *space), physical units.
+        parameters
+            Values by name, one per leading index of `state`.
+
+        Returns
+        -------
+        dict
+            Fields of shape (..., *space), by name.
+        """
+        return {}
+
     def residual(
         self,
         u: Mapping[str, Float[Tensor, "*point field"]],

@@ -221,6 +221,18 @@ class NavierStokesMAC(AbstractEquation):
         mean = state.mean(axis=(-2, -1))
         return {"mean_u": mean[..., 0], "mean_v": mean[..., 1]}
 
+    def derived(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Vorticity on the upper right corners of cells, where both differences are centred."""
+        u, v = state[..., 0, :, :], state[..., 1, :, :]
+        spacing = (parameters["length"] / state.shape[-1])[..., None, None]
+        along_x = np.roll(v, -1, axis=-2) - v
+        along_y = np.roll(u, -1, axis=-1) - u
+        return {"vorticity": (along_x - along_y) / spacing}
+
 
 def _check(points: int) -> None:
     if points < 8 or points % 2:

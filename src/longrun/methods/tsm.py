@@ -36,17 +36,14 @@ import itertools
 import math
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from longrun import registry
-from longrun.data.windows import parameter_table
 from longrun.equations.navier_stokes_mac import COURANT
 from longrun.solvers.mac import PeriodicMACSolver, limited
-from longrun.tasks._learner import Evaluation, seconds_per_call
 from longrun.tasks.forecast import AbstractForecaster, Memory
 
 REACH = 4
@@ -133,6 +130,7 @@ class TSM(AbstractForecaster):
             raise ValueError(f"training must be one_step or unrolled, is {self.training_mode}")
         self.equation, self.stride, self.points = reference, stride, points[0]
         self.memory, self.order, self.bundle = memory, order, bundle
+        self.period = bundle  # the network is called anew after as many steps of the solver
         self.learned, self.checkpointing = learned, checkpointing
         self._cached: tuple[Any, Tensor, PeriodicMACSolver] | None = None
         if learned:
@@ -295,34 +293,11 @@ class TSM(AbstractForecaster):
         """Return the next frame, as the first of a rollout."""
         return self.advance(self.begin(history, conditions), generator)[0]
 
-    # Training and cost ---------------------------------------------------------------------------
+    # Training ------------------------------------------------------------------------------
 
     def distance(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """Return half of the squared error, as in the paper; clipping depends on the factor."""
         return 0.5 * super().distance(prediction, target)
-
-    def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
-        """Score as any forecaster; the time of a step is the mean over a period of the network."""
-        evaluation = super().evaluate(store, options, seed)
-        split, stride = store.split(options.get("split", "test")), options["stride"]
-        count = min(options["trajectories"], options.get("batch_size", 64))
-        last = options.get("start", 0)
-        seen = slice(last - (self.history - 1) * stride, last + 1, stride)
-        history = torch.from_numpy(split.read(np.arange(count), seen)).to(self.device)
-        parameters = torch.from_numpy(parameter_table(split)[:count]).to(history)
-        with torch.no_grad():
-            begin = self.begin(history, parameters)
-
-            def period() -> None:
-                memory = begin
-                for _ in range(self.bundle):
-                    memory = self.advance(memory)[1]
-
-            seconds = seconds_per_call(period) / self.bundle
-        simulated = stride * float(split.parameters["dt"][:count].sum())
-        scores = evaluation.scores
-        scores.loc[scores["metric"] == "wall_time_per_second", "value"] = seconds / simulated
-        return evaluation
 
 
 def null_space() -> Float[Tensor, "free weight"]:

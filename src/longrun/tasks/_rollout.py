@@ -11,7 +11,8 @@ The protocol, for every method of an experiment alike:
 - The trajectories are the first `trajectories` of the split; each has `members` rollouts, which
   differ in the method's noise alone (one where the method has none).
 - Fields are scored in physical units on the grid of the store, each for itself; a score is the mean
-  over fields, a spectrum is the sum over fields.
+  over fields, a spectrum is the sum over fields. Of fields that the equation derives from them, as
+  vorticity from velocity, the correlation is scored, each under its own name.
 - A rollout has *diverged* at its first frame that is not finite, or in which any value is more than
   100 standard deviations from the mean of the training data. From then on it is frozen: the method
   remembers what it did before that frame, so that nothing spreads, and its forecast counts as a
@@ -32,6 +33,7 @@ does not grow with the length of the rollout, except the few trajectories that a
 
 import logging
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -67,6 +69,7 @@ class Forecaster(Protocol):
     description: Any
     history: int
     stochastic: bool
+    period: int
 
     @property
     def device(self) -> torch.device: ...
@@ -362,12 +365,13 @@ class _Group:
         self.energy = np.zeros((*shape, fields, len(setting.wavenumbers)))
         self.true_energy = np.zeros((len(chosen), 1, *self.energy.shape[2:]))
         self.alive = np.ones(shape, dtype=bool)  # to the end of the rollout
-        self.correlation: list[np.ndarray] = []
+        self.correlation: dict[str, list[np.ndarray]] = defaultdict(list)  # of fields, of derived
         self.agreement: list[np.ndarray] = []  # between members
 
     def begin(self, initial: np.ndarray) -> None:
         """Note what the equation conserves."""
-        self.conserved = self._invariants(initial[:, None, None].astype(np.float64))
+        initial = initial[:, None, None].astype(np.float64)
+        self.conserved = self._of_equation("invariants", initial)
 
     def score(
         self, steps: np.ndarray, forecast: np.ndarray, truth: np.ndarray, pooled: "_Pooled"
@@ -403,11 +407,18 @@ class _Group:
         ):
             error = score(forecast, true, dims)
             self._add_error(score.__name__, error, UNBOUNDED * unit, alive, rows)
-        correlation = pointwise.correlation(forecast, true, dims)
-        self.correlation.append(correlation)
-        self.table.add("correlation", correlation, **rows)
+        fields = {"": (forecast, true)}
+        derived = self._of_equation("derived", forecast), self._of_equation("derived", true)
+        for name, field_ in derived[0].items():
+            fields[f"_{name}"] = tuple(
+                np.expand_dims(f, -dims - 1) for f in (field_, derived[1][name])
+            )
+        for name, pair in fields.items():
+            correlation = pointwise.correlation(*pair, dims)
+            self.correlation[name].append(correlation)
+            self.table.add(f"correlation{name}", correlation, **rows)
         self.table.add("bounded", alive, **rows)
-        for name, values in self._invariants(forecast).items():
+        for name, values in self._of_equation("invariants", forecast).items():
             drift = np.abs(values - self.conserved[name])
             self.table.add(f"drift_{name}", drift, censored=~alive, **rows)
         energy, true_energy = setting.energy(forecast), setting.energy(true)
@@ -428,10 +439,12 @@ class _Group:
         setting = self.setting
         times = self._lead_times(np.arange(1, setting.steps + 1))
         rows = {"trajectory": self.chosen[:, None], "member": np.arange(setting.members)}
-        correlation = np.concatenate(self.correlation, axis=-1)
-        for threshold in THRESHOLDS:
-            crossing, censored = crossing_time(correlation, times[:, None], threshold)
-            self.table.add(f"correlation_time_{threshold}", crossing, censored=censored, **rows)
+        for name, blocks in self.correlation.items():
+            correlation = np.concatenate(blocks, axis=-1)
+            for threshold in THRESHOLDS:
+                crossing, censored = crossing_time(correlation, times[:, None], threshold)
+                metric = f"correlation_time_{threshold}{name}"
+                self.table.add(metric, crossing, censored=censored, **rows)
         if self.agreement:
             agreement = np.concatenate(self.agreement, axis=-1)
             crossing, censored = crossing_time(agreement, times, HORIZON)
@@ -486,14 +499,15 @@ class _Group:
     def _lead_times(self, steps: np.ndarray) -> np.ndarray:
         return self.setting.seconds[self.chosen, None] * steps
 
-    def _invariants(self, state: np.ndarray) -> dict[str, np.ndarray]:
+    def _of_equation(self, what: str, state: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the `invariants` of states, or the fields `derived` from them."""
         lead = state.shape[: -self.setting.dims - 1]
         parameters = {
             name: np.broadcast_to(values[self.chosen].reshape(-1, 1, 1), lead)
             for name, values in self.setting.parameters.items()
         }
         equation = self.setting.equation
-        return equation.invariants(state, parameters) if equation else {}
+        return getattr(equation, what)(state, parameters) if equation else {}
 
 
 class _Pooled:
@@ -597,11 +611,11 @@ def _score_cost(
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
     size = len(history)
-    frames = rollout(
-        module, history, parameters, 1 + TIMED_CALLS, generator=generator, batch_size=size
-    )
-    wall = seconds_per_call(lambda: next(frames))
-    table.add("wall_time_per_second", wall / float(setting.seconds[chosen].sum()))
+    period = module.period
+    steps = period * (1 + TIMED_CALLS)
+    frames = rollout(module, history, parameters, steps, generator=generator, batch_size=size)
+    wall = seconds_per_call(lambda: [next(frames) for _ in range(period)])
+    table.add("wall_time_per_second", wall / period / float(setting.seconds[chosen].sum()))
     score_size(module, table)
 
 

@@ -82,11 +82,14 @@ class AbstractForecaster(AbstractLearner):
         Space dimensions that the method is written for.
     equations
         Equations that it is written for; empty for all.
+    period
+        Steps after which the cost of a step repeats: a network may serve several with one call.
     """
 
     supported_dims: tuple[int, ...] = (1, 2, 3)
     translates: bool = True
     equations: tuple[str, ...] = ()
+    period: int = 1
     preview = "space_time"
     field_mean: Tensor
     field_std: Tensor
