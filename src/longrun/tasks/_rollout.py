@@ -408,11 +408,11 @@ class _Group:
             error = score(forecast, true, dims)
             self._add_error(score.__name__, error, UNBOUNDED * unit, alive, rows)
         fields = {"": (forecast, true)}
-        derived = self._of_equation("derived", forecast), self._of_equation("derived", true)
-        for name, field_ in derived[0].items():
-            fields[f"_{name}"] = tuple(
-                np.expand_dims(f, -dims - 1) for f in (field_, derived[1][name])
-            )
+        predicted = self._of_equation("derived", forecast)
+        for name, field_ in self._of_equation("derived", true).items():
+            axis = -dims - 1
+            pair = np.expand_dims(predicted[name], axis), np.expand_dims(field_, axis)
+            fields[f"_{name}"] = pair
         for name, pair in fields.items():
             correlation = pointwise.correlation(*pair, dims)
             self.correlation[name].append(correlation)
