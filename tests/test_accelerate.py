@@ -419,7 +419,7 @@ def test_descriptions_are_json(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 41}, "need 42 frames"),
+        ({"steps": 41}, "needs 42 frames"),
         ({"trajectories": 3}, "has 2 trajectories"),
         ({"block": 7}, "must divide"),
     ],

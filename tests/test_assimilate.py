@@ -255,8 +255,8 @@ def test_fields_of_the_first_draw_are_kept_for_figures(store):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"steps": 28}, "there are 30"),
-        ({"trajectories": 5}, "there are 4"),
+        ({"steps": 28}, "the store has 30"),
+        ({"trajectories": 5}, "has 4 trajectories"),
         ({"measured": [0.1, 0.101]}, "one percentage"),
     ],
 )

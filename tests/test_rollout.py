@@ -437,8 +437,8 @@ def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"steps": 11}, "need 23 frames, the store has 21"),
-        ({"steps": 10, "start": 1}, "need 22 frames"),
+        ({"steps": 11}, "needs 23 frames, the store has 21"),
+        ({"steps": 10, "start": 1}, "needs 22 frames"),
         ({"trajectories": 5}, "has 4 trajectories, 5"),
     ],
 )

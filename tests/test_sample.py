@@ -205,7 +205,7 @@ def test_a_sampler_that_diverges_is_bounded_and_censored(store):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"start": 5}, "8 frames are needed"), ({"trajectories": 13}, "has 12 trajectories")],
+    [({"start": 5}, "needs 8 frames"), ({"trajectories": 13}, "has 12 trajectories")],
 )
 def test_a_store_too_small_is_refused(store, options, message):
     with pytest.raises(UserError, match=message):

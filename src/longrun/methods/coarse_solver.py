@@ -15,7 +15,7 @@ from torch import Tensor
 from longrun import registry
 from longrun.cli import UserError
 from longrun.solvers._base import AbstractSolver
-from longrun.tasks._learner import seconds_per_call
+from longrun.tasks._evaluation import seconds_per_call
 from longrun.tasks.forecast import AbstractForecaster
 
 

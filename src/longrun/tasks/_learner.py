@@ -1,44 +1,19 @@
-"""What all tasks share: optimiser, schedule, training step, seeded noise, cost."""
+"""What methods of all tasks share: optimiser, schedule, training step, seeded noise."""
 
 import math
-import resource
-import sys
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import pandas as pd
 import pytorch_lightning as pl
 import torch
-import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
 from longrun.cli import UserError
-from longrun.metrics.table import ScoreTable
-
-TIMED_SECONDS, TIMED_CALLS = 1.0, 20  # a timed segment ends at the first of these
+from longrun.tasks._evaluation import Evaluation
 
 Batch = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What scoring a method leaves behind.
-
-    Attributes
-    ----------
-    scores
-        One row per score; columns as in `longrun.metrics.table`.
-    predictions
-        Truth and prediction of a few trajectories, NaN where a prediction has diverged.
-    """
-
-    scores: pd.DataFrame
-    predictions: xr.Dataset
 
 
 class AbstractLearner(pl.LightningModule, ABC):
@@ -231,38 +206,3 @@ class AbstractLearner(pl.LightningModule, ABC):
             times = (update - first) / self.decay_every
             return self.decay ** (math.floor(times) if self.staircase else times)
         return final + (1 - final) * falling
-
-
-def seconds_per_call(call: Callable[[], object]) -> float:
-    """Wall seconds of a call on a warm device: median over a segment of about a second.
-
-    Parameters
-    ----------
-    call
-        What to time. It is called once before, to plan FFTs, pick kernels and fill caches.
-    """
-    times: list[float] = []
-    call()
-    while len(times) < TIMED_CALLS and sum(times) < TIMED_SECONDS:
-        _synchronise()
-        begin = time.perf_counter()
-        call()
-        _synchronise()
-        times.append(time.perf_counter() - begin)
-    return float(np.median(times))
-
-
-def score_size(module: Any, table: ScoreTable) -> None:
-    """Score the trained parameters and the peak of memory, on the GPU where the method is there."""
-    if module.device.type == "cuda":
-        peak = torch.cuda.max_memory_allocated(module.device) / 2**20
-    else:  # of the process, libraries included; Linux counts in KiB, macOS in bytes
-        unit = 1 if sys.platform == "darwin" else 2**10
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    table.add("parameters", sum(parameter.numel() for parameter in module.parameters()))
-    table.add("peak_memory_mb", peak)
-
-
-def _synchronise() -> None:
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()

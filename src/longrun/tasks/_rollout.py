@@ -52,7 +52,15 @@ from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
-from longrun.tasks._learner import TIMED_CALLS, Evaluation, score_size, seconds_per_call
+from longrun.tasks._evaluation import (
+    TIMED_CALLS,
+    Evaluation,
+    check_size,
+    field_coordinates,
+    score_size,
+    seconds_per_call,
+    seeded,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -116,9 +124,9 @@ def evaluate_forecast(
     setting = _setting(module, store, options)
     table = ScoreTable(store.path.stem)
     with torch.no_grad():
-        kept = _score_rollouts(module, setting, table, _generator(module, seed, 0))
-        _score_one_step(module, setting, table, _generator(module, seed, 1))
-        _score_cost(module, setting, table, _generator(module, seed, 2))
+        kept = _score_rollouts(module, setting, table, seeded(module.device, seed, 0))
+        _score_one_step(module, setting, table, seeded(module.device, seed, 1))
+        _score_cost(module, setting, table, seeded(module.device, seed, 2))
     _compare_with_predictability(setting, table)
     return Evaluation(table.frame(), _predictions(setting, kept))
 
@@ -244,21 +252,11 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
     if not split.space:
         raise UserError(f"{store.path}: has no axis of space, over which these scores are taken")
     start, stride, steps = options.get("start", 0), options["stride"], options["steps"]
-    needs = start + steps * stride + 1
-    if needs > split.frames:
-        raise UserError(
-            f"{store.path}: {steps} steps of {stride} frames from frame {start} need {needs} "
-            f"frames, the store has {split.frames}"
-        )
+    check_size(store, split, options["trajectories"], start + steps * stride + 1)
     if start < (module.history - 1) * stride:
         raise UserError(
             f"evaluate.start must be at least {(module.history - 1) * stride}, the last input "
             f"frame of a method that sees {module.history} frames, is {start}"
-        )
-    if options["trajectories"] > split.trajectories:
-        raise UserError(
-            f"{store.path}: has {split.trajectories} trajectories, {options['trajectories']} are "
-            "to be evaluated"
         )
     statistics = module.description["statistics"]
     bins = min(split.space) // 2 + 1
@@ -283,11 +281,6 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
         bands={name: mask for name, mask in masks.items() if mask.any()},
         equation=registry.find("equations", name)(**section) if known else None,
     )
-
-
-def _generator(module: Forecaster, seed: int, purpose: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)[0]
-    return torch.Generator(module.device).manual_seed(int(state >> np.uint64(1)))
 
 
 def _bounded(module: Forecaster, frame: Float[Tensor, "..."]) -> Bool[Tensor, "*batch"]:
@@ -655,20 +648,13 @@ def _predictions(setting: _Setting, kept: list[tuple[np.ndarray, np.ndarray]]) -
     }
     seconds = setting.seconds[: setting.keep]
     length = setting.parameters.get(schema.LENGTH, np.ones(setting.trajectories))[: setting.keep]
-    mean_length = float(length.mean()) if setting.keep else 1.0
+    # Each trajectory has its own clock and domain: the axes are means, the exact values beside.
     mean_seconds = float(seconds.mean()) if setting.keep else float(setting.seconds.mean())
-    coordinates: dict[str, Any] = {
-        schema.TRAJECTORY: np.arange(setting.keep),
-        # Each trajectory has its own clock and domain: the axes are means, the exact values beside.
-        schema.LEAD_TIME: (
-            schema.LEAD_TIME,
-            mean_seconds * np.arange(1, setting.steps + 1),
-            {"units": "s"},
-        ),
-        schema.FIELD: list(setting.store.fields),
-        "seconds_per_step": (schema.TRAJECTORY, seconds, {"units": "s"}),
-        schema.LENGTH: (schema.TRAJECTORY, length),
-    }
-    for axis, points in zip(axes, setting.split.space, strict=True):
-        coordinates[axis] = (axis, mean_length * np.arange(points) / points)
+    lead_times = mean_seconds * np.arange(1, setting.steps + 1)
+    mean_length = float(length.mean()) if setting.keep else 1.0
+    coordinates = field_coordinates(
+        setting.store.fields, setting.keep, lead_times, setting.split.space, mean_length
+    )
+    coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
+    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
     return xr.Dataset(fields, coords=coordinates)

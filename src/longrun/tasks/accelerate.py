@@ -38,7 +38,8 @@ from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.table import ScoreTable
 from longrun.solvers.relaxation import LinearSystem, Solution, relative_residual, solve
-from longrun.tasks._learner import AbstractLearner, Batch, Evaluation, score_size
+from longrun.tasks._evaluation import Evaluation, check_size, field_coordinates, score_size, seeded
+from longrun.tasks._learner import AbstractLearner, Batch
 
 ROUNDING = 1e-3  # by which a residual computed anew may exceed the tolerance, relative to it
 
@@ -155,16 +156,7 @@ class _Setting:
         self.steps, self.trajectories = options["steps"], options["trajectories"]
         self.block, self.late = options.get("block", 1), options.get("late", 0.125)
         self.keep = min(options.get("keep", 0), self.trajectories)
-        if self.steps + 1 > self.split.frames:
-            raise UserError(
-                f"{store.path}: {self.steps} systems need {self.steps + 1} frames, the store has "
-                f"{self.split.frames}"
-            )
-        if self.trajectories > self.split.trajectories:
-            raise UserError(
-                f"{store.path}: has {self.split.trajectories} trajectories, {self.trajectories} "
-                "are to be evaluated"
-            )
+        check_size(store, self.split, self.trajectories, self.steps + 1)
         if self.steps % self.block:
             raise UserError(
                 f"evaluate.block must divide evaluate.steps, are {self.block} and {self.steps}"
@@ -201,7 +193,7 @@ class _Trial(NamedTuple):
 def _trial(module: AbstractRelaxation, setting: _Setting, number: int, seed: int) -> _Trial:
     """Solve the systems of one trajectory."""
     truth = setting.split.read(np.array([number]), slice(1, setting.steps + 1))[0, :, -1]
-    generator = _generator(seed, number)
+    generator = seeded(torch.device("cpu"), seed, number)
     rows, solutions = [], []
     module.begin()
     sequence = itertools.islice(systems(setting.store, setting.name, number), setting.steps)
@@ -253,11 +245,6 @@ def _score(trial: _Trial, number: int, setting: _Setting, table: ScoreTable) -> 
     table.add("wall_time", trial.seconds.mean(), trajectory=number)
 
 
-def _generator(seed: int, trajectory: int) -> torch.Generator:
-    state = np.random.SeedSequence([seed, trajectory]).generate_state(1, np.uint64)[0]
-    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
-
-
 def _predictions(trials: list[_Trial], setting: _Setting) -> xr.Dataset:
     """Solutions at the end of each block; context, omega and iterations of every system."""
     kept = trials[: setting.keep]
@@ -274,20 +261,11 @@ def _predictions(trials: list[_Trial], setting: _Setting) -> xr.Dataset:
     for name in ("context", "omega", "iterations"):
         values = _stack([getattr(t, name) for t in kept], (len(kept), setting.steps))
         variables[name] = ((schema.TRAJECTORY, "system"), values)
-    coordinates: dict[str, Any] = {
-        schema.TRAJECTORY: np.arange(len(kept)),
-        schema.LEAD_TIME: (schema.LEAD_TIME, setting.ends * setting.seconds, {"units": "s"}),
-        schema.FIELD: [field],
-        "system": np.arange(1, setting.steps + 1),
-        "seconds_per_step": (
-            schema.TRAJECTORY,
-            np.full(len(kept), setting.block * setting.seconds),
-            {"units": "s"},
-        ),
-        schema.LENGTH: (schema.TRAJECTORY, length[: len(kept)]),
-    }
-    for axis, points in zip(schema.AXES, space, strict=False):
-        coordinates[axis] = (axis, side * np.arange(points) / points)
+    coordinates = field_coordinates([field], len(kept), setting.ends * setting.seconds, space, side)
+    seconds = np.full(len(kept), setting.block * setting.seconds)
+    coordinates["system"] = np.arange(1, setting.steps + 1)
+    coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
+    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length[: len(kept)])
     return xr.Dataset(variables, coords=coordinates)
 
 

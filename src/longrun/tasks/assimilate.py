@@ -39,13 +39,14 @@ from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
 from longrun.nn.fno import as_channels
-from longrun.tasks._learner import (
-    AbstractLearner,
-    Batch,
+from longrun.tasks._evaluation import (
     Evaluation,
+    check_size,
+    field_coordinates,
     score_size,
     seconds_per_call,
 )
+from longrun.tasks._learner import AbstractLearner, Batch
 
 EARLY = 2  # Lyapunov times of `early_relative_mse`
 THRESHOLD = 0.8
@@ -427,16 +428,7 @@ class _Setting:
             raise UserError(f"evaluate.measured: two fractions are one percentage: {self.stages}")
         self.frames = self.warm_up + self.steps
         last = self.start + (self.frames - 1) * self.stride
-        if last >= self.split.frames:
-            raise UserError(
-                f"{store.path}: {self.frames} frames of warm-up and steps from frame {self.start}, "
-                f"stride {self.stride}, need {last + 1} frames; there are {self.split.frames}"
-            )
-        if self.trajectories > self.split.trajectories:
-            raise UserError(
-                f"{store.path}: evaluate.trajectories is {self.trajectories}, there are "
-                f"{self.split.trajectories}"
-            )
+        check_size(store, self.split, self.trajectories, last + 1)
         self.dims = len(self.split.space)
         self.parameters = {n: v[: self.trajectories] for n, v in self.split.parameters.items()}
         dt = self.parameters.get(schema.DT, np.ones(self.trajectories))
@@ -576,17 +568,14 @@ def _predictions(setting: _Setting, kept: list[tuple[np.ndarray, np.ndarray]]) -
         fields[name] = (dims, estimate[:, place].astype(np.float32))
     seconds = setting.seconds[: max(setting.keep, 1)]
     length = setting.parameters.get(schema.LENGTH, np.ones(setting.trajectories))
-    coordinates: dict[str, Any] = {
-        schema.TRAJECTORY: np.arange(setting.keep),
-        schema.LEAD_TIME: (
-            schema.LEAD_TIME,
-            float(seconds.mean()) * np.arange(1, setting.steps + 1),
-            {"units": "s"},
-        ),
-        schema.FIELD: list(setting.store.fields),
-        "seconds_per_step": (schema.TRAJECTORY, setting.seconds[: setting.keep], {"units": "s"}),
-        schema.LENGTH: (schema.TRAJECTORY, length[: setting.keep]),
-    }
-    for axis, points in zip(axes, setting.split.space, strict=True):
-        coordinates[axis] = (axis, float(length.mean()) * np.arange(points) / points)
+    lead_times = float(seconds.mean()) * np.arange(1, setting.steps + 1)
+    coordinates = field_coordinates(
+        setting.store.fields, setting.keep, lead_times, setting.split.space, float(length.mean())
+    )
+    coordinates["seconds_per_step"] = (
+        schema.TRAJECTORY,
+        setting.seconds[: setting.keep],
+        {"units": "s"},
+    )
+    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length[: setting.keep])
     return xr.Dataset(fields, coords=coordinates)

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from longrun.tasks._learner import AbstractLearner, Batch, Evaluation
+from longrun.tasks._evaluation import Evaluation
+from longrun.tasks._learner import AbstractLearner, Batch
 from longrun.tasks._rollout import evaluate_forecast
 
 Memory = dict[str, Tensor]

@@ -30,13 +30,14 @@ from longrun.metrics import pointwise, steady
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
 from longrun.nn.fno import as_channels
-from longrun.tasks._learner import (
-    AbstractLearner,
-    Batch,
+from longrun.tasks._evaluation import (
     Evaluation,
+    check_size,
+    field_coordinates,
     score_size,
     seconds_per_call,
 )
+from longrun.tasks._learner import AbstractLearner, Batch
 
 BLOCK = 256  # states that are read at once
 SMALLEST = 1e-5  # standard deviation of a point, relative to that of its field
@@ -291,10 +292,7 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
     count = options["trajectories"]
     if split.frames != 1:
         raise UserError(f"{store.path}: has {split.frames} frames, the task map knows no time")
-    if count > split.trajectories:
-        raise UserError(
-            f"{store.path}: has {split.trajectories} trajectories, {count} are to be evaluated"
-        )
+    check_size(store, split, count)
     size = options.get("batch_size", 64)
     states, prediction = _predicted(module, split, count, size)
     seen, recalled = _predicted(module, learnt, min(count, learnt.trajectories), size)
@@ -374,14 +372,9 @@ def _predictions(
     axes = schema.AXES[: module.dims]
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, schema.FIELD, *axes)
     length = split.parameters.get(schema.LENGTH, np.ones(split.trajectories))[:keep]
-    coordinates: dict[str, Any] = {
-        schema.TRAJECTORY: np.arange(keep),
-        schema.LEAD_TIME: (schema.LEAD_TIME, [0.0], {"units": "s"}),
-        schema.FIELD: list(store.fields),
-        schema.LENGTH: (schema.TRAJECTORY, length),
-    }
-    for axis, points in zip(axes, split.space, strict=True):
-        coordinates[axis] = (axis, float(length.mean()) * np.arange(points) / points)
+    side = float(length.mean()) if keep else 1.0
+    coordinates = field_coordinates(store.fields, keep, [0.0], split.space, side)
+    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
     fields = {
         name: (dims, values[:keep, None].astype(np.float32))
         for name, values in (("truth", states), ("prediction", whole))

@@ -46,13 +46,20 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics import ensemble, spectrum
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.samples import energy_score, sliced_w2
 from longrun.metrics.table import ScoreTable
-from longrun.tasks._learner import AbstractLearner, Batch, Evaluation, score_size, seconds_per_call
+from longrun.tasks._evaluation import (
+    Evaluation,
+    check_size,
+    field_coordinates,
+    score_size,
+    seconds_per_call,
+    seeded,
+)
+from longrun.tasks._learner import AbstractLearner, Batch
 
 VALIDATED = 8  # evaluations of the draws that validation looks at
 FLOORS = 8  # sets of true frames that are compared with the truth
@@ -322,15 +329,7 @@ class _Setting:
         split = store.split(options.get("split", "test"))
         start, stride = options.get("start", 0), options.get("stride", 1)
         needs = start + 1 + stride * module.unroll
-        if needs > split.frames:
-            raise UserError(
-                f"{store.path}: {needs} frames are needed, the store has {split.frames}"
-            )
-        if options["trajectories"] > split.trajectories:
-            raise UserError(
-                f"{store.path}: has {split.trajectories} trajectories, "
-                f"{options['trajectories']} are to be evaluated"
-            )
+        check_size(store, split, options["trajectories"], needs)
         statistics, dims = module.description["statistics"], len(split.space)
         shape = (-1, *(1,) * dims)
         bins = min(split.space, default=0) // 2 + 1
@@ -365,10 +364,6 @@ class _Setting:
         """Frame that is drawn."""
         return self.start + self.stride * self.conditional
 
-    def generator(self, module: AbstractSampler, *purpose: int) -> torch.Generator:
-        state = np.random.SeedSequence(purpose).generate_state(1, np.uint64)[0]
-        return torch.Generator(module.device).manual_seed(int(state >> np.uint64(1)))
-
     def batches(self, module: AbstractSampler) -> Iterator[tuple[ndarray, Tensor, Tensor]]:
         """Trajectories, and for each of their members in a row what is seen, and parameters."""
         size = max(1, self.batch_size // self.members)
@@ -376,7 +371,7 @@ class _Setting:
         for first in range(0, self.trajectories, size):
             chosen = np.arange(first, min(first + size, self.trajectories))
             frames = torch.from_numpy(self.read(self.split, chosen, self.start)).to(module.device)
-            seen = module.observe(frames.float(), self.generator(module, 0, first))
+            seen = module.observe(frames.float(), seeded(module.device, 0, first))
             columns = np.stack([self.split.parameters[name][chosen] for name in names], axis=1)
             given = torch.from_numpy(columns).to(seen)
             yield (
@@ -420,7 +415,7 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
         )
         keep("seen", seen[:: setting.members], False)
         for count in (*setting.evaluations, None):
-            generator = setting.generator(module, 1, first)
+            generator = seeded(module.device, 1, first)
             drawn = module.normalised(module.draw(seen, parameters, generator, count))
             bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
             keep(("alive", count), bounded)
@@ -428,7 +423,7 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
             keep(("samples", count), tame)
         context = module.context_of(seen)
         conditions = module.scaled_conditions(parameters)
-        path = module.paths(context, conditions, setting.generator(module, 1, first))
+        path = module.paths(context, conditions, seeded(module.device, 1, first))
         if path is not None:
             path = path.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
             straight = path[-1] - path[0]
@@ -533,7 +528,7 @@ def _score_cost(module: AbstractSampler, setting: _Setting, table: ScoreTable) -
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
     _, seen, parameters = next(setting.batches(module))
-    generator = setting.generator(module, 2)
+    generator = seeded(module.device, 2)
     wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
     table.add("wall_time_per_sample", wall / len(seen), stage=1)
     score_size(module, table)
@@ -579,15 +574,10 @@ def _predictions(setting: _Setting, drawn: _Drawn) -> xr.Dataset:
     dt = parameters.get(schema.DT, np.ones(setting.trajectories))[: setting.trajectories]
     length = parameters.get(schema.LENGTH, np.ones(setting.trajectories))[: setting.trajectories]
     lead = float(dt.mean()) * setting.stride if setting.conditional else 0.0
-    coordinates: dict[str, Any] = {
-        schema.TRAJECTORY: np.arange(keep),
-        schema.LEAD_TIME: (schema.LEAD_TIME, [lead], {"units": "s"}),
-        schema.FIELD: list(setting.store.fields),
-        "evaluations": list(drawn.samples),
-        "member": np.arange(setting.members),
-    }
+    coordinates = field_coordinates(
+        setting.store.fields, keep, [lead], setting.split.space, float(length.mean())
+    )
+    coordinates |= {"evaluations": list(drawn.samples), "member": np.arange(setting.members)}
     if drawn.path is not None:
         coordinates["path_time"] = path_time
-    for axis, points in zip(axes, setting.split.space, strict=True):
-        coordinates[axis] = (axis, float(length.mean()) * np.arange(points) / points)
     return xr.Dataset(content, coords=coordinates)

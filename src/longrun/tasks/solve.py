@@ -39,7 +39,8 @@ from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
-from longrun.tasks._learner import AbstractLearner, Batch, Evaluation, score_size
+from longrun.tasks._evaluation import Evaluation, field_coordinates, score_size
+from longrun.tasks._learner import AbstractLearner, Batch
 
 FAR = 1e12  # stands for what is not finite: no score is NaN
 
@@ -417,11 +418,7 @@ class AbstractFieldSolver(AbstractLearner):
         both = {"truth": truth, "prediction": np.broadcast_to(prediction, truth.shape)}
         fields = {name: (dims, values.astype(np.float32)) for name, values in both.items()}
         seconds = np.zeros(1) if self.steady else self._seconds(frames)
-        coordinates: dict[str, Any] = {
-            schema.TRAJECTORY: np.arange(len(truth)),
-            schema.LEAD_TIME: (schema.LEAD_TIME, seconds, {"units": "s"}),
-            schema.FIELD: list(self.names),
-        }
+        coordinates = field_coordinates(list(self.names), len(truth), seconds)
         grid = self.positions().cpu().double().numpy().reshape(*self.points, -1)
         for place, axis in enumerate(axes):
             line = tuple(slice(None) if i == place else 0 for i in range(self.dims))
