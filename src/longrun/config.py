@@ -529,8 +529,10 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
 
 def _check_method(source: _Source, key: Key, name: str, task: str) -> None:
     every = registry.names("methods")
+    if name in every and registry.task(name) == task:
+        return
     able = [method for method in every if registry.task(method) == task]
-    if name in every and name not in able:
+    if name in every:
         source.fail(
             key, f"{name} is a method of the task {registry.task(name)}; {allowed(able, name)}"
         )

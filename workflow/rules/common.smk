@@ -14,10 +14,16 @@ DATASETS = yaml_files.datasets(CONFIGS)
 FIGURES = registry.names("figures")
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 
+compose = cache(yaml_files.compose)
+compose_dataset = cache(yaml_files.compose_dataset)
+
 try:
     yaml_files.check_settings(config, CONFIGS)
     EXPERIMENTS = yaml_files.chosen(config, CONFIGS)
-    yaml_files.validate_all(CONFIGS, EXPERIMENTS, config["preset"])
+    for name in DATASETS:
+        compose_dataset(CONFIGS, name, config["preset"])
+    for name in EXPERIMENTS:
+        compose(CONFIGS, name, config["preset"])
 except UserError as error:
     raise WorkflowError(str(error)) from None
 if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
@@ -31,10 +37,6 @@ wildcard_constraints:
     experiment="|".join(yaml_files.experiments(CONFIGS)),
     method=r"[a-z][a-z0-9_]*",
     seed=r"\d+",
-
-
-compose = cache(yaml_files.compose)
-compose_dataset = cache(yaml_files.compose_dataset)
 
 
 def experiment_of(wildcards):
