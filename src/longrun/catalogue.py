@@ -123,14 +123,22 @@ def _predictability(facts: Mapping[str, Any]) -> str:
     return f"{'≥ ' if facts['predictability_censored'] else ''}{limit:.4g}"
 
 
+EXAMPLES = """
+python -m longrun.catalogue --preset cpu --facts results/cpu/datasets --output docs/datasets.md
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("catalogue", __doc__, EXAMPLES, "preset", "configs")
+    made.add_argument("--facts", type=Path, required=True, help="folder of JSON and PNG files")
+    made.add_argument("--output", type=Path, required=True, help="page to write")
+    return made
+
+
 def main() -> None:
     """Read the command line and write the page, with the pictures in a folder beside it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", required=True, help="smoke, cpu, gpu or paper")
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--facts", type=Path, required=True, help="folder of JSON and PNG files")
-    parser.add_argument("--output", type=Path, required=True, help="page to write")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
     names = config.datasets(arguments.configs)
     files = {name: arguments.facts / f"{name}.json" for name in names}
     found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}

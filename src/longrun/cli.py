@@ -1,5 +1,6 @@
 """What every verb shares: errors of the user, outputs written whole, provenance."""
 
+import argparse
 import contextlib
 import importlib.metadata
 import logging
@@ -8,6 +9,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import textwrap
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +17,16 @@ from typing import Any
 
 import longrun
 
+# options that several verbs have
+SHARED: dict[str, dict[str, Any]] = {
+    "dataset": {"required": True, "help": "name of a file in configs/datasets"},
+    "experiment": {"required": True, "help": "name of a file in configs/experiments"},
+    "method": {"required": True, "help": "one of the experiment's methods"},
+    "seed": {"type": int, "required": True, "help": "number of the run: 0, 1, ..."},
+    "preset": {"required": True, "help": "smoke, cpu, gpu or paper"},
+    "configs": {"type": Path, "default": Path("configs"), "help": "folder of the YAML files"},
+    "results": {"type": Path, "default": Path("results"), "help": "folder above all presets"},
+}
 VERSIONED = ("longrun", "torch", "pytorch-lightning", "numpy", "scipy", "zarr", "xarray")
 
 
@@ -26,12 +38,37 @@ def run(main: Callable[[], object]) -> None:
     """Call `main` with logging to stderr; a `UserError` is one line and exit code 2."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    verb = spec.name if spec else Path(sys.argv[0]).stem
+    verb = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     try:
         main()
     except UserError as error:
         print(f"{verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
+
+
+def parser(verb: str, about: str | None, examples: str, *shared: str) -> argparse.ArgumentParser:
+    """Make the parser of a verb's command line.
+
+    Parameters
+    ----------
+    verb
+        Name of its module.
+    about
+        The module's docstring (None where Python drops them), shown above the options.
+    examples
+        Commands to copy, shown below the options as they stand.
+    shared
+        Names of the options in `SHARED` that it has.
+    """
+    made = argparse.ArgumentParser(
+        prog=f"python -m longrun.{verb}",
+        description=about,
+        epilog=f"Examples:\n{textwrap.indent(examples.strip(), '  ')}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for name in shared:
+        made.add_argument(f"--{name}", **SHARED[name])
+    return made
 
 
 @contextlib.contextmanager

@@ -20,6 +20,7 @@ from longrun.registry import Argument, allowed
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
+CHANGES = Path("changes")  # where an error is that is in no file
 
 Key = tuple[str | int, ...]
 
@@ -153,7 +154,9 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
         source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
 
 
-def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
+def compose(
+    configs: Path, experiment: str, preset: str, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Compose and check one experiment at one preset.
 
     Parameters
@@ -161,14 +164,17 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     configs
         Folder of the YAML files; the schemas are in `workflow/schemas` beside it or, failing
         that, of the working directory.
+    changes
+        What a command line or a sweep changes, merged last.
 
     Returns
     -------
     dict
-        `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p`, with defaults of
-        trainer and evaluate filled in, `dataset` written as `train` and `test`, `tracking`,
-        `metrics` (those of the task: heading, meaning, table), and what was set to null among
-        methods (with the claims that need it) and claims dropped.
+        `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
+        defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `validation` (names of
+        what its methods log on `valid`, smaller is better), and what was set to null among methods
+        (with the claims that need it) and claims dropped.
 
     Raises
     ------
@@ -186,6 +192,7 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
             _Layer(file, (), base),
             _Layer(cap_file, (), caps),
             _Layer(file, ("presets", preset), sections.get(preset) or {}),
+            *([_Layer(CHANGES, (), dict(changes))] if changes else []),
         ]
     )
     spec = source.merged()
@@ -197,12 +204,39 @@ def compose(configs: Path, experiment: str, preset: str) -> dict[str, Any]:
     task = _schema(configs, f"tasks/{spec['task']['name']}")
     _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
     spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["validation"] = task["validation"]
     spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
     has_settings = (configs / "config.yaml").exists()
     spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
     _name_datasets(source, spec)
     _check_experiment(source, spec, configs, preset)
     return spec
+
+
+def compose_run(
+    configs: Path,
+    experiment: str,
+    preset: str,
+    method: str,
+    flat: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Compose an experiment for a run of one of its methods.
+
+    Parameters
+    ----------
+    flat
+        Changes of the method's entry, see `changes`.
+
+    Raises
+    ------
+    ConfigError
+        As `compose`, and for a method that the experiment has not at this preset.
+    """
+    spec = compose(configs, experiment, preset)
+    if method not in spec["methods"]:
+        choices = allowed(spec["methods"], method)
+        raise ConfigError(f"{experiment}: no method {method!r} at preset {preset}; {choices}")
+    return compose(configs, experiment, preset, of_method(method, flat)) if flat else spec
 
 
 def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:
@@ -274,6 +308,62 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
         "train": entry.get("train", experiment["train"]),
         "starts_from": entry.get("starts_from"),
     }
+
+
+def changes(settings: Iterable[str]) -> dict[str, Any]:
+    """Read `key=value` texts: keys of a method's entry, dotted where they are inside another.
+
+    Returns
+    -------
+    dict
+        Value by key, flat. Values are YAML, or Python's `True`, `False` and `None`.
+
+    Raises
+    ------
+    ConfigError
+        Not of this form, or a key given twice.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
+            raise ConfigError(f"{setting!r} must be key=value, as in width=32 or trainer.clip=1.0")
+        if key in found:
+            raise ConfigError(f"{key} is given twice")
+        python = {"True": True, "False": False, "None": None}  # as wandb's agent writes them
+        found[key] = python[text] if text in python else value(text)
+    return found
+
+
+def value(text: str) -> Any:
+    """Read one value as the YAML files would hold it."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{text!r} can't be read: {' '.join(str(error).split())}") from error
+
+
+def of_method(method: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest flat changes of a method's entry as an experiment has them."""
+    entry: dict[str, Any] = {}
+    for key, content in flat.items():
+        for part in reversed(key.split(".")):
+            content = {part: content}
+        entry = merge(entry, content)
+    return {"methods": {method: entry}} if entry else {}
+
+
+def run_folder(
+    preset: str, experiment: str, method: str, seed: int, flat: Mapping[str, Any] | None = None
+) -> Path:
+    """Folder of a run below `results/` and `runs/`; one of changed options has its own."""
+    point = [fingerprint(flat)] if flat else []
+    return Path(preset, experiment, method, *point, f"seed{seed}")
+
+
+def stores(preset: str, names: Iterable[str]) -> list[Path]:
+    """Where the workflow has the stores of these datasets."""
+    return [Path("data", preset, f"{name}.zarr") for name in names]
 
 
 def train_spec(

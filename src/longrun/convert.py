@@ -97,28 +97,44 @@ def _parameter(text: str) -> tuple[str, float]:
         raise UserError(f"--parameter must be name=number, is {text!r}") from None
 
 
-def main() -> None:
-    """Read the command line and convert."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("source", type=Path, help="store, file or folder")
-    parser.add_argument("output", type=Path, help="store or folder; must not exist")
-    parser.add_argument("--from", dest="origin", choices=FORMATS, required=True)
-    parser.add_argument("--to", dest="target", choices=FORMATS, required=True)
-    parser.add_argument(
+EXAMPLES = """
+python -m longrun.convert --from store --to the_well data/cpu/gray_scott.zarr gray_scott_well
+python -m longrun.convert --from pdebench --to store --splits 800 100 100 \\
+    1D_Advection_Sols_beta0.4.hdf5 data/cpu/beta.zarr
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("convert", __doc__, EXAMPLES)
+    made.add_argument("source", type=Path, help="store, file or folder")
+    made.add_argument("output", type=Path, help="store or folder; must not exist")
+    made.add_argument(
+        "--from", dest="origin", choices=FORMATS, required=True, help="format of the source"
+    )
+    made.add_argument(
+        "--to", dest="target", choices=FORMATS, required=True, help="format of the output"
+    )
+    made.add_argument(
         "--splits",
         type=int,
         nargs=3,
         metavar=("TRAIN", "VALID", "TEST"),
         help="trajectories of each split, in the order of the file",
     )
-    parser.add_argument(
+    made.add_argument(
         "--parameter", action="append", default=[], metavar="NAME=NUMBER", help="repeatable"
     )
-    parser.add_argument("--fields", nargs="+", help="names that PDEBench's file doesn't give")
-    parser.add_argument(
+    made.add_argument("--fields", nargs="+", help="names that PDEBench's file doesn't give")
+    made.add_argument(
         "--boundary", nargs="+", help="boundary conditions that PDEBench's file doesn't give"
     )
-    arguments = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    """Read the command line and convert."""
+    arguments = parser().parse_args()
     if (arguments.origin == STORE) == (arguments.target == STORE):
         raise UserError("one of --from and --to must be store, the other another format")
     if arguments.origin == STORE:

@@ -19,7 +19,7 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from longrun import checkpoint, config, registry
+from longrun import checkpoint, cli, config
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.store import Store, View, open_store, write_predictions
 from longrun.metrics.table import ScoreTable
@@ -128,25 +128,38 @@ def device_of(accelerator: str) -> torch.device:
     return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
 
 
+EXAMPLES = """
+python -m longrun.evaluate --experiment pde_refiner --method unet --seed 0 --preset cpu
+python -m longrun.evaluate --experiment cape --method cape --seed 1 --preset gpu \\
+    --checkpoint elsewhere/model.ckpt --output elsewhere
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser(
+        "evaluate", __doc__, EXAMPLES, "experiment", "method", "seed", "preset", "configs"
+    )
+    made.add_argument(
+        "--data", type=Path, nargs="+", help="stores; default: those of the experiment in data/"
+    )
+    made.add_argument("--checkpoint", type=Path, help="default: where train writes it")
+    made.add_argument("--output", type=Path, help="folder; default: that of the checkpoint")
+    return made
+
+
 def main() -> None:
     """Read the command line, check everything, score, write."""
-    parser = argparse.ArgumentParser(prog="python -m longrun.evaluate", description=__doc__)
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--method", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--output", type=Path, required=True, help="folder")
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
 
-    experiment = config.compose(arguments.configs, arguments.experiment, arguments.preset)
-    if arguments.method not in experiment["methods"]:
-        allowed = registry.allowed(experiment["methods"], arguments.method)
-        raise UserError(f"{arguments.experiment}: no method {arguments.method!r}; {allowed}")
+    preset, method = arguments.preset, arguments.method
+    experiment = config.compose_run(arguments.configs, arguments.experiment, preset, method)
     spec = config.method_spec(experiment, arguments.method)
     options = experiment["evaluate"]
+    folder = config.run_folder(preset, arguments.experiment, method, arguments.seed)
+    arguments.data = arguments.data or config.stores(preset, experiment["test"])
+    arguments.checkpoint = arguments.checkpoint or Path("results") / folder / "model.ckpt"
+    arguments.output = arguments.output or arguments.checkpoint.parent
     content = checkpoint.read(arguments.checkpoint)
     check_checkpoint(arguments.checkpoint, content, spec, options["stride"])
     seen = View(**config.view(experiment))

@@ -1,4 +1,4 @@
-"""Make a dataset: simulate an equation and write the trajectories, their error and their origin."""
+"""Make a dataset: simulate an equation, write the trajectories, their error and their origin."""
 
 import argparse
 import contextlib
@@ -572,19 +572,27 @@ def _begin_worker() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def main() -> None:
-    """Read the command line and write the store, or a part of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--dataset", required=True, help="name of a file in configs/datasets")
-    parser.add_argument("--preset", required=True, help="smoke, cpu, gpu or paper")
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--output", type=Path, required=True, help="folder of the store")
-    parser.add_argument("--workers", type=int, default=1, help="processes that simulate")
-    only = parser.add_mutually_exclusive_group()
+EXAMPLES = """
+python -m longrun.generate --dataset lorenz_96 --preset cpu --output data/cpu/lorenz_96.zarr
+python -m longrun.generate --dataset burgers --preset gpu --workers 8 --output data/gpu/burgers.zarr
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("generate", __doc__, EXAMPLES, "dataset", "preset", "configs")
+    made.add_argument("--output", type=Path, required=True, help="folder of the store")
+    made.add_argument("--workers", type=int, default=1, help="processes that simulate")
+    only = made.add_mutually_exclusive_group()
     only.add_argument("--part", type=int, help="make only this part, of the dataset's `jobs`")
     only.add_argument("--measure", action="store_true", help="only measure the error, as JSON")
     only.add_argument("--parts", type=Path, nargs="+", default=[], help="parts made already")
-    arguments = parser.parse_args()
+    return made
+
+
+def main() -> None:
+    """Read the command line and write the store, or a part of it."""
+    arguments = parser().parse_args()
     if arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
     spec = config.compose_dataset(arguments.configs, arguments.dataset, arguments.preset)

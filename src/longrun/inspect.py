@@ -280,15 +280,26 @@ def _save(figure: Figure, path: Path) -> None:
         Image.open(buffer).convert("RGB").quantize(COLOURS).save(part, optimize=True)
 
 
-def main() -> None:
-    """Read the command line, print the summary and draw the preview."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("store", type=Path)
-    parser.add_argument(
+EXAMPLES = """
+python -m longrun.inspect data/cpu/gray_scott.zarr
+python -m longrun.inspect data/cpu/gray_scott.zarr --preview gray_scott.png --facts facts.json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("inspect", __doc__, EXAMPLES)
+    made.add_argument("store", type=Path, help="folder of the store")
+    made.add_argument(
         "--preview", type=Path, help="PNG to draw; default: beside the store, same name"
     )
-    parser.add_argument("--facts", type=Path, help="JSON to write, for a catalogue")
-    arguments = parser.parse_args()
+    made.add_argument("--facts", type=Path, help="JSON to write, for a catalogue")
+    return made
+
+
+def main() -> None:
+    """Read the command line, print the summary and draw the preview."""
+    arguments = parser().parse_args()
     store = open_store(arguments.store)
     print("\n".join(summary(store)))
     image = arguments.preview or store.path.with_suffix(".png")

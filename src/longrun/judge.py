@@ -233,15 +233,22 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
+EXAMPLES = """
+python -m longrun.judge --experiment pde_refiner --preset cpu \\
+    --output results/cpu/pde_refiner/claims.json
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("judge", __doc__, EXAMPLES, "experiment", "preset", "configs", "results")
+    made.add_argument("--output", type=Path, required=True, help="claims.json to write")
+    return made
+
+
 def main() -> None:
     """Judge one experiment at one preset."""
-    parser = argparse.ArgumentParser(prog="longrun.judge", description=__doc__)
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--output", type=Path, required=True)
-    args = parser.parse_args()
+    args = parser().parse_args()
     experiment = config.compose(args.configs, args.experiment, args.preset)
     scores = read_scores(args.results / args.preset / args.experiment, experiment)
     claims, methods = judge(experiment, scores)

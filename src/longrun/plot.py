@@ -1,4 +1,4 @@
-"""Draw one figure of one experiment: ``python -m longrun.plot FIGURE --experiment E ...``."""
+"""Draw one figure of one experiment."""
 
 import argparse
 import importlib
@@ -115,16 +115,23 @@ def _below(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(full, ignore_index=True) if full else tables[0]
 
 
+EXAMPLES = """
+python -m longrun.plot space_time --experiment pde_refiner --preset cpu --output space_time.svg
+python -m longrun.plot claims --experiment cape --preset gpu --output claims.pdf
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("plot", __doc__, EXAMPLES, "experiment", "preset", "configs", "results")
+    made.add_argument("figure", help="one of: " + ", ".join(registry.names("figures")))
+    made.add_argument("--output", type=Path, required=True, help="SVG, PNG or PDF to write")
+    return made
+
+
 def main() -> None:
     """Parse the command line, load, draw and save."""
-    parser = argparse.ArgumentParser(prog="longrun.plot", description=__doc__)
-    parser.add_argument("figure", help="one of: " + ", ".join(registry.names("figures")))
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--output", type=Path, required=True)
-    options = parser.parse_args()
+    options = parser().parse_args()
     draw = registry.find("figures", options.figure)
     spec = config.compose(options.configs, options.experiment, options.preset)
     inputs = load(options.figure, spec, options.experiment, options.preset, options.results)

@@ -409,16 +409,26 @@ def read_captions(folder: Path) -> dict[str, str]:
     }
 
 
+EXAMPLES = """
+python -m longrun.tabulate --preset cpu --output-dir results/cpu
+python -m longrun.tabulate --preset cpu --output-dir results/cpu --markdown RESULTS.md
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("tabulate", __doc__, EXAMPLES, "preset", "configs", "results")
+    made.add_argument(
+        "--captions", type=Path, default=Path("workflow/report"), help="folder of the .rst files"
+    )
+    made.add_argument("--output-dir", type=Path, required=True, help="for results.csv and .html")
+    made.add_argument("--markdown", type=Path, help="file whose section of this preset to write")
+    return made
+
+
 def main() -> None:
     """Parse the command line, load, write table and page, and the section if asked to."""
-    parser = argparse.ArgumentParser(prog="longrun.tabulate", description=__doc__)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--captions", type=Path, default=Path("workflow/report"))
-    parser.add_argument("--output-dir", type=Path, required=True)
-    parser.add_argument("--markdown", type=Path, help="file whose section of this preset to write")
-    options = parser.parse_args()
+    options = parser().parse_args()
     outcomes = load(options.configs, options.results, options.preset)
     with cli.atomic(options.output_dir / "results.csv") as part:
         table(outcomes, options.preset).to_csv(part, index=False)

@@ -17,7 +17,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from longrun import checkpoint, config, registry, tracking
+from longrun import checkpoint, cli, config, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
@@ -288,28 +288,70 @@ def log_preview(
 
 def _digest(file: Path | None) -> str | None:
     """Hash of a file: what started from another checkpoint must not be resumed."""
-    return None if file is None else hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    if file is None:
+        return None
+    if not file.exists():
+        raise UserError(f"{file}: no such checkpoint to start from; longrun.train writes it")
+    return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def _fill_paths(
+    arguments: argparse.Namespace, spec: Mapping[str, Any], changes: Mapping[str, Any]
+) -> None:
+    """Put what the command line leaves out where the workflow has it."""
+    run = arguments.preset, arguments.experiment, arguments.method
+    folder = config.run_folder(*run, arguments.seed, changes)
+    arguments.data = arguments.data or config.stores(arguments.preset, spec["train"])
+    arguments.output = arguments.output or Path("results") / folder / "model.ckpt"
+    arguments.run_dir = arguments.run_dir or Path("runs") / folder
+    start = spec["starts_from"]
+    if start and arguments.starts_from is None:
+        origin = *run[:2], start["method"], start.get("seed", arguments.seed)
+        arguments.starts_from = Path("results") / config.run_folder(*origin) / "model.ckpt"
+
+
+EXAMPLES = """
+python -m longrun.train --experiment pde_refiner --method unet --seed 0 --preset cpu
+python -m longrun.train --experiment pde_refiner --method unet --seed 0 --preset cpu \\
+    --set width=32 learning_rate=1e-3 trainer.max_steps=2000
+python -m longrun.train --experiment cape --method cape --seed 1 --preset gpu \\
+    --data advection.zarr --output by_hand/model.ckpt --run-dir by_hand/state
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser(
+        "train", __doc__, EXAMPLES, "experiment", "method", "seed", "preset", "configs"
+    )
+    made.add_argument(
+        "--data", type=Path, nargs="+", help="stores; default: those of the method in data/"
+    )
+    made.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change options of the method, or of its trainer; results get a folder of their own",
+    )
+    made.add_argument(
+        "--output", type=Path, help="model.ckpt, curves.csv beside; default: in results/"
+    )
+    made.add_argument("--run-dir", type=Path, help="what resuming needs; default: in runs/")
+    made.add_argument("--starts-from", type=Path, help="checkpoint of another run")
+    return made
 
 
 def main() -> None:
     """Read the command line, train, write the checkpoint and the curves."""
-    parser = argparse.ArgumentParser(prog="python -m longrun.train", description=__doc__)
-    parser.add_argument("--experiment", required=True)
-    parser.add_argument("--method", required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--preset", required=True)
-    parser.add_argument("--configs", type=Path, default=Path("configs"))
-    parser.add_argument("--data", type=Path, nargs="+", required=True)
-    parser.add_argument("--output", type=Path, required=True, help="model.ckpt; curves.csv beside")
-    parser.add_argument("--run-dir", type=Path, required=True)
-    parser.add_argument("--starts-from", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser().parse_args()
 
-    experiment = config.compose(arguments.configs, arguments.experiment, arguments.preset)
-    if arguments.method not in experiment["methods"]:
-        allowed = registry.allowed(experiment["methods"], arguments.method)
-        raise UserError(f"{arguments.experiment}: no method {arguments.method!r}; {allowed}")
+    changes = config.changes(arguments.set)
+    experiment = config.compose_run(
+        arguments.configs, arguments.experiment, arguments.preset, arguments.method, changes
+    )
     spec = config.method_spec(experiment, arguments.method)
+    _fill_paths(arguments, spec, changes)
     seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(
@@ -330,7 +372,8 @@ def main() -> None:
         group=arguments.experiment,
         name=name,
         tags=[arguments.preset, arguments.method],
-        config=experiment | {"run": spec, "seed": arguments.seed, "preset": arguments.preset},
+        config=experiment
+        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
