@@ -224,6 +224,50 @@ def test_every_dataset_can_be_asked_for(fresh):
     assert drawn == set(config.datasets(fresh.folder / "configs"))
 
 
+@pytest.mark.parametrize(
+    ("target", "planned"),
+    [
+        ("pde_refiner", lambda: {*DATA, "train", "evaluate", "judge"} | plots()),
+        ("pde_refiner.unet", lambda: {*DATA, "train", "evaluate"}),
+        ("pde_refiner.spectra.svg", lambda: {*DATA, "train", "evaluate", "judge", "plot_spectra"}),
+    ],
+)
+def test_an_experiment_a_method_and_a_figure_can_be_asked_for(fresh, target, planned):
+    done = fresh.snakemake("--dry-run", target)
+    assert done.returncode == 0, done.stdout
+    found = set(re.findall(r"^(?:local)?rule (\S+):$", done.stdout, re.M))
+    assert found | DATA == planned() | {target}
+    trained = set(re.findall(r"wildcards: .*method=(\w+)", done.stdout))
+    assert (trained == {"unet"}) == (target == "pde_refiner.unet")
+
+
+def test_all_papers_are_those_of_the_folder_whatever_the_settings_name(fresh):
+    done = fresh.snakemake("all_papers", "--dry-run")  # config.yaml names one experiment
+    assert done.returncode == 0, done.stdout
+    judged = set(re.findall(r"output: results/smoke/(\w+)/claims.json", done.stdout))
+    assert judged == set(config.experiments(fresh.folder / "configs"))
+    assert re.findall(r"^(?:local)?rule (tabulate):$", done.stdout, re.M) == ["tabulate"]
+
+
+def test_an_experiment_may_not_have_the_name_of_a_rule(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    experiments = tree.folder / "configs/experiments"
+    (experiments / "train.yaml").write_text((experiments / "pde_refiner.yaml").read_text())
+    done = tree.snakemake("--dry-run")
+    assert done.returncode != 0
+    assert "experiments/train.yaml: the name is that of a rule" in done.stdout
+    assert "Traceback" not in done.stdout
+
+
+def test_a_broken_experiment_is_refused_only_where_it_is_asked_for(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    edit(tree.folder / "configs/experiments/cape.yaml", lambda c: c.update(sedes=1))
+    assert tree.snakemake("--dry-run", "--quiet").returncode == 0
+    done = tree.snakemake("--dry-run", "cape")
+    assert done.returncode != 0
+    assert "sedes: unknown key" in done.stdout and "did you mean seeds?" in done.stdout
+
+
 def test_an_edited_figure_redraws_that_figure(tree):
     comment(tree.folder / "src/longrun/figures/spectra.py")
     assert rules(jobs(tree)) == {"plot_spectra", "tabulate"}

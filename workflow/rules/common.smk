@@ -178,19 +178,61 @@ def of_first_seeds(file):
     return paths
 
 
+def wanted():
+    """Return the experiments to tabulate: all for `all_papers`, else those of config.yaml."""
+    everything = "all_papers" in workflow.dag_settings.targets
+    return yaml_files.experiments(CONFIGS) if everything else EXPERIMENTS
+
+
+def wanted_spec(wildcards):
+    """Return the experiments to tabulate as canonical JSON."""
+    return yaml_files.canonical(wanted())
+
+
 def verdicts(wildcards):
-    """Return the verdicts of every experiment that config.yaml names."""
-    return expand(
-        "results/{preset}/{experiment}/claims.json",
-        preset=wildcards.preset,
-        experiment=EXPERIMENTS,
-    )
+    """Return the verdicts of every experiment to tabulate."""
+    return [f"results/{wildcards.preset}/{experiment}/claims.json" for experiment in wanted()]
 
 
 def figures(wildcards):
-    """Return the figures of every experiment that config.yaml names."""
+    """Return the figures of every experiment to tabulate."""
     return [
         f"results/{wildcards.preset}/{experiment}/figures/{figure}.svg"
-        for experiment in EXPERIMENTS
+        for experiment in wanted()
         for figure in yaml_files.figures(compose(CONFIGS, experiment, wildcards.preset))
     ]
+
+
+def named():
+    """Return what can be asked for by name: the files by target.
+
+    `experiment`: its verdicts and figures; `experiment.method`: the scores of all seeds;
+    `experiment.figure.svg`: one figure. Neither methods nor figures have a dot in their names.
+    """
+    targets = {}
+    for experiment in yaml_files.experiments(CONFIGS):
+        if workflow.is_rule(experiment):
+            raise WorkflowError(f"experiments/{experiment}.yaml: the name is that of a rule")
+        folder = f"results/{config['preset']}/{experiment}"
+        try:
+            spec = compose(CONFIGS, experiment, config["preset"])
+        except UserError as error:  # config.yaml doesn't name it, so others can be made
+            targets[experiment] = refusal(str(error))
+            continue
+        drawn = {figure: f"{folder}/figures/{figure}.svg" for figure in yaml_files.figures(spec)}
+        targets[experiment] = [f"{folder}/claims.json", *drawn.values()]
+        targets |= {f"{experiment}.{figure}.svg": [file] for figure, file in drawn.items()}
+        for method in spec["methods"]:
+            seeds = range(yaml_files.method_spec(spec, method)["seeds"])
+            scores = [f"{folder}/{method}/seed{seed}/scores.parquet" for seed in seeds]
+            targets[f"{experiment}.{method}"] = scores
+    return targets
+
+
+def refusal(message):
+    """Return an input function that ends with this message."""
+
+    def fail(wildcards):
+        raise WorkflowError(message)
+
+    return fail

@@ -55,7 +55,7 @@ rule tabulate:
     conda:
         "../../environment.yml"
     params:
-        experiments=yaml_files.canonical(EXPERIMENTS),
+        experiments=wanted_spec,
         folder=subpath(output.html, parent=True),
     shell:
         "python -m longrun.tabulate --preset {wildcards.preset} --configs configs --results results "
