@@ -132,6 +132,11 @@ def presets(configs: Path) -> list[str]:
     return _listing(configs, "presets")
 
 
+def sweeps(configs: Path) -> list[str]:
+    """Names of the sweeps, sorted."""
+    return _listing(configs, "sweeps")
+
+
 def settings(configs: Path) -> dict[str, Any]:
     """Read and check `config.yaml`: preset, experiments (a list, `all` too), tracking."""
     content = load(Path(configs) / "config.yaml")

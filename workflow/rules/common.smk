@@ -1,18 +1,22 @@
 """Names, wildcards and helpers of the workflow. Rules are in the other files."""
 
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from shlex import join
 
 from snakemake.exceptions import WorkflowError
 
 from longrun import config as yaml_files
-from longrun import registry
+from longrun import registry, sweep
 from longrun.cli import UserError
 
 CONFIGS = Path("configs")
 DATASETS = yaml_files.datasets(CONFIGS)
 FIGURES = registry.names("figures")
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
+POINT = "{preset}/{experiment}/{method}/{point}/seed{seed}"
+SWEEPS = yaml_files.sweeps(CONFIGS)
 
 compose = cache(yaml_files.compose)
 compose_dataset = cache(yaml_files.compose_dataset)
@@ -37,10 +41,47 @@ wildcard_constraints:
     experiment="|".join(yaml_files.experiments(CONFIGS)),
     method=r"[a-z][a-z0-9_]*",
     seed=r"\d+",
+    point=r"[0-9a-f]{12}",
+    sweep=r"[a-z][a-z0-9_]*",
+
+
+@cache
+def read_sweep(name):
+    """Return what a file in configs/sweeps says, and the changes of every point."""
+    try:
+        swept = sweep.read(CONFIGS / "sweeps" / f"{name}.yaml")
+        return swept, list(swept.points())
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def grid():
+    """Return the changes by experiment, method and fingerprint, of the sweeps that can be read."""
+    found = {}
+    for name in SWEEPS:
+        with suppress(WorkflowError):
+            swept, points = read_sweep(name)
+            run = swept.experiment, swept.method
+            found |= {(*run, yaml_files.fingerprint(point)): point for point in points}
+    return found
+
+
+@cache
+def compose_point(experiment, preset, method, point):
+    """Return the experiment as a point of a sweep changes it."""
+    changes = grid()[experiment, method, point]
+    try:
+        return yaml_files.compose_run(CONFIGS, experiment, preset, method, changes)
+    except UserError as error:
+        raise WorkflowError(f"configs/sweeps: {error}") from None
 
 
 def experiment_of(wildcards):
-    """Return the composed experiment."""
+    """Return the composed experiment, for a sweep as the point changes it."""
+    if wildcards.get("point"):
+        run = wildcards.experiment, wildcards.preset, wildcards.method
+        return compose_point(*run, wildcards.point)
     return compose(CONFIGS, wildcards.experiment, wildcards.preset)
 
 
@@ -98,6 +139,26 @@ def start(wildcards):
 def start_option(wildcards, input):
     """Return the command line's option for a run that starts from another."""
     return f"--starts-from {input.start}" if input.get("start") else ""
+
+
+def point_options(wildcards, input):
+    """Return the command line's options for a point of a sweep."""
+    changes = grid()[wildcards.experiment, wildcards.method, wildcards.point]
+    pairs = [f"{key}={yaml_files.canonical(value)}" for key, value in changes.items()]
+    return f"{start_option(wildcards, input)} --set {join(pairs)}"
+
+
+def sweep_curves(wildcards):
+    """Return the curves of every point of a sweep."""
+    swept, points = read_sweep(wildcards.sweep)
+    run = wildcards.preset, swept.experiment, swept.method, swept.seed
+    return [f"results/{yaml_files.run_folder(*run, point)}/curves.csv" for point in points]
+
+
+def sweep_spec(wildcards):
+    """Return all that the order of a sweep's points depends on besides their curves."""
+    swept, points = read_sweep(wildcards.sweep)
+    return yaml_files.canonical([swept.metric, points])
 
 
 def dataset_spec(wildcards):
@@ -207,7 +268,8 @@ def named():
     """Return what can be asked for by name: the files by target.
 
     `experiment`: its verdicts and figures; `experiment.method`: the scores of all seeds;
-    `experiment.figure.svg`: one figure. Neither methods nor figures have a dot in their names.
+    `experiment.figure.svg`: one figure; `sweep.name`: the table of a sweep. What the folders hold
+    has no dot in its name.
     """
     targets = {}
     for experiment in yaml_files.experiments(CONFIGS):
@@ -226,6 +288,8 @@ def named():
             seeds = range(yaml_files.method_spec(spec, method)["seeds"])
             scores = [f"{folder}/{method}/seed{seed}/scores.parquet" for seed in seeds]
             targets[f"{experiment}.{method}"] = scores
+    for name in SWEEPS:
+        targets[f"sweep.{name}"] = [f"results/{config['preset']}/sweeps/{name}.csv"]
     return targets
 
 
