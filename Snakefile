@@ -24,4 +24,5 @@ rule all:
     default_target: True
     input:
         multiext(f"results/{config['preset']}/results", ".csv", ".html"),
+        artefacts,
     localrule: True

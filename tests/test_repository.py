@@ -93,7 +93,8 @@ def test_packages_import_nothing_at_start(root):
 def test_the_workflow_starts_without_torch(root):
     code = (
         "import sys\n"
-        "from longrun import config, judge, plot, registry, tabulate\n"
+        "from longrun import config, doctor, judge, plot, publish, rank, registry, sweep\n"
+        "from longrun import tabulate\n"
         "print(*sorted({'torch', 'pytorch_lightning', 'wandb', 'zarr'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
@@ -148,7 +149,19 @@ def checkout(root, tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("target", ["reproduce", "results", "test", "lint"])
+def test_make_alone_explains_every_target_and_does_nothing(checkout):
+    (checkout / ".venv" / "installed").unlink()  # help needs no set-up
+    done = make(checkout)
+    assert done.returncode == 0, done.stderr
+    targets = re.search(r"^\.PHONY: (.*)$", (checkout / "Makefile").read_text(), re.M)
+    assert targets
+    for target in targets[1].split():
+        assert re.search(rf"^  {target} +\w.*$", done.stdout, re.M), target
+    assert make(checkout, "help").stdout == done.stdout
+    assert not (checkout / ".venv" / "installed").exists()
+
+
+@pytest.mark.parametrize("target", ["reproduce", "results", "doctor", "test", "lint"])
 def test_make_sets_up_once(checkout, target):
     assert "pip install" not in make(checkout, "--dry-run", target).stdout
     (checkout / ".venv" / "installed").unlink()

@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+import time
 
 import pandas as pd
 import pytest
@@ -196,3 +197,32 @@ def test_online_without_key_or_network_goes_offline_with_one_line(
     (warning,) = [r.getMessage() for r in caplog.records if r.name == "longrun.tracking"]
     assert "offline" in warning and "\n" not in warning
     assert read_back(tmp_path)[0]["run"].run_group == "pde_refiner"
+
+
+def test_a_resumed_offline_run_continues_its_curve(tmp_path):
+    """Two folders to send in order of time: one run, steps that go on, nothing twice."""
+    import wandb
+
+    for steps in ((10, 20), (30, 40)):
+        made = run("offline", tmp_path)
+        for step in steps:
+            for logger in made:
+                logger.log_metrics({"train/loss": 1 / step}, step=step)
+        tracking.finish(made)
+        began = int(time.time())  # wandb names a folder by the second
+        while int(time.time()) == began:
+            time.sleep(0.02)
+    wandb.teardown()
+    folders = sorted(tmp_path.glob("wandb/offline-run-*"))
+    assert len(folders) == 2
+    ids, seen = set(), []
+    for folder in folders:
+        for record in records(next(folder.glob("*.wandb"))):
+            if record.HasField("run"):
+                ids.add(record.run.run_id)
+            if record.HasField("history"):
+                row = {"/".join(i.nested_key) or i.key: i.value_json for i in record.history.item}
+                seen += [int(row["trainer/global_step"])] if "train/loss" in row else []
+    assert ids == {"pde_refiner-unet-s0-0123456789ab"}
+    assert seen == [10, 20, 30, 40]
+    assert [row[0] for row in curves(tmp_path)] == [10, 20, 30, 40]

@@ -106,8 +106,7 @@ def loggers(
     UserError
         Unknown mode.
     """
-    if mode not in get_args(Mode):  # it may come from WANDB_MODE
-        raise UserError(f"tracking {mode!r} is unknown; {allowed(get_args(Mode), mode)}")
+    _check_mode(mode)
     Path(run_dir).mkdir(parents=True, exist_ok=True)
     made: list[Logger] = [CurveLogger(run_dir)]
     if mode != "disabled" and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
@@ -131,10 +130,61 @@ def log_summary(made: Sequence[Logger], values: Mapping[str, float]) -> None:
         logger.experiment.summary.update(dict(values))
 
 
+def log_artefact(
+    mode: str,
+    folder: Path,
+    name: str,
+    group: str,
+    tags: Sequence[str],
+    config: Mapping[str, Any],
+    summary: Mapping[str, Any],
+) -> None:
+    """Log a folder as an artefact, of a run of its own.
+
+    Parameters
+    ----------
+    mode
+        "offline" or "online". Online without network or key becomes offline.
+    folder
+        Must stay as it is: wandb sends these files, perhaps at another time. Its own files go
+        beside it.
+    name
+        Of the artefact and, with "-report", of the run; the same name is another version.
+    group
+        What wandb groups by: the experiment.
+    config
+        Resolved configuration, plain JSON.
+    summary
+        Final values of the run.
+
+    Raises
+    ------
+    UserError
+        Unknown mode.
+    """
+    _check_mode(mode)
+    import wandb
+
+    options: dict[str, Any] = {"id": f"{name}-report", "group": group, "name": f"{name}-report"}
+    options |= {"tags": list(tags), "job_type": "report", "config": dict(config)}
+    run = _start(mode, {**options, "dir": str(folder.parent)})
+    run.summary.update(dict(summary))
+    artefact = wandb.Artifact(name, type="outcome", metadata={"config": dict(config)})
+    # not copied: the other policy leaves copies in the user's home
+    artefact.add_dir(str(folder.resolve()), policy="immutable")
+    run.log_artifact(artefact)
+    run.finish()
+
+
 def finish(made: Sequence[Logger]) -> None:
     """Write out what is pending and end the run."""
     for logger in _wandb(made):
         logger.experiment.finish()
+
+
+def _check_mode(mode: str) -> None:
+    if mode not in get_args(Mode):  # it may come from WANDB_MODE
+        raise UserError(f"tracking {mode!r} is unknown; {allowed(get_args(Mode), mode)}")
 
 
 def _wandb(made: Sequence[Logger]) -> list[WandbLogger]:

@@ -295,7 +295,7 @@ def _digest(file: Path | None) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
-def _fill_paths(
+def fill_paths(
     arguments: argparse.Namespace, spec: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> None:
     """Put what the command line leaves out where the workflow has it."""
@@ -351,7 +351,7 @@ def main() -> None:
         arguments.configs, arguments.experiment, arguments.preset, arguments.method, changes
     )
     spec = config.method_spec(experiment, arguments.method)
-    _fill_paths(arguments, spec, changes)
+    fill_paths(arguments, spec, changes)
     seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(

@@ -1,5 +1,6 @@
 """Names, wildcards and helpers of the workflow. Rules are in the other files."""
 
+import os
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -239,6 +240,29 @@ def of_first_seeds(file):
     return paths
 
 
+def figures_of(wildcards):
+    """Return the figures of the experiment."""
+    folder = f"results/{wildcards.preset}/{wildcards.experiment}/figures"
+    return [f"{folder}/{figure}.svg" for figure in yaml_files.figures(experiment_of(wildcards))]
+
+
+def tracking(experiment):
+    """Return the mode of tracking, as the programs will see it."""
+    spec = compose(CONFIGS, experiment, config["preset"])
+    return os.environ.get("WANDB_MODE", spec["tracking"])
+
+
+def publish_spec(wildcards):
+    """Return what an artefact depends on besides its files, as canonical JSON."""
+    return yaml_files.canonical([experiment_of(wildcards), tracking(wildcards.experiment)])
+
+
+def artefacts(wildcards):
+    """Return what says that the outcomes were logged, of the experiments that are tracked."""
+    tracked = (experiment for experiment in wanted() if tracking(experiment) != "disabled")
+    return [f"results/{config['preset']}/{experiment}/artefact.json" for experiment in tracked]
+
+
 def wanted():
     """Return the experiments to tabulate: all for `all_papers`, else those of config.yaml."""
     everything = "all_papers" in workflow.dag_settings.targets
@@ -282,7 +306,8 @@ def named():
             targets[experiment] = refusal(str(error))
             continue
         drawn = {figure: f"{folder}/figures/{figure}.svg" for figure in yaml_files.figures(spec)}
-        targets[experiment] = [f"{folder}/claims.json", *drawn.values()]
+        logged = [f"{folder}/artefact.json"] if tracking(experiment) != "disabled" else []
+        targets[experiment] = [f"{folder}/claims.json", *drawn.values(), *logged]
         targets |= {f"{experiment}.{figure}.svg": [file] for figure, file in drawn.items()}
         for method in spec["methods"]:
             seeds = range(yaml_files.method_spec(spec, method)["seeds"])

@@ -30,6 +30,25 @@ for figure in FIGURES:
             ">{log} 2>&1"
 
 
+rule publish:
+    input:
+        claims="results/{preset}/{experiment}/claims.json",
+        scores=of_runs("scores.parquet"),
+        figures=figures_of,
+    output:
+        artefact="results/{preset}/{experiment}/artefact.json",
+    log:
+        "logs/{preset}/{experiment}/publish.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        spec=publish_spec,
+    shell:
+        "python -m longrun.publish --experiment {wildcards.experiment} --preset {wildcards.preset} "
+        "--configs configs --results results --output {output.artefact} >{log} 2>&1"
+
+
 rule tabulate:
     input:
         claims=verdicts,

@@ -1,6 +1,7 @@
 rule all_papers:
     input:
         multiext(f"results/{config['preset']}/results", ".csv", ".html"),
+        artefacts,
     localrule: True
 
 
