@@ -21,11 +21,13 @@ def root(request):
 class Tree:
     """A copy of the repository in which the workflow can run.
 
-    `programs` comes first on the PATH: there is the `python` of the rules.
+    `programs` comes first on the PATH: there is the `python` of the rules. `tracking` is the mode
+    of wandb.
     """
 
     folder: Path
     programs: Path = Path(sys.executable).parent
+    tracking: str = "disabled"
 
     @classmethod
     def of_repository(cls, root: Path, folder: Path, **programs: Path) -> "Tree":
@@ -49,7 +51,7 @@ class Tree:
             | {
                 "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONPATH": str(self.folder / "src"),
-                "WANDB_MODE": "disabled",
+                "WANDB_MODE": self.tracking,
             },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

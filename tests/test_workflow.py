@@ -25,6 +25,7 @@ files = {{
     "evaluate": [output / "scores.parquet", output / "evaluation.json"],
     "judge": [output],
     "plot": [output],
+    "publish": [output],
     "tabulate": [output / name for name in ("results.csv", "results.html", "claims.html")],
 }}.get(verb, [])
 for folder in folders:
@@ -266,6 +267,20 @@ def test_a_broken_experiment_is_refused_only_where_it_is_asked_for(fresh, tmp_pa
     done = tree.snakemake("--dry-run", "cape")
     assert done.returncode != 0
     assert "sedes: unknown key" in done.stdout and "did you mean seeds?" in done.stdout
+
+
+def test_outcomes_are_logged_where_tracking_is_on_and_only_there(finished, tmp_path):
+    tree = finished.copy(tmp_path / "tree")
+    tree.tracking = "offline"
+    found = jobs(tree)  # all else is done
+    assert [(rule, wild["experiment"]) for rule, wild, _ in found] == [("publish", "pde_refiner")]
+    done = tree.snakemake("pde_refiner")
+    assert done.returncode == 0, done.stdout
+    log = (tree.folder / "logs/smoke/pde_refiner/publish.log").read_text()
+    assert "longrun.publish --experiment pde_refiner" in log
+    assert jobs(tree) == []
+    tree.tracking = "disabled"
+    assert jobs(tree) == []
 
 
 def test_an_edited_figure_redraws_that_figure(tree):
