@@ -279,8 +279,6 @@ def test_outcomes_are_logged_where_tracking_is_on_and_only_there(finished, tmp_p
     log = (tree.folder / "logs/smoke/pde_refiner/publish.log").read_text()
     assert "longrun.publish --experiment pde_refiner" in log
     assert jobs(tree) == []
-    tree.tracking = "disabled"
-    assert jobs(tree) == []
 
 
 def test_an_edited_figure_redraws_that_figure(tree):
