@@ -242,6 +242,13 @@ def test_an_experiment_a_method_and_a_figure_can_be_asked_for(fresh, target, pla
     assert (trained == {"unet"}) == (target == "pde_refiner.unet")
 
 
+def test_a_name_that_is_no_target_is_refused_with_the_nearest(fresh):
+    done = fresh.snakemake("--dry-run", "pde_refiner.unte")
+    assert done.returncode != 0
+    assert "pde_refiner.unte: no such target at preset smoke" in done.stdout
+    assert "did you mean pde_refiner.unet?" in done.stdout
+
+
 def test_all_papers_are_those_of_the_folder_whatever_the_settings_name(fresh):
     done = fresh.snakemake("all_papers", "--dry-run")  # config.yaml names one experiment
     assert done.returncode == 0, done.stdout

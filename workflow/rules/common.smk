@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from shlex import join
@@ -325,3 +326,10 @@ def refusal(message):
         raise WorkflowError(message)
 
     return fail
+
+
+def nearest(wildcards):
+    """Refuse a name that is no target, with the nearest spelling."""
+    close = get_close_matches(wildcards.unknown, TARGETS, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise WorkflowError(f"{wildcards.unknown}: no such target at preset {config['preset']}{hint}")

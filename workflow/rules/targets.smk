@@ -5,7 +5,9 @@ rule all_papers:
     localrule: True
 
 
-for target, files in named().items():
+TARGETS = named()
+
+for target, files in TARGETS.items():
 
     rule:
         name:
@@ -13,3 +15,18 @@ for target, files in named().items():
         input:
             files,
         localrule: True
+
+
+rule unknown:
+    input:
+        nearest,
+    output:
+        "{unknown}",
+    log:
+        "logs/{unknown}.log",
+    wildcard_constraints:
+        unknown=r"[\w.]+",
+    conda:
+        "../../environment.yml"
+    shell:
+        "false"
