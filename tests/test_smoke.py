@@ -17,6 +17,9 @@ def test_every_declared_output_is_there_and_nothing_is_left_to_do(smoke_run):
         for method in spec["methods"]:
             scores = pd.read_parquet(results / experiment / method / "seed0/scores.parquet")
             assert scores["value"].notna().any()
+            curves = pd.read_csv(results / experiment / method / "seed0/curves.csv")
+            logged = {name for name in set(curves["metric"]) if name.startswith("valid/")}
+            assert logged <= {f"valid/{name}" for name in spec["validation"]}  # for sweeps
         judged = json.loads((results / experiment / "claims.json").read_text())
         assert {claim["name"] for claim in judged["claims"]} == set(spec["claims"])
         for figure in config.figures(spec):
