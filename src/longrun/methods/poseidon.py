@@ -444,7 +444,8 @@ class Poseidon(AbstractForecaster):
         if self.masked:
             varies = truth.amax((2, 3), keepdim=True) > truth.amin((2, 3), keepdim=True)
             asked = torch.tensor([channel not in self.masked for channel in range(self.fields)])
-            error = error * (varies | asked.to(error.device)[:, None, None])
+            counts = varies | asked.to(error.device)[:, None, None]
+            error, truth = error * counts, truth * counts
         return grouped_relative_l1(error, truth, self.groups)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
