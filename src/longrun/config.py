@@ -688,7 +688,7 @@ def _check_start(
         return
     other: Mapping[str, Any] = spec
     if "experiment" in start:
-        others = experiments(configs)
+        others = [name for name in experiments(configs) if name != source.layers[0].file.stem]
         source.known((*key, "experiment"), start["experiment"], others, "unknown experiment")
         _, other = _merged(configs, start["experiment"], preset)
     for name in _ancestors(spec, method):
