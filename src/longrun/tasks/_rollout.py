@@ -661,8 +661,9 @@ def _predictions(setting: _Setting, kept: list[tuple[np.ndarray, np.ndarray]]) -
     mean_seconds = float(seconds.mean()) if setting.keep else float(setting.seconds.mean())
     lead_times = mean_seconds * np.arange(1, setting.steps + 1)
     mean_length = float(length.mean()) if setting.keep else 1.0
+    scored_fields = [setting.store.fields[i] for i in setting.scored]
     coordinates = field_coordinates(
-        [setting.store.fields[i] for i in setting.scored], setting.keep, lead_times, setting.split.space, mean_length
+        scored_fields, setting.keep, lead_times, setting.split.space, mean_length
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
