@@ -564,6 +564,53 @@ def test_refusals_are_one_line_with_file_key_and_what_is_allowed(tree, file, key
         assert said == line
 
 
+@pytest.fixture
+def two(tree):
+    """A second experiment, whose method starts from one of the first."""
+    second = Path("configs/experiments/tuned.yaml")
+    shutil.copy(PAPER, second)
+    tree(second, ("methods", "plain", "starts_from"), {"experiment": "paper", "method": "refined"})
+    return tree
+
+
+def test_a_method_may_start_from_another_experiment(two):
+    spec = config.compose(ROOT, "tuned", "smoke")
+    start = config.method_spec(spec, "plain")["starts_from"]
+    assert start == {"experiment": "paper", "method": "refined"}
+    # though its namesake there starts from it: they are different runs
+    two(PAPER, ("methods", "refined", "starts_from"), {"experiment": "tuned", "method": "still"})
+    config.compose(ROOT, "tuned", "smoke")
+
+
+@pytest.mark.parametrize(
+    ("start", "problem"),
+    [
+        (
+            {"experiment": "papr", "method": "refined"},
+            "experiment: unknown experiment 'papr'; allowed: paper; did you mean paper?",
+        ),
+        (  # its own is meant by none
+            {"experiment": "tuned", "method": "refined"},
+            "experiment: unknown experiment 'tuned'; allowed: paper",
+        ),
+        (
+            {"experiment": "paper", "method": "refine"},
+            "method: unknown method 'refine'; allowed: plain, refined, still; did you mean "
+            "refined?",
+        ),
+        (
+            {"experiment": "paper", "method": "still", "seed": 1},
+            "seed: still has seeds 0 to 0, 1 is needed",
+        ),
+    ],
+)
+def test_starts_from_elsewhere_that_lead_nowhere_are_refused(two, start, problem):
+    file = Path("configs/experiments/tuned.yaml")
+    two(file, ("methods", "plain", "starts_from"), start)
+    said = refused(config.compose, ROOT, "tuned", "smoke")
+    assert said == f"{file}: methods.plain.starts_from.{problem}"
+
+
 def test_cycles_are_refused(tree):
     tree(PAPER, ("methods", "plain", "starts_from"), {"method": "refined"})
     tree(PAPER, ("methods", "refined", "starts_from"), {"method": "plain"})

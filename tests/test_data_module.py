@@ -11,6 +11,7 @@ from longrun.cli import UserError
 from longrun.data import describe as describing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
+from longrun.data.store import View
 from longrun.data.windows import WindowBatches, Windows
 
 OPTIONS = {"stride": 4, "history": 2, "horizon": 1, "batch_size": 6, "seed": 5, "batches": 40}
@@ -254,6 +255,17 @@ def test_description_in_two_dimensions_keeps_fields_apart(tmp_path):
     assert np.allclose(description["statistics"]["std"], states.std((0, 1, 3, 4)))
     assert description["points"] == [8, 6]
     assert len(description["spectrum"]) == 4
+
+
+def test_what_never_varies_has_scale_one(tmp_path):
+    store = stores.make(tmp_path / "toy.zarr", ("u",), (8, 6))
+    seen = store.view(View({"rho": 0.1, "u": None}))
+    statistics = describe([seen], stride=1)["statistics"]
+    assert statistics["mean"][0] == pytest.approx(0.1)
+    for scale in ("std", "increment_std"):
+        assert statistics[scale][0] == 1
+        alone = describe([store], stride=1)["statistics"][scale][0]
+        assert statistics[scale][1] == pytest.approx(alone)
 
 
 def test_no_increment_to_describe(store):

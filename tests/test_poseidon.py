@@ -188,13 +188,53 @@ def test_a_masked_channel_counts_only_where_it_varies():
     module = shaken(build(fields=2, groups=[[0], [1]], masked=[1]))
     history, target = noise(4, 1, 2, 16, 16), noise(4, 2, 16, 16, seed=1)
     target[:2, 1] = 0.3
-    error = (module.step(history, torch.full((4, 1), 5.0)) - target).abs()
-    error[:2, 1] = 0
-    parts = [error[:, c].mean() / target[:, c].abs().mean() for c in (0, 1)]
+    error, size = (module.step(history, torch.full((4, 1), 5.0)) - target).abs(), target.abs()
+    error[:2, 1] = size[:2, 1] = 0
+    parts = [error[:, c].mean() / size[:, c].mean() for c in (0, 1)]
     loss = module.loss(history, target, torch.full((4, 1), 5.0))
     torch.testing.assert_close(loss, sum(parts) / 2)
     target[:, 1] = 0.0  # nothing to divide by
     assert module.loss(history, target, torch.full((4, 1), 5.0)).isfinite()
+
+
+def test_masked_groups_give_neither_loss_nor_gradient():
+    """Incompressible flow beside gas: what it lacks of density and pressure teaches nothing."""
+    module = shaken(build(fields=4, groups=[[0], [1, 2], [3]], masked=[0, 3]))
+    history, target = noise(4, 1, 4, 16, 16), noise(4, 4, 16, 16, seed=1)
+    target[:, 0], target[:, 3] = 1.0, 0.0
+    scalars = torch.full((4, 1), 5.0)
+    prediction = module.step(history, scalars)
+    error = (prediction - target).abs()[:, 1:3].mean() / target[:, 1:3].abs().mean()
+    prediction.retain_grad()
+    module.step = lambda *_: prediction
+    loss = module.loss(history, target, scalars)
+    torch.testing.assert_close(loss, error / 3)
+    loss.backward()
+    silent = prediction.grad.abs().amax((0, 2, 3)) == 0
+    assert silent.tolist() == [True, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("training", "expected"),
+    [
+        ("all2all", {(i, j) for j in range(5) for i in range(j + 1)}),  # i = j among them
+        ("one2all", {(0, j) for j in range(1, 5)}),
+    ],
+)
+def test_which_pairs_of_frames_are_trained_on(training, expected):
+    module, found = build(fields=1, training=training), set()
+
+    def note(history, target, scalars, generator=None):
+        for first, later, scalar in zip(history, target, scalars, strict=True):
+            pair = int(first.mean().round()), int(later.mean().round())
+            assert scalar.item() == pytest.approx(10 / 4 * (pair[1] - pair[0]))  # 10 is the whole
+            found.add(pair)
+        return history.sum()
+
+    module.loss = note
+    window = torch.arange(5.0)[None, :, None, None, None].expand(400, 5, 1, 16, 16)
+    module.window_loss(window, torch.zeros(400, 0), torch.Generator().manual_seed(0))
+    assert found == expected
 
 
 def test_another_criterion_is_the_tasks():

@@ -28,6 +28,8 @@ class Split:
         self.values, self.reads = values.astype(np.float32), []
         self.trajectories, self.frames = values.shape[:2]
         self.space = values.shape[3:]
+        self.fields = tuple("uvw"[: values.shape[2]])
+        self.constants: dict[str, float] = {}
         self.parameters = {
             "length": np.full(len(values), 4 * np.pi),
             "dt": np.resize(DT, len(values)),
@@ -166,6 +168,30 @@ def test_start_counts_the_last_input_frame_whatever_the_history(history):
     assert np.allclose(kept["prediction"], kept["truth"], atol=1e-6)
     assert kept["lead_time"][0] == pytest.approx(STRIDE * DT[0])
     assert float(kept["x"][1]) == pytest.approx(4 * np.pi / POINTS)
+
+
+def test_a_field_that_the_store_lacks_is_shown_and_not_scored():
+    values = travelling()
+    padded = np.concatenate([np.ones_like(values), values], axis=2)
+    whole, part = Toy(values, travel), Toy(padded)
+    part.target_scale = torch.tensor([1.0, 0.5])
+
+    def step(state, _):  # wrong in the field that isn't there
+        assert state.shape[1] == 2
+        return torch.stack([state[:, 0] + 0.5, travel(state[:, 1], None)], dim=1)
+
+    part.step = step
+    part.description["statistics"]["std"][0] = 1.0
+    seen = store(padded)
+    seen.whole, seen.fields = False, ("rho", "u")
+    seen.data.fields, seen.data.constants = ("rho", "u"), {"rho": 1.0}
+    result = evaluate_forecast(part, seen, options(keep=1), 0)
+    expected = evaluate_forecast(whole, store(values), options(keep=1), 0)
+    for metric in ("relative_l1", "correlation", "one_step_nrmse", "level_error", "climate_w1"):
+        rows, same = (of(frame.scores, metric)["value"] for frame in (result, expected))
+        assert rows.tolist() == same.tolist(), metric
+    assert result.predictions["field"].values.tolist() == ["u"]
+    assert result.predictions["truth"].equals(expected.predictions["truth"])
 
 
 def test_a_forecast_that_decays_at_a_known_rate_has_a_known_correlation_time():

@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -296,3 +298,19 @@ def test_the_final_scores_and_a_rollout_are_tracked(project, finished, monkeypat
     assert "valid/correlation_time_0.8" in summary
     figure, step = images["valid/space_time"]
     assert step == 40 and len(figure.axes) >= 3
+
+
+@pytest.mark.parametrize(
+    ("start", "file"),
+    [
+        ({"method": "x"}, "smoke/own/x/seed1"),
+        ({"method": "x", "seed": 0}, "smoke/own/x/seed0"),
+        ({"experiment": "other", "method": "x"}, "smoke/other/x/seed1"),
+    ],
+)
+def test_where_a_run_starts_from(start, file):
+    keys = ("data", "output", "run_dir", "starts_from")
+    arguments = SimpleNamespace(preset="smoke", experiment="own", method="y", seed=1)
+    vars(arguments).update(dict.fromkeys(keys))
+    train_verb.fill_paths(arguments, {"train": ["waves"], "starts_from": start}, {})
+    assert arguments.starts_from == Path("results") / file / "model.ckpt"

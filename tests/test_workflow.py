@@ -336,6 +336,15 @@ def test_every_experiment_plans(fresh, root, preset):
         assert {rule for name, rule in drawn if name == experiment} == shown
 
 
+def test_what_starts_from_another_experiment_has_its_run_made_and_no_more(fresh):
+    found = jobs(fresh, preset="smoke", experiments="[poseidon_unseen]")
+    trained = {(wild["experiment"], wild["method"]) for rule, wild, _ in found if rule == "train"}
+    assert {method for name, method in trained if name == "poseidon"} == {"scot_pretrained"}
+    assert {wild["experiment"] for rule, wild, _ in found if rule == "evaluate"} == {
+        "poseidon_unseen"
+    }
+
+
 @pytest.mark.parametrize(
     ("settings", "names"),
     [

@@ -187,6 +187,26 @@ def compose(
         One line: file, key, what is allowed, nearest spelling.
     """
     configs = Path(configs)
+    source, spec = _merged(configs, experiment, preset, changes)
+    schema = _schema(configs, "experiment")
+    spec["trainer"] = _defaults(schema["$defs"]["trainer"]) | spec["trainer"]
+    source.known(("task", "name"), spec["task"]["name"], registry.names("tasks"), "unknown task")
+    task = _schema(configs, f"tasks/{spec['task']['name']}")
+    _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
+    spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["validation"] = task["validation"]
+    spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
+    has_settings = (configs / "config.yaml").exists()
+    spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
+    _name_datasets(source, spec)
+    _check_experiment(source, spec, configs, preset)
+    return spec
+
+
+def _merged(
+    configs: Path, experiment: str, preset: str, changes: Mapping[str, Any] | None = None
+) -> tuple["_Source", dict[str, Any]]:
+    """Merge the layers of an experiment, of the right types but for what its task defines."""
     file = _file(configs, "experiments", experiment)
     cap_file = _file(configs, "presets", preset)
     base, caps = load(file), load(cap_file)
@@ -202,20 +222,8 @@ def compose(
     )
     spec = source.merged()
     _drop(source, spec)
-    schema = _schema(configs, "experiment")
-    _check_schema(source, spec, schema)
-    spec["trainer"] = _defaults(schema["$defs"]["trainer"]) | spec["trainer"]
-    source.known(("task", "name"), spec["task"]["name"], registry.names("tasks"), "unknown task")
-    task = _schema(configs, f"tasks/{spec['task']['name']}")
-    _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
-    spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
-    spec["validation"] = task["validation"]
-    spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
-    has_settings = (configs / "config.yaml").exists()
-    spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
-    _name_datasets(source, spec)
-    _check_experiment(source, spec, configs, preset)
-    return spec
+    _check_schema(source, spec, _schema(configs, "experiment"))
+    return source, spec
 
 
 def compose_run(
@@ -299,7 +307,8 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
     dict
         `name` in the registry; `options`, those of the task that the method takes <- its own;
         `trainer`, the experiment's <- its own; `seeds`; `train`, its own datasets or the
-        experiment's; `starts_from` (`method`, and `seed` where it isn't the run's own) or None.
+        experiment's; `starts_from` (`method`; `experiment` and `seed` where they aren't the run's
+        own) or None.
     """
     entry = experiment["methods"][method]
     takes = registry.arguments("methods", entry["name"])
@@ -617,7 +626,7 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
         _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
-        _check_start(source, spec, method)
+        _check_start(source, spec, method, configs, preset)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
 
@@ -670,31 +679,44 @@ def _check_trainer(
         )
 
 
-def _check_start(source: _Source, spec: Mapping[str, Any], method: str) -> None:
+def _check_start(
+    source: _Source, spec: Mapping[str, Any], method: str, configs: Path, preset: str
+) -> None:
     key: Key = ("methods", method, "starts_from")
-    for name in _ancestors(spec, method):
-        start = spec["methods"][name].get("starts_from", {}).get("method")
-        if start == method:
-            source.fail((*key, "method"), "a method can't start from itself")
-        if start is not None:
-            source.known((*key, "method"), start, spec["methods"], "unknown method")
     start = spec["methods"][method].get("starts_from")
-    if start:
-        needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
-        has = method_spec(spec, start["method"])["seeds"]
-        if needs >= has:
-            source.fail(
-                (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
-            )
+    if not start:
+        return
+    other: Mapping[str, Any] = spec
+    if "experiment" in start:
+        others = [name for name in experiments(configs) if name != source.layers[0].file.stem]
+        source.known((*key, "experiment"), start["experiment"], others, "unknown experiment")
+        _, other = _merged(configs, start["experiment"], preset)
+    for name in _ancestors(spec, method):
+        if _start_within(spec, name) == method:
+            source.fail((*key, "method"), "a method can't start from itself")
+    source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
+    has = other["methods"][start["method"]].get("seeds", other["seeds"])
+    if needs >= has:
+        source.fail(
+            (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
+        )
+
+
+def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
+    """Return the method of the same experiment that a method starts from, if any."""
+    start = spec["methods"][method].get("starts_from", {})
+    return None if "experiment" in start else start.get("method")
 
 
 def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
     """Yield the method, what it starts from, and so on; end at a cycle."""
     seen: set[str] = set()
-    while method in spec["methods"] and method not in seen:
-        seen.add(method)
-        yield method
-        method = spec["methods"][method].get("starts_from", {}).get("method")
+    following: str | None = method
+    while following in spec["methods"] and following not in seen:
+        seen.add(following)
+        yield following
+        following = _start_within(spec, following)
 
 
 def _check_claims(source: _Source, spec: Mapping[str, Any]) -> None:

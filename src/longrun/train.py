@@ -306,8 +306,10 @@ def fill_paths(
     arguments.run_dir = arguments.run_dir or Path("runs") / folder
     start = spec["starts_from"]
     if start and arguments.starts_from is None:
-        origin = *run[:2], start["method"], start.get("seed", arguments.seed)
-        arguments.starts_from = Path("results") / config.run_folder(*origin) / "model.ckpt"
+        experiment = start.get("experiment", arguments.experiment)
+        seed = start.get("seed", arguments.seed)
+        origin = config.run_folder(arguments.preset, experiment, start["method"], seed)
+        arguments.starts_from = Path("results") / origin / "model.ckpt"
 
 
 EXAMPLES = """

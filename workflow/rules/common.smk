@@ -129,7 +129,7 @@ def start(wildcards):
         expand(
             f"results/{RUN}/model.ckpt",
             preset=wildcards.preset,
-            experiment=wildcards.experiment,
+            experiment=origin.get("experiment", wildcards.experiment),
             method=origin["method"],
             seed=origin.get("seed", wildcards.seed),
         )

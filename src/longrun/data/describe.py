@@ -33,9 +33,10 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         vary), `points`, `boundary` (of each axis), `equation` (the section of the first store),
         `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per model step),
         `steady` (one frame, no time), `statistics` (`mean`, `std`, `increment_std` per field, the
-        increment over one model step, of a steady map its standard deviation;
-        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per wavenumber
-        index, summed over fields, mean over frames and trajectories).
+        increment over one model step, of a steady map its standard deviation, and 1 for what never
+        varies, so that one can divide by them; `condition_low`, `condition_high` per parameter)
+        and `spectrum` (energy per wavenumber index, summed over fields, mean over frames and
+        trajectories).
 
     Raises
     ------
@@ -74,8 +75,8 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         "steady": steady,
         "statistics": {
             "mean": moments.mean.tolist(),
-            "std": moments.std.tolist(),
-            "increment_std": increments.std.tolist(),
+            "std": moments.scale.tolist(),
+            "increment_std": increments.scale.tolist(),
             "condition_low": parameters.min(0).tolist(),
             "condition_high": parameters.max(0).tolist(),
         },
@@ -110,8 +111,11 @@ class _Moments:
         return self._sum / self._count
 
     @property
-    def std(self) -> Float[ndarray, " column"]:
-        return np.sqrt(np.maximum(self._squares / self._count - self.mean**2, 0.0))
+    def scale(self) -> Float[ndarray, " column"]:
+        """Standard deviation; 1 where it is no more than what rounding leaves of a constant."""
+        squares = self._squares / self._count
+        variance = np.maximum(squares - self.mean**2, 0.0)
+        return np.sqrt(np.where(variance > 1e-14 * squares, variance, 1.0))
 
 
 def _by_channel(

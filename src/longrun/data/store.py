@@ -83,7 +83,7 @@ class View:
     ----------
     fields
         Fields by name, in the order of the channels. The number is what a store that lacks the
-        field has everywhere; None, that it must have it.
+        field has everywhere, and is no truth to score against; None, that it must have it.
     parameters
         Names of the parameters, in order.
     trajectories

@@ -76,8 +76,9 @@ def _words(name: str) -> str:
 
 def _sources(axes: Axes, inputs: Inputs, rows: pd.DataFrame, members: list[str]) -> None:
     """Draw what the fine-tuned methods start from as a level: it saw no trajectory of the task."""
-    starts = [inputs.spec["methods"][method].get("starts_from") for method in members]
-    for source in _style.order(inputs, {start["method"] for start in starts if start}):
+    starts = [inputs.spec["methods"][method].get("starts_from", {}) for method in members]
+    own = {start["method"] for start in starts if start and "experiment" not in start}
+    for source in _style.order(inputs, own):
         error = 100 * rows.loc[rows["method"] == source, "value"].mean()
         if np.isfinite(error):
             colour = _style.look(inputs, source)["color"]

@@ -18,6 +18,8 @@ The loss is a relative L1 error per group of channels, averaged over the whole b
 
     mean over groups of  mean|prediction - truth| / (mean|truth| + 1e-10)        normalised frames
 
+without the samples that lack a masked channel, as incompressible flow lacks a pressure.
+
 Pre-training and fine-tuning are two runs of this method: `starts_from` copies the weights and the
 normalisation, and embedding and recovery begin anew where the channels differ.
 
@@ -29,7 +31,7 @@ Decisions:
 - Conditions other than the lead time enter as constant channels.
 - Frames are normalised by the training data's statistics, where the paper has one set of constants
   for all its data; those of the pre-training serve the fine-tuning too, so the weights see what
-  they were trained on.
+  they were trained on. Pressure isn't centred per data set first.
 - Trained on single steps (`training: one_step`), the network gets t = 1.
 """
 
@@ -444,7 +446,8 @@ class Poseidon(AbstractForecaster):
         if self.masked:
             varies = truth.amax((2, 3), keepdim=True) > truth.amin((2, 3), keepdim=True)
             asked = torch.tensor([channel not in self.masked for channel in range(self.fields)])
-            error = error * (varies | asked.to(error.device)[:, None, None])
+            counts = varies | asked.to(error.device)[:, None, None]
+            error, truth = error * counts, truth * counts
         return grouped_relative_l1(error, truth, self.groups)
 
     def parameter_groups(self) -> list[dict[str, Any]]:

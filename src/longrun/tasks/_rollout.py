@@ -12,7 +12,8 @@ The protocol, for every method of an experiment alike:
   differ in the method's noise alone (one where the method has none).
 - Fields are scored in physical units on the grid of the store, each for itself; a score is the mean
   over fields, a spectrum is the sum over fields. Of fields that the equation derives from them, as
-  vorticity from velocity, the correlation is scored, each under its own name.
+  vorticity from velocity, the correlation is scored, each under its own name. A field that the
+  store lacks, for which a view gives a constant, is shown to a method and not scored.
 - A rollout has *diverged* at its first frame that is not finite, or in which any value is more than
   100 standard deviations from the mean of the training data. From then on it is frozen: the method
   remembers what it did before that frame, so that nothing spreads, and its forecast counts as a
@@ -191,6 +192,7 @@ class _Setting:
     history: int
     keep: int
     batch_size: int
+    scored: np.ndarray  # channels that are scored; below and in all arrays, `channel` counts these
     mean: np.ndarray  # (channel,)
     std: np.ndarray  # (channel,)
     bands: dict[str, np.ndarray]  # masks of the spectrum's bins; no band is empty
@@ -222,7 +224,10 @@ class _Setting:
             yield np.arange(first, min(first + size, self.trajectories))
 
     def read(self, chosen: np.ndarray, first: int, count: int) -> np.ndarray:
-        """Read `count` frames, a model step apart, from frame `first` on."""
+        """Read `count` true frames, a model step apart, from frame `first` on."""
+        return self._read(chosen, first, count)[:, :, self.scored]
+
+    def _read(self, chosen: np.ndarray, first: int, count: int) -> np.ndarray:
         stop = first + (count - 1) * self.stride + 1
         return self.split.read(chosen, slice(first, stop, self.stride))
 
@@ -231,7 +236,7 @@ class _Setting:
     ) -> tuple[Tensor, Tensor]:
         """History up to frame `last` and parameters, each trajectory `repeats` times in a row."""
         first = last - (self.history - 1) * self.stride
-        frames = torch.from_numpy(self.read(chosen, first, self.history)).to(module.device)
+        frames = torch.from_numpy(self._read(chosen, first, self.history)).to(module.device)
         columns = [values[chosen] for values in self.parameters.values()]
         given = torch.from_numpy(np.stack(columns, axis=1)).to(frames)
         return frames.repeat_interleave(repeats, 0), given.repeat_interleave(repeats, 0)
@@ -259,6 +264,7 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
             f"frame of a method that sees {module.history} frames, is {start}"
         )
     statistics = module.description["statistics"]
+    scored = np.flatnonzero([name not in split.constants for name in split.fields])
     bins = min(split.space) // 2 + 1
     masks = spectrum.bands(module.description["spectrum"], bins)
     name = store.equation["name"]
@@ -276,8 +282,9 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
         history=module.history,
         keep=min(options.get("keep", 0), options["trajectories"]),
         batch_size=options.get("batch_size", 64),
-        mean=np.asarray(statistics["mean"], dtype=np.float64),
-        std=np.asarray(statistics["std"], dtype=np.float64),
+        scored=scored,
+        mean=np.asarray(statistics["mean"], dtype=np.float64)[scored],
+        std=np.asarray(statistics["std"], dtype=np.float64)[scored],
         bands={name: mask for name, mask in masks.items() if mask.any()},
         equation=registry.find("equations", name)(**section) if known else None,
     )
@@ -313,7 +320,7 @@ def _score_rollouts(
     for chosen in setting.groups(setting.members):
         group = _Group(setting, chosen, table)
         history, parameters = setting.inputs(module, chosen, setting.start, setting.members)
-        group.begin(history[:: setting.members, -1].cpu().numpy())
+        group.begin(history[:: setting.members, -1].cpu().numpy()[:, setting.scored])
         frames = rollout(
             module,
             history,
@@ -325,6 +332,7 @@ def _score_rollouts(
         whole = []
         for steps in _blocks(setting, len(chosen)):
             forecast = torch.stack([next(frames) for _ in steps], dim=1).cpu().numpy()
+            forecast = forecast[:, :, setting.scored]
             forecast = forecast.reshape(len(chosen), setting.members, *forecast.shape[1:])
             first = setting.start + int(steps[0]) * setting.stride
             truth = setting.read(chosen, first, len(steps))
@@ -551,7 +559,7 @@ def _score_one_step(
     last = setting.start + (setting.steps - 1) * setting.stride
     starts = np.unique(np.linspace(setting.start, last, ONE_STEP_STARTS).astype(int)).tolist()
     axes = range(-setting.dims, 0)
-    scale = module.target_scale.cpu().numpy().reshape(-1, *(1,) * setting.dims)
+    scale = module.target_scale.cpu().numpy()[setting.scored].reshape(-1, *(1,) * setting.dims)
     levels: Any = 0.0
     spectra: Any = 0.0
     true_spectrum: Any = 0.0
@@ -564,7 +572,8 @@ def _score_one_step(
             stages = module.stages(frames, parameters, generator)
             bounded = _bounded(module, stages)
             stages = torch.where(_as_frames(bounded, stages), stages, math.nan)
-            forecast, alive = setting.tame(stages.cpu().numpy().astype(np.float64))
+            stages = stages.cpu().numpy()[:, :, setting.scored]
+            forecast, alive = setting.tame(stages.astype(np.float64))
             truth = setting.read(chosen, start + setting.stride, 1)[:, 0].astype(np.float64)
             error = forecast - truth
             score = np.minimum(pointwise.nrmse(forecast, truth, setting.dims), UNBOUNDED)
@@ -652,8 +661,9 @@ def _predictions(setting: _Setting, kept: list[tuple[np.ndarray, np.ndarray]]) -
     mean_seconds = float(seconds.mean()) if setting.keep else float(setting.seconds.mean())
     lead_times = mean_seconds * np.arange(1, setting.steps + 1)
     mean_length = float(length.mean()) if setting.keep else 1.0
+    scored_fields = [setting.store.fields[i] for i in setting.scored]
     coordinates = field_coordinates(
-        setting.store.fields, setting.keep, lead_times, setting.split.space, mean_length
+        scored_fields, setting.keep, lead_times, setting.split.space, mean_length
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
