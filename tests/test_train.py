@@ -1,5 +1,6 @@
 """Training through the verb: what it writes, how it resumes, what it refuses."""
 
+import argparse
 import csv
 import math
 import os
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -310,7 +310,7 @@ def test_the_final_scores_and_a_rollout_are_tracked(project, finished, monkeypat
 )
 def test_where_a_run_starts_from(start, file):
     keys = ("data", "output", "run_dir", "starts_from")
-    arguments = SimpleNamespace(preset="smoke", experiment="own", method="y", seed=1)
+    arguments = argparse.Namespace(preset="smoke", experiment="own", method="y", seed=1)
     vars(arguments).update(dict.fromkeys(keys))
     train_verb.fill_paths(arguments, {"train": ["waves"], "starts_from": start}, {})
     assert arguments.starts_from == Path("results") / file / "model.ckpt"
