@@ -64,9 +64,9 @@ def tree(finished, tmp_path):
     return finished.copy(tmp_path / "tree")
 
 
-def jobs(tree, **settings):
+def jobs(tree, *arguments, **settings):
     """Jobs of a dry run: (rule, wildcards as a dict, resources), without the target `all`."""
-    done = tree.snakemake("--dry-run", **settings)
+    done = tree.snakemake("--dry-run", *arguments, **settings)
     assert done.returncode == 0, done.stdout
     found = []
     for rule, lines in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout, re.M):
@@ -372,10 +372,42 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     assert "claims.html" in page
 
 
-def test_the_cluster_profile_plans(fresh):
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is missing")
-    done = fresh.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm")
+@pytest.mark.parametrize("name", ["slurm"])
+def test_the_cluster_profiles_plan(fresh, name):
+    """What a profile names is there: Snakemake takes a rule or a resource that isn't in silence."""
+    folder = f"workflow/profiles/{name}"
+    profile = yaml.safe_load((fresh.folder / folder / "profile.v9+.yaml").read_text())
+    done = fresh.snakemake("--dry-run", "--workflow-profile", folder)
     assert done.returncode == 0, done.stdout
+    planned = set(re.findall(r"^ *(?:local)?rule (\w+):", done.stdout, re.M))
+    resources = set(re.findall(r"(\w+)=", " ".join(re.findall("resources: .*", done.stdout))))
+    groups = dict(pair.split("=") for pair in profile.get("groups", []))
+    components = dict(pair.split("=") for pair in profile.get("group-components", []))
+    assert planned >= set(groups) | set(profile.get("set-resources", {}))
+    assert set(components) == set(groups.values())
+    limits = [*profile.get("resources", []), *profile.get("set-resource-scopes", [])]
+    assert resources >= {limit.split("=")[0] for limit in limits}
+    assert resources >= set(profile["default-resources"]) | {"gpu"}
+    assert "tasks=" not in done.stdout  # a training on one node is one task
+
+
+def test_each_attempt_asks_for_more_memory_and_a_rollout_for_more_time(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+
+    def change(content):
+        content["presets"]["smoke"]["methods"]["fno"]["trainer"] = {"mem_mb": 2000, "runtime": 100}
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    for attempt, memory, whole in ((1, 1, 1), (3, 2, 3)):
+        for rule, wild, entries in jobs(tree, "--attempt", str(attempt)):
+            own = wild.get("method") == "fno"
+            resources = set(entries["resources"].split(", "))
+            if rule == "train":
+                assert f"mem_mb={memory * (2000 if own else 16000)}" in resources
+                assert f"runtime={100 if own else 1440}" in resources
+            if rule == "evaluate":
+                assert f"mem_mb={memory * (2000 if own else 16000)}" in resources
+                assert f"runtime={whole * (100 if own else 240)}" in resources
 
 
 def test_the_examples_of_contributing_work(fresh, root, tmp_path):

@@ -15,8 +15,8 @@ rule train:
     threads: cores
     resources:
         gpu=gpus,
-        mem_mb=16000,
-        runtime="24h",
+        mem_mb=run_memory,
+        runtime=train_runtime,
     params:
         spec=train_spec,
         start=start_option,
