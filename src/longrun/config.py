@@ -436,9 +436,14 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
     return registry.figures(experiment["task"]["name"], units)
 
 
+def nodes(trainer: Mapping[str, Any]) -> int:
+    """Machines that a composed trainer asks for."""
+    return trainer.get("num_nodes", 1)
+
+
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
+    return trainer["devices"] * nodes(trainer) if trainer["accelerator"] == "gpu" else 0
 
 
 @dataclass(frozen=True)
