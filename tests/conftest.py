@@ -42,17 +42,21 @@ class Tree:
     def copy(self, folder: Path) -> "Tree":
         return Tree(shutil.copytree(self.folder, folder), self.programs)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Environment in which programs run on the copy's package."""
+        return os.environ | {
+            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": str(self.folder / "src"),
+            "WANDB_MODE": self.tracking,
+        }
+
     def python(self, *arguments):
         """Run Python in the copy, on the copy's package."""
         return subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=self.folder,
-            env=os.environ
-            | {
-                "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONPATH": str(self.folder / "src"),
-                "WANDB_MODE": self.tracking,
-            },
+            env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -166,6 +166,7 @@ def test_gpus_follow_the_composed_trainer(tree):
     trainer = config.compose(ROOT, "paper", "gpu")["trainer"]
     assert config.gpus(trainer) == 1
     assert config.gpus(trainer | {"devices": 4}) == 4
+    assert config.gpus(trainer | {"devices": 4, "num_nodes": 2}) == 8
     assert config.gpus(trainer | {"accelerator": "auto"}) == 0
 
 
@@ -183,6 +184,8 @@ def specs():
     ("file", "key", "value", "changed"),
     [
         (PAPER, ("trainer", "batch_size"), 4, {"train"}),
+        (PAPER, ("trainer", "mem_mb"), 4000, set()),
+        (PAPER, ("trainer", "runtime"), 60, set()),
         (PAPER, ("task", "learning_rate"), 1e-2, {"train"}),
         (PAPER, ("methods", "plain", "history"), 2, {"train"}),
         (PAPER, ("methods", "refined", "refinement_steps"), 1, set()),
@@ -228,8 +231,15 @@ REFUSALS = [
         ("trainer", "batch_sise"),
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
-        "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, precision, "
-        "trajectories, valid_windows, validate_every, workers; did you mean batch_size?",
+        "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, mem_mb, "
+        "precision, runtime, trajectories, valid_windows, validate_every, workers; did you mean "
+        "batch_size?",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
+        {"runtime": "24h"},
+        f"{PAPER}: methods.plain.trainer.runtime: must be integer, is '24h'",
     ),
     (
         PAPER,

@@ -1,5 +1,6 @@
 """What the graph reruns, seen in dry runs. Stand-ins for the verbs write the outputs at once."""
 
+import json
 import re
 import sys
 
@@ -64,9 +65,9 @@ def tree(finished, tmp_path):
     return finished.copy(tmp_path / "tree")
 
 
-def jobs(tree, **settings):
+def jobs(tree, *arguments, **settings):
     """Jobs of a dry run: (rule, wildcards as a dict, resources), without the target `all`."""
-    done = tree.snakemake("--dry-run", **settings)
+    done = tree.snakemake("--dry-run", *arguments, **settings)
     assert done.returncode == 0, done.stdout
     found = []
     for rule, lines in re.findall(r"^(?:local)?rule (\w+):\n((?:    .*\n)*)", done.stdout, re.M):
@@ -372,10 +373,68 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     assert "claims.html" in page
 
 
-def test_the_cluster_profile_plans(fresh):
-    pytest.importorskip("snakemake_executor_plugin_slurm", reason="the extra `slurm` is missing")
-    done = fresh.snakemake("--dry-run", "--workflow-profile", "workflow/profiles/slurm")
+@pytest.mark.parametrize("name", ["slurm", "slurm-multinode"])
+def test_the_cluster_profiles_plan(fresh, name):
+    """What a profile names is there: Snakemake takes a rule or a resource that isn't in silence."""
+    folder = f"workflow/profiles/{name}"
+    profile = yaml.safe_load((fresh.folder / folder / "profile.v9+.yaml").read_text())
+    done = fresh.snakemake("--dry-run", "--workflow-profile", folder)
     assert done.returncode == 0, done.stdout
+    planned = set(re.findall(r"^ *(?:local)?rule (\w+):", done.stdout, re.M))
+    resources = set(re.findall(r"(\w+)=", " ".join(re.findall("resources: .*", done.stdout))))
+    groups = dict(pair.split("=") for pair in profile.get("groups", []))
+    components = dict(pair.split("=") for pair in profile.get("group-components", []))
+    assert planned >= set(groups) | set(profile.get("set-resources", {}))
+    assert set(components) == set(groups.values())
+    limits = [*profile.get("resources", []), *profile.get("set-resource-scopes", [])]
+    assert resources >= {limit.split("=")[0] for limit in limits}
+    assert resources >= set(profile["default-resources"]) | {"gpu"}
+    assert "tasks=" not in done.stdout  # a training on one node is one task
+
+
+def test_a_training_on_several_nodes_asks_for_them(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    schema = tree.folder / "workflow/schemas/experiment.json"
+    content = json.loads(schema.read_text())
+    content["$defs"]["trainer"]["properties"].setdefault("num_nodes", {"type": "integer"})
+    schema.write_text(json.dumps(content))
+
+    def change(content):
+        content["methods"]["unet"]["trainer"] = {"num_nodes": 2, "devices": 4}
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    asks = {
+        (wild["method"], wild["seed"]): set(entries["resources"].split(", "))
+        for rule, wild, entries in jobs(tree, preset="paper")
+        if rule == "train"
+    }
+    several = {"nodes=2", "tasks=8", "gpu=8", "mpi=srun"}
+    assert {method for method, _ in asks} > {"unet"}
+    for (method, _), resources in asks.items():
+        assert resources >= several if method == "unet" else not resources & several
+    done = tree.snakemake("--dry-run", "--printshellcmds", preset="paper")
+    launched = re.findall(r"srun (.*) python -m longrun\.train .* --method (\w+)", done.stdout)
+    options = "--nodes=2 --ntasks=8 --cpus-per-task=2 --kill-on-bad-exit=1"
+    assert set(launched) == {(options, "unet")}
+
+
+def test_each_attempt_asks_for_more_memory_and_a_rollout_for_more_time(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+
+    def change(content):
+        content["presets"]["smoke"]["methods"]["fno"]["trainer"] = {"mem_mb": 2000, "runtime": 100}
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    for attempt, memory, whole in ((1, 1, 1), (3, 2, 3)):
+        for rule, wild, entries in jobs(tree, "--attempt", str(attempt)):
+            own = wild.get("method") == "fno"
+            resources = set(entries["resources"].split(", "))
+            if rule == "train":
+                assert f"mem_mb={memory * (2000 if own else 16000)}" in resources
+                assert f"runtime={100 if own else 1440}" in resources
+            if rule == "evaluate":
+                assert f"mem_mb={memory * (2000 if own else 16000)}" in resources
+                assert f"runtime={whole * (100 if own else 240)}" in resources
 
 
 def test_the_examples_of_contributing_work(fresh, root, tmp_path):

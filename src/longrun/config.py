@@ -21,6 +21,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 CHANGES = Path("changes")  # where an error is that is in no file
+# keys of a trainer that say what a job may take: they change no bit of a result
+ALLOCATION = ("mem_mb", "runtime")
 
 Key = tuple[str | int, ...]
 
@@ -395,6 +397,8 @@ def train_spec(
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
+    for key in ALLOCATION:
+        spec["trainer"].pop(key, None)
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
     spec |= view(experiment)
     if composed is not None:
@@ -432,9 +436,14 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
     return registry.figures(experiment["task"]["name"], units)
 
 
+def nodes(trainer: Mapping[str, Any]) -> int:
+    """Machines that a composed trainer asks for."""
+    return trainer.get("num_nodes", 1)
+
+
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
+    return trainer["devices"] * nodes(trainer) if trainer["accelerator"] == "gpu" else 0
 
 
 @dataclass(frozen=True)

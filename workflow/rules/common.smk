@@ -36,6 +36,11 @@ if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
     raise WorkflowError("set tracking in configs/config.yaml, or WANDB_MODE, not with --config")
 
 
+# A scheduler that ends a job sends SIGTERM to all of its processes. The shell must outlive its program:
+# as soon as it is gone Slurm kills the rest, a training that writes its checkpoint too.
+shell.prefix("set -euo pipefail; trap : TERM; ")
+
+
 wildcard_constraints:
     preset="|".join(yaml_files.presets(CONFIGS)),
     dataset="|".join(DATASETS),
@@ -215,6 +220,66 @@ def cores(wildcards):
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
     return 1 + (gpus(wildcards) > 0) + streaming
+
+
+def grown(mem_mb, attempt):
+    """Return the memory of an attempt: each asks for half of the first one's more."""
+    return mem_mb * (1 + attempt) // 2
+
+
+def run_memory(wildcards, attempt):
+    """Return the memory of a training, or of its rollout, in MB."""
+    return grown(method_of(wildcards)["trainer"]["mem_mb"], attempt)
+
+
+def train_runtime(wildcards):
+    """Return the minutes of a training: a later attempt goes on, and needs no more."""
+    return method_of(wildcards)["trainer"]["runtime"]
+
+
+def rollout_runtime(wildcards, attempt):
+    """Return the minutes of a rollout, which begins anew at each attempt."""
+    return min(240, train_runtime(wildcards)) * attempt
+
+
+def generate_memory(wildcards, attempt):
+    """Return the memory of the job that makes a dataset whole, or joins its parts, in MB."""
+    return grown(16000, attempt)
+
+
+def part_memory(wildcards, attempt):
+    """Return the memory of a job that makes a part of a dataset, in MB."""
+    return grown(8000, attempt)
+
+
+def nodes(wildcards):
+    """Return the number of nodes of a training, where they are several."""
+    number = yaml_files.nodes(method_of(wildcards)["trainer"])
+    return number if number > 1 else None
+
+
+def tasks(wildcards):
+    """Return the processes of a training on several nodes, one for each of its devices.
+
+    On one node there is nothing to say: a training is one task, and Lightning starts the rest.
+    """
+    number = nodes(wildcards)
+    return number * method_of(wildcards)["trainer"]["devices"] if number else None
+
+
+def launcher(wildcards, threads):
+    """Return what starts the tasks; nothing on one node."""
+    if not nodes(wildcards):
+        return ""
+    return (
+        f"srun --nodes={nodes(wildcards)} --ntasks={tasks(wildcards)} "
+        f"--cpus-per-task={threads} --kill-on-bad-exit=1"
+    )
+
+
+def mpi(wildcards):
+    """Return the resource that leaves it to a rule to start its tasks."""
+    return "srun" if nodes(wildcards) else None
 
 
 def of_runs(file):

@@ -11,7 +11,7 @@ rule simulate:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=part_memory,
         runtime="4h",
     params:
         spec=dataset_spec,
@@ -34,7 +34,7 @@ rule measure:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=8000,
+        mem_mb=part_memory,
         runtime="4h",
     params:
         spec=dataset_spec,
@@ -58,7 +58,7 @@ rule generate:
         "../../environment.yml"
     threads: generate_cores
     resources:
-        mem_mb=16000,
+        mem_mb=generate_memory,
         runtime="4h",
     params:
         spec=dataset_spec,

@@ -16,8 +16,8 @@ rule evaluate:
     threads: cores
     resources:
         gpu=rollout_gpus,
-        mem_mb=16000,
-        runtime="4h",
+        mem_mb=run_memory,
+        runtime=rollout_runtime,
     params:
         spec=evaluate_spec,
         folder=subpath(output.scores, parent=True),
