@@ -386,6 +386,8 @@ def train_spec(
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
+    if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
+        del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
     spec |= view(experiment)
     if composed is not None:
@@ -425,7 +427,12 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
 
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
+    return devices(trainer) if trainer["accelerator"] == "gpu" else 0
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """Devices of a composed trainer, over all nodes."""
+    return int(trainer["devices"] * trainer["num_nodes"])
 
 
 @dataclass(frozen=True)
@@ -617,6 +624,7 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
         _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
+        _check_devices(source, key, spec, method)
         _check_start(source, spec, method)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
@@ -656,18 +664,42 @@ def _check_options(
 def _check_trainer(
     source: _Source, key: Key, trainer: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> None:
-    def at(name: str) -> Key:
-        return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
-
     budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
     if len(budgets) != 1:
         given = "both are" if budgets else "neither is"
-        source.fail(at("max_steps"), f"allowed: max_steps or max_epochs; {given} given")
-    if trainer["batch_size"] % trainer["devices"]:
-        source.fail(
-            at("batch_size"),
-            f"must be divisible by devices ({trainer['devices']}), is {trainer['batch_size']}",
-        )
+        key = _trainer_key(key, entry, "max_steps")
+        source.fail(key, f"allowed: max_steps or max_epochs; {given} given")
+
+
+def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
+    """Refuse what several devices can't share."""
+    trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
+    number, size = devices(trainer), trainer["batch_size"]
+    if number == 1:
+        return
+
+    def fail(name: str, problem: str) -> NoReturn:
+        source.fail(_trainer_key(key, entry, name), problem)
+
+    if size % number:
+        fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
+    if trainer["valid_windows"] < number:
+        fail("valid_windows", f"must be at least the number of devices ({number})")
+    if _option(spec, method, "optimiser", None) == "lbfgs":
+        fail("devices", "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+    if trainer["strategy"] != "fsdp":
+        return
+    if trainer["accelerator"] != "gpu":
+        fail("strategy", f"fsdp needs accelerator gpu, is {trainer['accelerator']}")
+    if trainer["clip"] is not None:
+        fail("clip", "must be null with strategy fsdp: no device has the whole gradient")
+    if _option(spec, method, "ema_decay", 0.0):
+        fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
+
+
+def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
+    """Where a key of a method's trainer is given: by the method, or by the experiment."""
+    return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
 
 
 def _check_start(source: _Source, spec: Mapping[str, Any], method: str) -> None:

@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -25,11 +26,11 @@ import pandas as pd
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from longrun import checkpoint, cli, config, registry, tracking
+from longrun import checkpoint, cli, config, devices, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
@@ -51,18 +52,30 @@ class ResumeCheckpoint(pl.Callback):
         self.path, self.every = path, every
         self._saved = 0
         self._between_updates = True
+        self._to_end = False
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take a resumed run's step as saved."""
         self._saved = trainer.global_step
+        if trainer.world_size > 1:
+            # Lightning's own handler broadcasts, in the middle of whatever the others exchange.
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self._to_end = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time."""
         self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._between_updates and trainer.global_step % self.every == 0:
+        if not self._between_updates:
+            return
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
+        if trainer.world_size > 1:  # all of them end after the same update
+            ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
+            trainer._signal_connector.received_sigterm |= ends
 
     def on_exception(
         self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException
@@ -132,10 +145,13 @@ def fit(
     Raises
     ------
     SystemExit
-        With code 143 after SIGTERM; the next call goes on where this one stopped.
+        With code 143 after SIGTERM; the next call goes on where this one stopped. Of several
+        processes, the first alone, with the others' work done.
     RuntimeError
         The trainer stopped before its last update.
     """
+    place, strategy = devices.environment(options), devices.strategy(options)
+    devices.follow_parent(place)
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
@@ -148,6 +164,9 @@ def fit(
     trainer = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
+        num_nodes=options["num_nodes"],
+        strategy=strategy,
+        sync_batchnorm=strategy != "auto" and options["accelerator"] != "cpu",
         precision=options["precision"],
         max_steps=data.batches // accumulate,
         max_epochs=-1,
@@ -163,18 +182,17 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=progress,
         use_distributed_sampler=False,
-        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
-        plugins=[LightningEnvironment()],
+        plugins=[place],
         default_root_dir=folder,
     )
     resume = str(last) if last.exists() else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except SIGTERMException:
-        # Lightning would end with exit code 0, which a scheduler takes for success.
-        raise SystemExit(143) from None
+        pass  # Lightning would end with exit code 0, which a scheduler takes for success
     if trainer.received_sigterm:
-        raise SystemExit(143)
+        # Of several processes one says so: another's failure would end it before it could.
+        raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
 
@@ -345,6 +363,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, train, write the checkpoint and the curves."""
     arguments = parser().parse_args()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)  # the first process speaks for all
 
     changes = config.changes(arguments.set)
     experiment = config.compose_run(
@@ -376,7 +396,8 @@ def main() -> None:
         | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
+    for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
+        logging.getLogger(library).setLevel(logging.WARNING)
     started = time.monotonic()
     module, content = train(
         experiment,

@@ -1,0 +1,70 @@
+"""Several devices, one process each: how they find one another, share work and end together.
+
+The first process of a node starts the others with its own command line. Where there are several
+nodes, Slurm starts all processes (`srun --ntasks-per-node=<devices> python -m longrun.train ...`).
+
+A process that dies takes the others along: the first watches those that it started, and they watch
+it. Slurm does this across nodes (`srun --kill-on-bad-exit`).
+"""
+
+import os
+import threading
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+
+from pytorch_lightning.plugins.environments import (
+    ClusterEnvironment,
+    LightningEnvironment,
+    SLURMEnvironment,
+)
+
+from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+
+from longrun import config
+from longrun.cli import UserError
+
+PATIENCE = timedelta(minutes=10)  # of a process for one that lives and doesn't answer
+GLANCE = 1.0  # seconds between looks at the parent
+
+
+def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
+    """Return what tells a process its place among the others.
+
+    Raises
+    ------
+    UserError
+        Several nodes without Slurm.
+    """
+    if trainer["num_nodes"] == 1:
+        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
+        return LightningEnvironment()
+    if not SLURMEnvironment.detect():
+        raise UserError(f"trainer.num_nodes is {trainer['num_nodes']}: start this with Slurm's srun")
+    return SLURMEnvironment(auto_requeue=False)
+
+
+def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
+    """Return how the devices of a composed trainer share the training."""
+    if config.devices(trainer) == 1:
+        return "auto"
+    if trainer["strategy"] == "fsdp":
+        return FSDPStrategy(timeout=PATIENCE, state_dict_type="full")
+    # Buffers are the same everywhere to begin with, and are not learned: to send them around before
+    # every batch would make validation hang where processes have different numbers of batches.
+    return DDPStrategy(timeout=PATIENCE, forward_sync_buffers=False)
+
+
+def follow_parent(place: ClusterEnvironment) -> None:
+    """End this process when the one that started it for its share of the work has died."""
+    if not isinstance(place, LightningEnvironment) or place.local_rank() == 0:
+        return
+    parent = os.getppid()
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(GLANCE)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
