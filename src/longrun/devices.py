@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric import strategies as fabric_strategies
 from pytorch_lightning.plugins.environments import (
     ClusterEnvironment,
     LightningEnvironment,
@@ -41,7 +44,9 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
         # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
         return LightningEnvironment()
     if not SLURMEnvironment.detect():
-        raise UserError(f"trainer.num_nodes is {trainer['num_nodes']}: start this with Slurm's srun")
+        raise UserError(
+            f"trainer.num_nodes is {trainer['num_nodes']}: start this with Slurm's srun"
+        )
     return SLURMEnvironment(auto_requeue=False)
 
 
@@ -54,6 +59,23 @@ def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
     # Buffers are the same everywhere to begin with, and are not learned: to send them around before
     # every batch would make validation hang where processes have different numbers of batches.
     return DDPStrategy(timeout=PATIENCE, forward_sync_buffers=False)
+
+
+def share(trainer: Mapping[str, Any]) -> torch.device:
+    """Start the processes that share an evaluation with this one, on one node; return its device.
+
+    Until the process ends `torch.distributed` tells it its place among them.
+    """
+    place = LightningEnvironment()
+    follow_parent(place)
+    fabric = Fabric(
+        accelerator=trainer["accelerator"],
+        devices=trainer["devices"],
+        strategy=fabric_strategies.DDPStrategy(timeout=PATIENCE),
+        plugins=[place],
+    )
+    fabric.launch()
+    return fabric.device
 
 
 def follow_parent(place: ClusterEnvironment) -> None:

@@ -150,6 +150,8 @@ def fit(
     RuntimeError
         The trainer stopped before its last update.
     """
+    if config.devices(options) > 1 and not module.shares_batches:
+        raise UserError("trainer.devices must be 1: this method draws its own points, no batches")
     place, strategy = devices.environment(options), devices.strategy(options)
     devices.follow_parent(place)
     accumulate = options["accumulate"]

@@ -52,6 +52,10 @@ class AbstractLearner(pl.LightningModule, ABC):
         Frames that a training window gives, and frames that it asks for.
     stochastic
         Whether a prediction depends on the generator.
+    spreads
+        Whether `evaluate` shares its work with other processes, see `longrun.tasks._evaluation`.
+    shares_batches
+        Whether a device trains on its share of a batch; else on what it draws itself.
     preview
         Figure that tracking shows of a validation; None for none.
     description
@@ -61,6 +65,8 @@ class AbstractLearner(pl.LightningModule, ABC):
     history: int = 1
     unroll: int = 0
     stochastic: bool = False
+    spreads: bool = False
+    shares_batches: bool = True
     preview: str | None = None
     description: dict[str, Any]
 
