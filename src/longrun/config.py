@@ -177,9 +177,10 @@ def compose(
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
-        `tracking`, `metrics` (those of the task: heading, meaning, table), `validation` (names of
-        what its methods log on `valid`, smaller is better), and what was set to null among methods
-        (with the claims that need it) and claims dropped.
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `spreads` (whether an
+        evaluation of the task uses all devices of a node), `validation` (names of what its methods
+        log on `valid`, smaller is better), and what was set to null among methods (with the claims
+        that need it) and claims dropped.
 
     Raises
     ------
@@ -209,6 +210,7 @@ def compose(
     task = _schema(configs, f"tasks/{spec['task']['name']}")
     _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
     spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["spreads"] = task.get("spreads", False)
     spec["validation"] = task["validation"]
     spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
     has_settings = (configs / "config.yaml").exists()
@@ -428,6 +430,12 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
     return devices(trainer) if trainer["accelerator"] == "gpu" else 0
+
+
+def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
+    """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
+    trainer = method_spec(experiment, method)["trainer"]
+    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
 
 
 def devices(trainer: Mapping[str, Any]) -> int:

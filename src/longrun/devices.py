@@ -7,10 +7,11 @@ A process that dies takes the others along: the first watches those that it star
 it. Slurm does this across nodes (`srun --kill-on-bad-exit`).
 """
 
+import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +23,6 @@ from pytorch_lightning.plugins.environments import (
     LightningEnvironment,
     SLURMEnvironment,
 )
-
 from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
 
 from longrun import config
@@ -38,16 +38,23 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
     Raises
     ------
     UserError
-        Several nodes without Slurm.
+        Several nodes without Slurm, or with other processes than devices.
     """
-    if trainer["num_nodes"] == 1:
+    nodes, number = trainer["num_nodes"], trainer["devices"]
+    if nodes == 1:
         # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
         return LightningEnvironment()
     if not SLURMEnvironment.detect():
+        raise UserError(f"trainer.num_nodes is {nodes}: start this with Slurm's srun")
+    place = SLURMEnvironment(auto_requeue=False)
+    try:
+        place.validate_settings(num_devices=number, num_nodes=nodes)
+    except ValueError:
         raise UserError(
-            f"trainer.num_nodes is {trainer['num_nodes']}: start this with Slurm's srun"
-        )
-    return SLURMEnvironment(auto_requeue=False)
+            f"trainer asks for {nodes} nodes of {number} devices: start this with srun "
+            f"--nodes={nodes} --ntasks-per-node={number}"
+        ) from None
+    return place
 
 
 def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
@@ -78,8 +85,34 @@ def share(trainer: Mapping[str, Any]) -> torch.device:
     return fabric.device
 
 
+@contextlib.contextmanager
+def in_one_line() -> Iterator[None]:
+    """Say so in one line where an exchange with another process fails, as when that one died.
+
+    Raises
+    ------
+    UserError
+        Instead of what the library for the exchange raises.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # gloo has no kind of its own
+        if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
+            raise
+        raise UserError(
+            "another process of this job died or does not answer: its own last words say why, or, "
+            "where there are none, the system's log (memory?); the same call resumes"
+        ) from error
+
+
 def follow_parent(place: ClusterEnvironment) -> None:
-    """End this process when the one that started it for its share of the work has died."""
+    """End this process when the one that started it for its share of the work has died.
+
+    Parameters
+    ----------
+    place
+        What the process knows of itself; the first of a node follows nobody.
+    """
     if not isinstance(place, LightningEnvironment) or place.local_rank() == 0:
         return
     parent = os.getppid()

@@ -174,19 +174,21 @@ def main() -> None:
         check_store(store, content["description"])
     trainer, number = spec["trainer"], spec["trainer"]["devices"]
     device = device_of(trainer["accelerator"])
-    spreads = number > 1 and registry.find("methods", spec["name"]).spreads
+    spreads = number > 1 and experiment["spreads"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     where = f"{device}, {number} processes" if spreads else device
     log.info("evaluate %s at %s, on %s", name, arguments.preset, where)
     if number > 1 and not spreads:
         log.info("evaluations of this task use one device")
-    started = time.monotonic()
     if spreads:
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+        for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
+            logging.getLogger(library).setLevel(logging.WARNING)
         device = devices.share(trainer)
     module = checkpoint.load(arguments.checkpoint, device)
-    scores, predictions = evaluate(module, stores, options, arguments.seed)
+    started = time.monotonic()
+    with devices.in_one_line():
+        scores, predictions = evaluate(module, stores, options, arguments.seed)
     if not is_first():
         return
     training = ScoreTable(stores[0].path.stem)

@@ -10,6 +10,7 @@ depends on.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import math
@@ -188,10 +189,9 @@ def fit(
         default_root_dir=folder,
     )
     resume = str(last) if last.exists() else None
-    try:
+    # After SIGTERM Lightning would end with exit code 0, which a scheduler takes for success.
+    with contextlib.suppress(SIGTERMException), devices.in_one_line():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SIGTERMException:
-        pass  # Lightning would end with exit code 0, which a scheduler takes for success
     if trainer.received_sigterm:
         # Of several processes one says so: another's failure would end it before it could.
         raise SystemExit(143 if trainer.is_global_zero else 0)

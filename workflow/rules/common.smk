@@ -201,20 +201,23 @@ def judge_spec(wildcards):
 
 
 def gpus(wildcards):
-    """Return the number of GPUs that the training asks for; a rollout takes one of them."""
+    """Return the number of GPUs that the training asks for."""
     return yaml_files.gpus(method_of(wildcards)["trainer"])
 
 
 def rollout_gpus(wildcards):
-    """Return 1 where the training asks for GPUs, else 0."""
-    return min(1, gpus(wildcards))
+    """Return the number of GPUs that the evaluation asks for."""
+    return yaml_files.rollout_gpus(experiment_of(wildcards), wildcards.method)
 
 
 def cores(wildcards):
-    """Return the cores of one run: one, one more beside a GPU, and those that stream the data."""
+    """Return the cores of one run.
+
+    For every device one, one more beside a GPU, and those that stream the data.
+    """
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
-    return 1 + (gpus(wildcards) > 0) + streaming
+    return yaml_files.devices(trainer) * (1 + (gpus(wildcards) > 0) + streaming)
 
 
 def of_runs(file):

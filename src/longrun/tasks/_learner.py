@@ -52,8 +52,6 @@ class AbstractLearner(pl.LightningModule, ABC):
         Frames that a training window gives, and frames that it asks for.
     stochastic
         Whether a prediction depends on the generator.
-    spreads
-        Whether `evaluate` shares its work with other processes, see `longrun.tasks._evaluation`.
     shares_batches
         Whether a device trains on its share of a batch; else on what it draws itself.
     preview
@@ -65,7 +63,6 @@ class AbstractLearner(pl.LightningModule, ABC):
     history: int = 1
     unroll: int = 0
     stochastic: bool = False
-    spreads: bool = False
     shares_batches: bool = True
     preview: str | None = None
     description: dict[str, Any]
@@ -126,6 +123,8 @@ class AbstractLearner(pl.LightningModule, ABC):
         if self._logs_now():
             mean = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # over devices
             if not torch.isfinite(mean):
+                if self.global_rank:  # the first process speaks for all
+                    raise SystemExit
                 raise UserError(
                     f"the loss is {mean.item()} at epoch {self.trainer.current_epoch}, step "
                     f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "

@@ -92,7 +92,6 @@ class AbstractForecaster(AbstractLearner):
     equations: tuple[str, ...] = ()
     period: int = 1
     preview = "space_time"
-    spreads = True
     field_mean: Tensor
     field_std: Tensor
     increment_std: Tensor
