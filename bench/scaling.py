@@ -1,6 +1,6 @@
 """Strong scaling: the same data, training and evaluation by one process and by several.
 
-    python bench/scaling.py [--experiment fno] [--method fno] [--preset smoke] [--devices 2]
+    python bench/scaling.py [--experiment pde_refiner] [--method unet] [--preset smoke] [--devices 2]
 
 Every process has one thread. A dataset is timed as a whole, start-up included; a training by its
 speed in steps, and an evaluation from its first rollout on. All are the same numbers to the last
@@ -74,6 +74,7 @@ def prepare(folder: Path, arguments: argparse.Namespace, devices: int) -> str:
     for split in ("train", "test"):
         splits.setdefault(split, {})["trajectories"] = arguments.trajectories
     section.setdefault("store", {})["trajectories_per_shard"] = 8
+    section["jobs"] = 1
     file.write_text(yaml.safe_dump(content))
     return dataset
 
@@ -98,8 +99,8 @@ def seconds(folder: Path, arguments: argparse.Namespace, processes: int) -> dict
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", default="fno")
-    parser.add_argument("--method", default="fno")
+    parser.add_argument("--experiment", default="pde_refiner")
+    parser.add_argument("--method", default="unet")
     parser.add_argument("--preset", default="smoke")
     parser.add_argument("--devices", type=int, default=2)
     parser.add_argument("--steps", type=int, default=100)

@@ -42,6 +42,13 @@ DATASET = {
 }
 FNO = {"name": "fno", "width": 4, "modes": 4, "layers": 1}  # its weights are complex
 REFINER = {"name": "pde_refiner", "width": 4, "multipliers": [1, 2], "refinement_steps": 1}
+PLAIN = {
+    "name": "unet",
+    "width": 4,
+    "multipliers": [1, 2],
+    "ema_decay": 0.0,
+    "trainer": {"clip": None},
+}
 TWO = {"trainer": {"devices": 2}}
 LONG = {"devices": 2, "max_steps": 100, "checkpoint_every": 5, "validate_every": 40}
 EXPERIMENT = {
@@ -61,6 +68,8 @@ EXPERIMENT = {
         "one": FNO,
         "two": FNO | TWO,
         "long": FNO | {"trainer": LONG},
+        "plain": PLAIN,
+        "plain_two": PLAIN | {"trainer": {"clip": None, "devices": 2}},
         "refiner": REFINER,
         "refiner_two": REFINER | TWO,
     },
@@ -105,7 +114,7 @@ def command(project, verb, method, output, **options):
         "data": project / "toy.zarr",
         "output": output,
     } | options
-    return [f"longrun.{verb}", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
+    return ["-m", f"longrun.{verb}", *(str(w) for k, v in given.items() for w in (f"--{k}", v))]
 
 
 def training(project, method, name):
@@ -117,7 +126,7 @@ def start(arguments, project):
     """Start a verb as a user does: it starts the other process itself."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     return subprocess.Popen(
-        [sys.executable, "-m", *arguments],
+        [sys.executable, *map(str, arguments)],
         cwd=project,
         env=environment,
         stderr=subprocess.PIPE,
@@ -139,7 +148,7 @@ def here(project, monkeypatch):
     def call(verb, arguments):
         monkeypatch.chdir(project)
         monkeypatch.setenv("WANDB_MODE", "disabled")
-        monkeypatch.setattr(sys, "argv", arguments)
+        monkeypatch.setattr(sys, "argv", arguments[1:])
         verb.main()
 
     return call
@@ -247,6 +256,40 @@ def test_an_evaluation_by_two_processes_has_the_scores_of_one(project, here):
     )
     one, two = (read_predictions(output / "predictions.zarr") for output in outputs)
     assert one.identical(two)
+
+
+FSDP_ON_CPU = """
+import torch
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from longrun import cli, devices, train
+
+
+class OnCPU(devices.FSDPStrategy):  # Lightning's own asks for a GPU
+
+    def _setup_model(self, model):
+        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
+
+
+devices.strategy = lambda trainer: OnCPU(timeout=devices.PATIENCE, state_dict_type="full")
+cli.run(train.main)
+"""
+
+
+@pytest.mark.slow
+def test_fsdp_learns_what_one_process_does(project, here):
+    here(train_verb, training(project, "plain", "plain"))
+    (project / "on_cpu.py").write_text(FSDP_ON_CPU)
+    _, _, *words = training(project, "plain_two", "fsdp")
+    log = complete([project / "on_cpu.py", *words], project)
+    assert "keeps no state to resume from" in log
+    assert not list((project / "fsdp").glob("run/*/last.ckpt"))
+    whole, parts = (
+        checkpoint.read(project / name / "model.ckpt")["state_dict"] for name in ("plain", "fsdp")
+    )
+    assert whole.keys() == parts.keys()
+    for name, weight in whole.items():
+        assert torch.allclose(weight, parts[name], rtol=0, atol=1e-6), name
 
 
 @pytest.mark.parametrize(("groups", "world"), [(5, 3), (2, 3), (4, 2), (1, 1)])

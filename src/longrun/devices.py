@@ -74,7 +74,7 @@ def share(trainer: Mapping[str, Any]) -> torch.device:
     Until the process ends `torch.distributed` tells it its place among them.
     """
     place = LightningEnvironment()
-    follow_parent(place)
+    join(trainer, place)
     fabric = Fabric(
         accelerator=trainer["accelerator"],
         devices=trainer["devices"],
@@ -105,15 +105,20 @@ def in_one_line() -> Iterator[None]:
         ) from error
 
 
-def follow_parent(place: ClusterEnvironment) -> None:
-    """End this process when the one that started it for its share of the work has died.
+def join(trainer: Mapping[str, Any], place: ClusterEnvironment) -> None:
+    """Share the node's cores with the other processes, and end when the first of them has died.
 
     Parameters
     ----------
+    trainer
+        Composed.
     place
-        What the process knows of itself; the first of a node follows nobody.
+        Of this process. Those that Slurm starts have cores of their own, and end by its hand.
     """
-    if not isinstance(place, LightningEnvironment) or place.local_rank() == 0:
+    if trainer["devices"] == 1 or not isinstance(place, LightningEnvironment):
+        return
+    torch.set_num_threads(max(1, torch.get_num_threads() // trainer["devices"]))
+    if place.local_rank() == 0:
         return
     parent = os.getppid()
 

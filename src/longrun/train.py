@@ -25,8 +25,10 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -46,7 +48,8 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint.
+    Only between updates: gradients accumulated so far are no part of a checkpoint. Of fsdp nothing
+    is kept: its optimiser's state, in parts, is not one that any number of devices could go on from.
     """
 
     def __init__(self, path: Path, every: int):
@@ -86,13 +89,24 @@ class ResumeCheckpoint(pl.Callback):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step == self._saved:
+        if trainer.global_step == self._saved or isinstance(trainer.strategy, FSDPStrategy):
             return
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
         if trainer.is_global_zero:
             os.replace(part, self.path)
         self._saved = trainer.global_step
+
+
+class WholeWeights(pl.Callback):
+    """Gather the weights that fsdp has spread over the devices, before the trainer lets go."""
+
+    state: dict[str, torch.Tensor]
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Gather them in the first process."""
+        state = trainer.strategy.lightning_module_state_dict()
+        self.state = {name: tensor.cpu() for name, tensor in state.items()}
 
 
 class LogLines(pl.Callback):
@@ -127,7 +141,7 @@ def fit(
     folder: Path,
     loggers: Sequence[Logger],
     progress: bool,
-) -> None:
+) -> dict[str, torch.Tensor] | None:
     """Train until `data.batches` are used, from the checkpoint in `folder` where there is one.
 
     Parameters
@@ -143,6 +157,11 @@ def fit(
     progress
         Draw a progress bar instead of logging lines.
 
+    Returns
+    -------
+    dict or None
+        The weights, in the first process, where fsdp leaves the module with a part of them.
+
     Raises
     ------
     SystemExit
@@ -154,7 +173,7 @@ def fit(
     if config.devices(options) > 1 and not module.shares_batches:
         raise UserError("trainer.devices must be 1: this method draws its own points, no batches")
     place, strategy = devices.environment(options), devices.strategy(options)
-    devices.follow_parent(place)
+    devices.join(options, place)
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
@@ -162,6 +181,12 @@ def fit(
         # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
         average = get_ema_multi_avg_fn(module.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
+    whole = WholeWeights() if isinstance(strategy, FSDPStrategy) else None
+    if whole:
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            raise UserError("trainer.strategy: fsdp can't share weights of which some are complex")
+        log.info("strategy fsdp keeps no state to resume from: a stopped run begins anew")
+        callbacks.append(whole)
     # last, so that what it saves includes the average after the same update
     callbacks.append(ResumeCheckpoint(last, options["checkpoint_every"]))
     trainer = pl.Trainer(
@@ -197,6 +222,7 @@ def fit(
         raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
+    return whole.state if whole else None
 
 
 def train(
@@ -260,7 +286,10 @@ def train(
     module.prepare(data, source)
     learns = any(parameter.requires_grad for parameter in module.parameters())
     if learns:
-        fit(module, data, options, folder, loggers, progress)
+        weights = fit(module, data, options, folder, loggers, progress)
+        if weights:  # else the module has them
+            module = checkpoint.build(spec["name"], arguments, seed)
+            module.load_state_dict(weights)
     module.description = description
     return module, {
         "method": spec["name"],
@@ -411,7 +440,7 @@ def main() -> None:
         arguments.starts_from,
         progress=sys.stderr.isatty(),
     )
-    if module.global_rank != 0:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     checkpoint.save(
         arguments.output,
