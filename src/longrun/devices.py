@@ -101,7 +101,7 @@ def in_one_line() -> Iterator[None]:
             raise
         raise UserError(
             "another process of this job died or does not answer: its own last words say why, or, "
-            "where there are none, the system's log (memory?); the same call resumes"
+            "where there are none, the system's log (memory?)"
         ) from error
 
 

@@ -49,7 +49,7 @@ class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
     Only between updates: gradients accumulated so far are no part of a checkpoint. Of fsdp nothing
-    is kept: its optimiser's state, in parts, is not one that any number of devices could go on from.
+    is kept: its optimiser's state is spread over the devices.
     """
 
     def __init__(self, path: Path, every: int):
@@ -174,6 +174,7 @@ def fit(
         raise UserError("trainer.devices must be 1: this method draws its own points, no batches")
     place, strategy = devices.environment(options), devices.strategy(options)
     devices.join(options, place)
+    on_gpus = torch.cuda.is_available() and options["accelerator"] != "cpu"
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
@@ -194,7 +195,7 @@ def fit(
         devices=options["devices"],
         num_nodes=options["num_nodes"],
         strategy=strategy,
-        sync_batchnorm=strategy != "auto" and options["accelerator"] != "cpu",
+        sync_batchnorm=strategy != "auto" and on_gpus,  # which alone it is written for
         precision=options["precision"],
         max_steps=data.batches // accumulate,
         max_epochs=-1,

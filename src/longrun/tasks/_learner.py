@@ -121,7 +121,7 @@ class AbstractLearner(pl.LightningModule, ABC):
         generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
         loss = self.batch_loss(batch, generator)
         if self._logs_now():
-            mean = self.trainer.strategy.reduce(loss.detach(), reduce_op="mean")  # over devices
+            mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             if not torch.isfinite(mean):
                 if self.global_rank:  # the first process speaks for all
                     raise SystemExit

@@ -313,7 +313,7 @@ def _score_rollouts(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Score all rollouts; return truth and forecast of the trajectories to keep."""
 
-    def score(number: int, chosen: np.ndarray) -> tuple[ScoreTable, _Spectra, Any]:
+    def score_group(number: int, chosen: np.ndarray) -> tuple[ScoreTable, _Spectra, Any]:
         rows, pooled = ScoreTable(setting.store.path.stem), _Pooled(setting)
         generator = seeded(module.device, seed, 0, number)
         group = _Group(setting, chosen, rows)
@@ -340,7 +340,7 @@ def _score_rollouts(
         kept = tuple(np.concatenate(part, axis=1) for part in zip(*whole, strict=True))
         return rows, pooled.spectra, kept
 
-    groups = spread(score, setting.groups(setting.members))
+    groups = spread(score_group, setting.groups(setting.members))
     pooled = _Pooled(setting)
     for rows, spectra, _ in groups:
         table.extend(rows)
@@ -569,7 +569,9 @@ def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, se
     axes = range(-setting.dims, 0)
     scale = module.target_scale.cpu().numpy().reshape(-1, *(1,) * setting.dims)
 
-    def score(number: int, chosen: np.ndarray) -> tuple[ScoreTable, list[Any], Any, list[Any]]:
+    def score_group(
+        number: int, chosen: np.ndarray
+    ) -> tuple[ScoreTable, list[Any], Any, list[Any]]:
         rows = ScoreTable(setting.store.path.stem)
         generator = seeded(module.device, seed, 1, number)
         levels, true_spectra = [], []  # of every start
@@ -600,7 +602,7 @@ def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, se
     levels: Any = 0.0
     spectra: Any = 0.0
     true_spectrum: Any = 0.0
-    for rows, squares, energy, true_spectra in spread(score, setting.groups(1)):
+    for rows, squares, energy, true_spectra in spread(score_group, setting.groups(1)):
         table.extend(rows)
         levels = sum(squares, levels)
         spectra = spectra + energy
