@@ -172,7 +172,7 @@ def test_gpus_follow_the_composed_trainer(tree):
 
 def test_an_evaluation_takes_the_gpus_that_it_spreads_over(tree):
     tree(PAPER, ("trainer",), {"max_steps": 20, "batch_size": 8, "num_nodes": 2})
-    tree(GPU, ("trainer",), {"accelerator": "gpu", "devices": 4})
+    tree("configs/presets/gpu.yaml", ("trainer", "devices"), 4)
     spec = config.compose(ROOT, "paper", "gpu")
     assert config.gpus(config.method_spec(spec, "refined")["trainer"]) == 8
     assert config.rollout_gpus(spec, "refined") == 4
