@@ -456,8 +456,8 @@ REFUSALS = [
         PAPER,
         ("methods", "plain"),
         {"name": "unet", "optimiser": "lbfgs", "trainer": {"num_nodes": 2}},
-        f"{PAPER}: trainer.devices: must be 1 with the optimiser lbfgs, whose search sees one "
-        "device's loss",
+        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs, whose "
+        "search sees one device's loss",
     ),
     (
         PAPER,

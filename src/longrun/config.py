@@ -694,7 +694,8 @@ def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: s
     if trainer["valid_windows"] < number:
         fail("valid_windows", f"must be at least the number of devices ({number})")
     if _option(spec, method, "optimiser", None) == "lbfgs":
-        fail("devices", "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+        several = "devices" if trainer["devices"] > 1 else "num_nodes"
+        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
     if trainer["strategy"] != "fsdp":
         return
     if trainer["accelerator"] != "gpu":
