@@ -47,10 +47,8 @@ PLAIN = {
     "width": 4,
     "multipliers": [1, 2],
     "ema_decay": 0.0,
-    "trainer": {"clip": None},
+    "trainer": {"clip": None, "max_steps": 12},
 }
-TWO = {"trainer": {"devices": 2}}
-LONG = {"devices": 2, "max_steps": 100, "checkpoint_every": 5, "validate_every": 40}
 EXPERIMENT = {
     "paper": {"title": "A test", "arxiv": "0000.00000"},
     "task": {"name": "forecast", "learning_rate": 1e-3, "ema_decay": 0.9, "warmup_steps": 3},
@@ -66,21 +64,20 @@ EXPERIMENT = {
     },
     "methods": {
         "one": FNO,
-        "two": FNO | TWO,
-        "long": FNO | {"trainer": LONG},
+        "two": FNO | {"trainer": {"devices": 2}},
         "plain": PLAIN,
-        "plain_two": PLAIN | {"trainer": {"clip": None, "devices": 2}},
-        "refiner": REFINER,
-        "refiner_two": REFINER | TWO,
+        "plain_two": PLAIN | {"trainer": {"clip": None, "max_steps": 12, "devices": 2}},
+        "refiner": REFINER | {"trainer": {"max_steps": 2}},
+        "refiner_two": REFINER | {"trainer": {"max_steps": 2, "devices": 2}},
     },
     "trainer": {
-        "max_steps": 12,
+        "max_steps": 60,
         "batch_size": 4,
         "accumulate": 2,
         "clip": 5.0,
         "accelerator": "cpu",
-        "validate_every": 5,
-        "checkpoint_every": 12,
+        "validate_every": 25,
+        "checkpoint_every": 5,
         "log_every": 1,
         "valid_windows": 7,
     },
@@ -164,12 +161,17 @@ def rows(folder, metric):
     return [int(row["step"]) for row in found], [float(row["value"]) for row in found]
 
 
+@pytest.fixture(scope="module")
+def two(project):
+    """Folder and log of an undisturbed training by two processes."""
+    return project / "two", complete(training(project, "two", "two"), project)
+
+
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(project, here):
+def test_two_processes_learn_what_one_does(project, two, here):
     """Weights, their average, and the running means of gradients and of their squares."""
     here(train_verb, training(project, "one", "one"))
-    log = complete(training(project, "two", "two"), project)
-    one, two = project / "one", project / "two"
+    one, (two, log) = project / "one", two
     before = checkpoint.build("fno", checkpoint.read(one / "model.ckpt")["arguments"], seed=0)
     ends = [state(folder) for folder in (one, two)]
     moved = 0.0
@@ -189,7 +191,7 @@ def test_two_processes_learn_what_one_does(project, here):
             assert float(difference) < 1e-5 * scale, (number, kind)
     for metric in ("train/loss", "learning_rate"):
         expected, found = rows(one, metric), rows(two, metric)
-        assert found[0] == expected[0] == list(range(12))
+        assert found[0] == expected[0] == list(range(60))
         assert np.allclose(found[1], expected[1], rtol=1e-5)
     assert rows(two, "valid/increment_error")[0] == rows(one, "valid/increment_error")[0]
     lines = [line for line in log.splitlines() if line.startswith(("step ", "train "))]
@@ -199,7 +201,7 @@ def test_two_processes_learn_what_one_does(project, here):
 def disturb(project, name, how, rank):
     """Send a signal to a process as soon as there is a new state to go on from."""
     folder, began = project / name, time.time()
-    process = start(training(project, "long", name), project)
+    process = start(training(project, "two", name), project)
     while process.poll() is None:
         states = list(folder.glob("run/*/last.ckpt"))
         if states and states[0].stat().st_mtime > began:
@@ -216,7 +218,7 @@ def disturb(project, name, how, rank):
 
 
 @pytest.mark.slow
-def test_a_dead_process_ends_the_job_which_resumes_to_the_same_bits(project):
+def test_a_dead_process_ends_the_job_which_resumes_to_the_same_bits(project, two):
     code, log = disturb(project, "disturbed", signal.SIGKILL, rank=1)
     assert code not in (0, None)
     assert "another process of this job died" in log or code == -signal.SIGKILL
@@ -224,10 +226,9 @@ def test_a_dead_process_ends_the_job_which_resumes_to_the_same_bits(project):
     assert code == -signal.SIGKILL
     code, _ = disturb(project, "disturbed", signal.SIGTERM, rank=0)
     assert code == 143
-    assert 15 <= state(project / "disturbed")["global_step"] < 100
-    for name in ("disturbed", "undisturbed"):
-        complete(training(project, "long", name), project)
-    disturbed, undisturbed = project / "disturbed", project / "undisturbed"
+    assert 15 <= state(project / "disturbed")["global_step"] < 60
+    complete(training(project, "two", "disturbed"), project)
+    disturbed, (undisturbed, _) = project / "disturbed", two
     weights = [checkpoint.read(f / "model.ckpt")["state_dict"] for f in (disturbed, undisturbed)]
     for key, tensor in weights[1].items():
         assert torch.equal(weights[0][key], tensor), key
