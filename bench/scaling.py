@@ -1,6 +1,6 @@
 """Strong scaling: the same data, training and evaluation by one process and by several.
 
-    python bench/scaling.py [--experiment pde_refiner] [--method unet] [--preset smoke] [--devices 2]
+    python bench/scaling.py [--experiment pde_refiner] [--method unet] [--devices 2]
 
 Every process has one thread. A dataset is timed as a whole, start-up included; a training by its
 speed in steps, and an evaluation from its first rollout on. All are the same numbers to the last
