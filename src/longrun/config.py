@@ -179,9 +179,10 @@ def compose(
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
-        `tracking`, `metrics` (those of the task: heading, meaning, table), `validation` (names of
-        what its methods log on `valid`, smaller is better), and what was set to null among methods
-        (with the claims that need it) and claims dropped.
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `spreads` (whether an
+        evaluation of the task uses all devices of a node), `validation` (names of what its methods
+        log on `valid`, smaller is better), and what was set to null among methods (with the claims
+        that need it) and claims dropped.
 
     Raises
     ------
@@ -196,6 +197,7 @@ def compose(
     task = _schema(configs, f"tasks/{spec['task']['name']}")
     _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
     spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["spreads"] = task.get("spreads", False)
     spec["validation"] = task["validation"]
     spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
     has_settings = (configs / "config.yaml").exists()
@@ -399,6 +401,8 @@ def train_spec(
     del spec["seeds"]
     for key in ALLOCATION:
         spec["trainer"].pop(key, None)
+    if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
+        del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
     spec |= view(experiment)
     if composed is not None:
@@ -436,14 +440,20 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
     return registry.figures(experiment["task"]["name"], units)
 
 
-def nodes(trainer: Mapping[str, Any]) -> int:
-    """Machines that a composed trainer asks for."""
-    return trainer.get("num_nodes", 1)
-
-
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] * nodes(trainer) if trainer["accelerator"] == "gpu" else 0
+    return devices(trainer) if trainer["accelerator"] == "gpu" else 0
+
+
+def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
+    """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
+    trainer = method_spec(experiment, method)["trainer"]
+    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """Devices of a composed trainer, over all nodes."""
+    return int(trainer["devices"] * trainer["num_nodes"])
 
 
 @dataclass(frozen=True)
@@ -635,6 +645,7 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
         _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
+        _check_devices(source, key, spec, method)
         _check_start(source, spec, method, configs, preset)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
@@ -674,18 +685,43 @@ def _check_options(
 def _check_trainer(
     source: _Source, key: Key, trainer: Mapping[str, Any], entry: Mapping[str, Any]
 ) -> None:
-    def at(name: str) -> Key:
-        return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
-
     budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
     if len(budgets) != 1:
         given = "both are" if budgets else "neither is"
-        source.fail(at("max_steps"), f"allowed: max_steps or max_epochs; {given} given")
-    if trainer["batch_size"] % trainer["devices"]:
-        source.fail(
-            at("batch_size"),
-            f"must be divisible by devices ({trainer['devices']}), is {trainer['batch_size']}",
-        )
+        key = _trainer_key(key, entry, "max_steps")
+        source.fail(key, f"allowed: max_steps or max_epochs; {given} given")
+
+
+def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
+    """Refuse what several devices can't share."""
+    trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
+    number, size = devices(trainer), trainer["batch_size"]
+    if number == 1:
+        return
+
+    def fail(name: str, problem: str) -> NoReturn:
+        source.fail(_trainer_key(key, entry, name), problem)
+
+    if size % number:
+        fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
+    if trainer["valid_windows"] < number:
+        fail("valid_windows", f"must be at least the number of devices ({number})")
+    if _option(spec, method, "optimiser", None) == "lbfgs":
+        several = "devices" if trainer["devices"] > 1 else "num_nodes"
+        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+    if trainer["strategy"] != "fsdp":
+        return
+    if trainer["accelerator"] != "gpu":
+        fail("strategy", f"fsdp needs accelerator gpu, is {trainer['accelerator']}")
+    if trainer["clip"] is not None:
+        fail("clip", "must be null with strategy fsdp: no device has the whole gradient")
+    if _option(spec, method, "ema_decay", 0.0):
+        fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
+
+
+def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
+    """Where a key of a method's trainer is given: by the method, or by the experiment."""
+    return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
 
 
 def _check_start(
@@ -722,7 +758,7 @@ def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
     """Yield the method, what it starts from, and so on; end at a cycle."""
     seen: set[str] = set()
     following: str | None = method
-    while following in spec["methods"] and following not in seen:
+    while following is not None and following in spec["methods"] and following not in seen:
         seen.add(following)
         yield following
         following = _start_within(spec, following)

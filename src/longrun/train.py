@@ -10,11 +10,13 @@ depends on.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import math
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -23,13 +25,15 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from longrun import checkpoint, cli, config, registry, tracking
+from longrun import checkpoint, cli, config, devices, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
@@ -44,25 +48,38 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint.
+    Only between updates: gradients accumulated so far are no part of a checkpoint. Of fsdp nothing
+    is kept: its optimiser's state is spread over the devices.
     """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
         self._saved = 0
         self._between_updates = True
+        self._to_end = False
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take a resumed run's step as saved."""
         self._saved = trainer.global_step
+        if trainer.world_size > 1:
+            # Lightning's own handler broadcasts, in the middle of whatever the others exchange.
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self._to_end = True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time."""
         self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._between_updates and trainer.global_step % self.every == 0:
+        if not self._between_updates:
+            return
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
+        if trainer.world_size > 1:  # all of them end after the same update
+            ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
+            trainer._signal_connector.received_sigterm |= ends
 
     def on_exception(
         self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException
@@ -72,13 +89,24 @@ class ResumeCheckpoint(pl.Callback):
             self._save(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step == self._saved:
+        if trainer.global_step == self._saved or isinstance(trainer.strategy, FSDPStrategy):
             return
         part = self.path.with_suffix(".part")
         trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
         if trainer.is_global_zero:
             os.replace(part, self.path)
         self._saved = trainer.global_step
+
+
+class WholeWeights(pl.Callback):
+    """Gather the weights that fsdp has spread over the devices, before the trainer lets go."""
+
+    state: dict[str, torch.Tensor]
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Gather them in the first process."""
+        state = trainer.strategy.lightning_module_state_dict()
+        self.state = {name: tensor.cpu() for name, tensor in state.items()}
 
 
 class LogLines(pl.Callback):
@@ -113,7 +141,7 @@ def fit(
     folder: Path,
     loggers: Sequence[Logger],
     progress: bool,
-) -> None:
+) -> dict[str, torch.Tensor] | None:
     """Train until `data.batches` are used, from the checkpoint in `folder` where there is one.
 
     Parameters
@@ -129,13 +157,24 @@ def fit(
     progress
         Draw a progress bar instead of logging lines.
 
+    Returns
+    -------
+    dict or None
+        The weights, in the first process, where fsdp leaves the module with a part of them.
+
     Raises
     ------
     SystemExit
-        With code 143 after SIGTERM; the next call goes on where this one stopped.
+        With code 143 after SIGTERM; the next call goes on where this one stopped. Of several
+        processes, the first alone, with the others' work done.
     RuntimeError
         The trainer stopped before its last update.
     """
+    if config.devices(options) > 1 and not module.shares_batches:
+        raise UserError("trainer.devices must be 1: this method draws its own points, no batches")
+    place, strategy = devices.environment(options), devices.strategy(options)
+    devices.join(options, place)
+    on_gpus = torch.cuda.is_available() and options["accelerator"] != "cpu"
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
@@ -143,11 +182,20 @@ def fit(
         # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
         average = get_ema_multi_avg_fn(module.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
+    whole = WholeWeights() if isinstance(strategy, FSDPStrategy) else None
+    if whole:
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            raise UserError("trainer.strategy: fsdp can't share weights of which some are complex")
+        log.info("strategy fsdp keeps no state to resume from: a stopped run begins anew")
+        callbacks.append(whole)
     # last, so that what it saves includes the average after the same update
     callbacks.append(ResumeCheckpoint(last, options["checkpoint_every"]))
     trainer = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
+        num_nodes=options["num_nodes"],
+        strategy=strategy,
+        sync_batchnorm=strategy != "auto" and on_gpus,  # which alone it is written for
         precision=options["precision"],
         max_steps=data.batches // accumulate,
         max_epochs=-1,
@@ -163,20 +211,19 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=progress,
         use_distributed_sampler=False,
-        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
-        plugins=[LightningEnvironment()],
+        plugins=[place],
         default_root_dir=folder,
     )
     resume = str(last) if last.exists() else None
-    try:
+    # After SIGTERM Lightning would end with exit code 0, which a scheduler takes for success.
+    with contextlib.suppress(SIGTERMException), devices.in_one_line():
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SIGTERMException:
-        # Lightning would end with exit code 0, which a scheduler takes for success.
-        raise SystemExit(143) from None
     if trainer.received_sigterm:
-        raise SystemExit(143)
+        # Of several processes one says so: another's failure would end it before it could.
+        raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
+    return whole.state if whole else None
 
 
 def train(
@@ -240,7 +287,10 @@ def train(
     module.prepare(data, source)
     learns = any(parameter.requires_grad for parameter in module.parameters())
     if learns:
-        fit(module, data, options, folder, loggers, progress)
+        weights = fit(module, data, options, folder, loggers, progress)
+        if weights:  # else the module has them
+            module = checkpoint.build(spec["name"], arguments, seed)
+            module.load_state_dict(weights)
     module.description = description
     return module, {
         "method": spec["name"],
@@ -347,6 +397,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, train, write the checkpoint and the curves."""
     arguments = parser().parse_args()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)  # the first process speaks for all
 
     changes = config.changes(arguments.set)
     experiment = config.compose_run(
@@ -378,7 +430,8 @@ def main() -> None:
         | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
+    for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
+        logging.getLogger(library).setLevel(logging.WARNING)
     started = time.monotonic()
     module, content = train(
         experiment,
@@ -390,7 +443,7 @@ def main() -> None:
         arguments.starts_from,
         progress=sys.stderr.isatty(),
     )
-    if module.global_rank != 0:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     checkpoint.save(
         arguments.output,

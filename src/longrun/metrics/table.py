@@ -64,6 +64,13 @@ class ScoreTable:
         block["metric"] = np.full(value.size, code, dtype=np.int16)
         self._blocks.append(block)
 
+    def extend(self, other: "ScoreTable") -> None:
+        """Add all rows of another table."""
+        codes = [self._metrics.setdefault(name, len(self._metrics)) for name in other._metrics]
+        known = np.array(codes, dtype=np.int16)
+        for block in other._blocks:
+            self._blocks.append(block | {"metric": known[block["metric"]]})
+
     def frame(self) -> pd.DataFrame:
         """All rows, with the columns of `ABSENT` in that order; names are categories."""
         cells = {
