@@ -261,15 +261,22 @@ def test_an_evaluation_by_two_processes_has_the_scores_of_one(project, here):
 
 FSDP_ON_CPU = """
 import torch
-from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
 
 from longrun import cli, devices, train
 
 
-class OnCPU(devices.FSDPStrategy):  # Lightning's own asks for a GPU
+class OnCPU(devices.FSDPStrategy):
+    # Lightning's own asks for a GPU, and moves whole weights to the CPU without a copy if they are
+    # there, where torch then frees them.
 
     def _setup_model(self, model):
         return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
+
+    def lightning_module_state_dict(self):
+        whole = StateDictType.FULL_STATE_DICT, FullStateDictConfig()
+        with FullyShardedDataParallel.state_dict_type(self.model, *whole):
+            return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
 
 
 devices.strategy = lambda trainer: OnCPU(timeout=devices.PATIENCE, state_dict_type="full")
