@@ -4,7 +4,9 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,18 +17,27 @@ import yaml
 
 from longrun import registry
 from longrun.cli import UserError
-from longrun.registry import Argument, allowed
+from longrun.registry import Argument, allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 CHANGES = Path("changes")  # where an error is that is in no file
 
+# what no configuration needs, and an accident or an attack would have; an alias counts as what it
+# stands for
+BYTES, VALUES, DEPTH = 2**20, 20_000, 30
+LARGEST = 2**53  # a larger integer is no number of JSON for every reader
+
 Key = tuple[str | int, ...]
 
 
 class ConfigError(UserError):
     """A YAML file that can't be used: file, key, what is allowed, nearest spelling."""
+
+    def __str__(self) -> str:
+        """Return one line; what YAML says has several."""
+        return " ".join(super().__str__().split())
 
 
 class _Loader(yaml.CSafeLoader):
@@ -56,12 +67,58 @@ for _tag, _pattern, _first in (
         re.compile(f"^(?:{_pattern})$"),
         [*_first] + ([""] if _tag == "null" else []),
     )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(node.value.replace("_", ""))
-)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(node.value.replace("_", ""))
-)
+
+
+def _number(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> int | float:
+    kind = int if node.tag.endswith(":int") else float
+    text = node.value.replace("_", "")
+    value = kind(text) if len(text) <= registry.SHOWN else math.inf
+    if not abs(value) <= (LARGEST if kind is int else sys.float_info.max):
+        line = f"line {node.start_mark.line + 1}"
+        raise yaml.YAMLError(f"{line}: {text[: registry.SHOWN]} is too large a number")
+    return value
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def _check_size(text: str) -> None:
+    """Refuse what would grow without end, or run something, before anything is made of it.
+
+    Raises
+    ------
+    yaml.YAMLError
+        A tag, a value that contains itself, too many values, or too many inside each other.
+    """
+    if len(text) > BYTES:
+        raise yaml.YAMLError(f"has {len(text)} letters, allowed: {BYTES}")
+    sizes: dict[str, int] = {}  # values that an anchor stands for
+    inside: list[tuple[str | None, int]] = [(None, 0)]  # anchor and values so far, outermost first
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        where = f"line {event.start_mark.line + 1}"
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.YAMLError(f"{where}: tags such as {event.tag} are not allowed")
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, 1))
+            if len(inside) > DEPTH:
+                raise yaml.YAMLError(f"{where}: more than {DEPTH} values inside each other")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = inside.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == around for around, _ in inside):
+                raise yaml.YAMLError(f"{where}: *{anchor} contains itself")
+            size = sizes.get(anchor or "", 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        around, so_far = inside[-1]
+        inside[-1] = (around, so_far + size)
+        if so_far + size > VALUES:
+            raise yaml.YAMLError(f"{where}: more than {VALUES} values, aliases spelled out")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -84,6 +141,7 @@ def load(path: Path) -> dict[str, Any]:
 @functools.cache
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
+        _check_size(text)
         content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -462,7 +520,7 @@ class _Source:
     def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
         choices = list(names)
         if name not in choices:
-            self.fail(key, f"{what} {name!r}; {allowed(choices, name)}")
+            self.fail(key, f"{what} {shown(name)}; {allowed(choices, name)}")
 
 
 def _has(content: Any, key: Key) -> bool:
@@ -497,7 +555,7 @@ def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, A
     for name, section in sections.items():
         source.known(("presets", name), name, presets(configs), "unknown preset")
         if section is not None and not isinstance(section, dict):
-            source.fail(("presets", name), f"must be a mapping, is {section!r}")
+            source.fail(("presets", name), f"must be a mapping, is {shown(section)}")
     return sections
 
 
@@ -511,7 +569,8 @@ def _drop(source: _Source, spec: dict[str, Any]) -> None:
         given = {
             name
             for layer in source.layers
-            for name, entry in (layer.content.get(section) or {}).items()
+            if isinstance(layer.content.get(section), dict)
+            for name, entry in layer.content[section].items()
             if entry is not None
         }
         for name in [name for name, entry in entries.items() if entry is None]:
@@ -576,19 +635,19 @@ def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
         case "type":
             types = " or ".join([limit] if isinstance(limit, str) else limit)
             hint = " (quote it)" if types == "string" else ""
-            return key, f"must be {types}{hint}, is {value!r}"
+            return key, f"must be {types}{hint}, is {shown(value)}"
         case "enum":
-            return key, f"{value!r} is not allowed; {allowed(limit, value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(limit, value)}"
         case "anyOf":
             choices = [c for part in limit for c in part.get("enum", [part.get("pattern", "")])]
-            return key, f"{value!r} is not allowed; {allowed(filter(None, choices), value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(filter(None, choices), value)}"
         case "minimum":
-            return key, f"must be at least {limit}, is {value!r}"
+            return key, f"must be at least {limit}, is {shown(value)}"
         case "exclusiveMinimum":
-            return key, f"must be more than {limit}, is {value!r}"
+            return key, f"must be more than {limit}, is {shown(value)}"
         case "pattern":  # of a key: the path leads to the mapping around it
             rule = "lower-case letters, digits and _, a letter first"
-            return (*key, value), f"{value!r} is no name; allowed: {rule}"
+            return (*key, value), f"{shown(value)} is no name; allowed: {rule}"
     return key, error.message
 
 
@@ -835,5 +894,5 @@ def _check_distribution(source: _Source, key: Key, value: Mapping[str, Any]) -> 
         source.fail(
             key,
             "must be a number, {uniform: [low, high]}, {log_uniform: [low, high]} or "
-            f"{{choice: [value, ...]}}, is {value!r}",
+            f"{{choice: [value, ...]}}, is {shown(value)}",
         )
