@@ -648,7 +648,9 @@ def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
         case "pattern":  # of a key: the path leads to the mapping around it
             rule = "lower-case letters, digits and _, a letter first"
             return (*key, value), f"{shown(value)} is no name; allowed: {rule}"
-    return key, error.message
+        case "maxLength":
+            return key, f"{shown(value)} has {len(value)} letters, allowed: {limit}"
+    return key, error.message[:300]
 
 
 def _defaults(section: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,13 +14,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-import zarr
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from longrun.cli import UserError, atomic
 from longrun.data import schema
-from longrun.data.store import Store, StoreError, StoreWriter, create_store
+from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
 
 IMPORTED = "imported"
 FIRST_TIME = "first_time"  # parameter: time of a trajectory's first frame, where it isn't 0
@@ -344,7 +343,7 @@ def positions(store: Store, split: str, axis: int) -> Float[ndarray, "trajectory
     part = store.split(split)
     name = schema.AXES[axis]
     # read, since only the coordinate says whether points are centres of cells
-    relative = np.asarray(zarr.open_array(part.path / name, mode="r")[:])
+    relative = np.asarray(open_array(part.path / name)[:])
     length = part.parameters.get(f"{schema.LENGTH}_{name}", part.parameters[schema.LENGTH])
     origin = layout(store).get("origin", [0.0] * len(part.space))
     return origin[axis] + length[:, None] * relative
@@ -372,7 +371,7 @@ def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]
         The store is damaged.
     """
     part = store.split(split)
-    arrays = {name: zarr.open_array(part.path / name, mode="r") for name in store.fields}
+    arrays = {name: open_array(part.path / name) for name in store.fields}
     shards = next(iter(arrays.values())).shards
     assert shards is not None
     for start in range(0, part.trajectories, shards[0]):
