@@ -6,6 +6,7 @@ import errno
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import re
@@ -252,6 +253,14 @@ def _flush_one(path: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def memory() -> float:
+    """Bytes of memory of this machine; without end where the system doesn't say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return math.inf
 
 
 def read_json(path: Path, verb: str) -> Any:

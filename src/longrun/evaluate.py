@@ -20,9 +20,9 @@ import torch
 import xarray as xr
 
 from longrun import checkpoint, cli, config
-from longrun.cli import UserError, atomic, provenance, run
+from longrun.cli import UserError, atomic, locked, provenance, run
 from longrun.data.store import Store, View, open_store, write_predictions
-from longrun.metrics.table import ScoreTable
+from longrun.metrics.table import ScoreTable, write_scores
 
 log = logging.getLogger(__name__)
 
@@ -171,30 +171,30 @@ def main() -> None:
     device = device_of(spec["trainer"]["accelerator"])
     module = checkpoint.load(arguments.checkpoint, device)
 
-    name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
-    log.info("evaluate %s at %s, on %s", name, arguments.preset, device)
-    started = time.monotonic()
-    scores, predictions = evaluate(module, stores, options, arguments.seed)
-    training = ScoreTable(stores[0].path.stem)
-    training.add("train_seconds", content["train_seconds"])
-    scores = pd.concat([scores, training.frame()], ignore_index=True)
-    seconds = time.monotonic() - started
-    log.info("%d scores in %.1f s", len(scores), seconds)
+    with locked(arguments.output):
+        name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
+        log.info("evaluate %s at %s, on %s", name, arguments.preset, device)
+        started = time.monotonic()
+        scores, predictions = evaluate(module, stores, options, arguments.seed)
+        training = ScoreTable(stores[0].path.stem)
+        training.add("train_seconds", content["train_seconds"])
+        scores = pd.concat([scores, training.frame()], ignore_index=True)
+        seconds = time.monotonic() - started
+        log.info("%d scores in %.1f s", len(scores), seconds)
 
-    notes = {
-        "experiment": arguments.experiment,
-        "method": arguments.method,
-        "seed": arguments.seed,
-        "preset": arguments.preset,
-        "wall_seconds": seconds,
-        "provenance": provenance(),
-        "trained": content["provenance"],
-    }
-    write_predictions(arguments.output / "predictions.zarr", predictions)
-    with atomic(arguments.output / "evaluation.json") as part:
-        part.write_text(json.dumps(notes, indent=1) + "\n")
-    with atomic(arguments.output / "scores.parquet") as part:
-        scores.to_parquet(part, index=False, compression="zstd")
+        notes = {
+            "experiment": arguments.experiment,
+            "method": arguments.method,
+            "seed": arguments.seed,
+            "preset": arguments.preset,
+            "wall_seconds": seconds,
+            "provenance": provenance(),
+            "trained": content["provenance"],
+        }
+        write_predictions(arguments.output / "predictions.zarr", predictions)
+        with atomic(arguments.output / "evaluation.json") as part:
+            part.write_text(json.dumps(notes, indent=1) + "\n")
+        write_scores(arguments.output / "scores.parquet", scores)
 
 
 if __name__ == "__main__":

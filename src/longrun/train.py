@@ -10,6 +10,7 @@ depends on.
 """
 
 import argparse
+import contextlib
 import hashlib
 import logging
 import math
@@ -23,14 +24,16 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longrun import checkpoint, cli, config, registry, tracking
-from longrun.cli import UserError, atomic, provenance, run
+from longrun.cli import UserError, atomic, locked, provenance, replace, run, writing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store, View, open_store
@@ -44,17 +47,30 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint.
+    Only between updates: gradients accumulated so far are no part of a checkpoint. It takes its
+    place when what its last update logged is in the curves: a run that goes on from there misses no
+    row.
     """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
+        self._part = path.with_suffix(".part")
         self._saved = 0
         self._between_updates = True
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take a resumed run's step as saved."""
         self._saved = trainer.global_step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, _: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put what the last update saved into its place."""
+        self._publish(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Put the last one into its place."""
+        self._publish(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -70,15 +86,19 @@ class ResumeCheckpoint(pl.Callback):
         """Save when the scheduler asks the job to go."""
         if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
+            self._publish(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._saved:
             return
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        with writing(self.path):
+            # also the optimiser and the counters
+            trainer.save_checkpoint(self._part, weights_only=False)
         self._saved = trainer.global_step
+
+    def _publish(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._part.exists():
+            replace(self._part, self.path)
 
 
 class LogLines(pl.Callback):
@@ -167,6 +187,12 @@ def fit(
         plugins=[LightningEnvironment()],
         default_root_dir=folder,
     )
+    last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
+    if last.exists():
+        try:
+            checkpoint.check(last)
+        except UserError as error:
+            raise UserError(f"{error}; delete it to train from the start") from error
     resume = str(last) if last.exists() else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
@@ -241,6 +267,7 @@ def train(
     learns = any(parameter.requires_grad for parameter in module.parameters())
     if learns:
         fit(module, data, options, folder, loggers, progress)
+    check_finite(module)
     module.description = description
     return module, {
         "method": spec["name"],
@@ -248,6 +275,21 @@ def train(
         "description": description,
         "updates": data.batches // options["accumulate"] if learns else 0,
     }
+
+
+def check_finite(module: torch.nn.Module) -> None:
+    """Refuse weights that training has ruined after it last looked at its loss.
+
+    Raises
+    ------
+    UserError
+        A weight is not finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                f"the weights {name} are not finite: lower learning_rate, or set trainer.clip"
+            )
 
 
 def log_preview(
@@ -363,6 +405,20 @@ def main() -> None:
         }
     )
     folder = arguments.run_dir / identity
+    # the processes of the other devices are part of this run
+    alone = locked(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext()  # type: ignore[attr-defined]
+    with alone:
+        _run(arguments, experiment, spec, stores, folder, identity)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    experiment: dict[str, Any],
+    spec: dict[str, Any],
+    stores: Sequence[Store],
+    folder: Path,
+    identity: str,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     loggers = tracking.loggers(

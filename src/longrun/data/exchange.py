@@ -6,6 +6,7 @@ measured its error: `reference_error` and `predictability` are null.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,9 +18,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
-from longrun.cli import UserError, atomic
+from longrun.cli import UserError, atomic, memory
 from longrun.data import schema
 from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
+from longrun.registry import shown
 
 IMPORTED = "imported"
 FIRST_TIME = "first_time"  # parameter: time of a trajectory's first frame, where it isn't 0
@@ -395,10 +397,45 @@ def opened(path: Path, format_name: str) -> Iterator[h5py.File]:
         raise UserError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
+            _check_file(file, path)
             yield file
     except KeyError as error:
         what = " ".join(str(error.args[0]).split())
         raise UserError(f"{path}: is not in the layout of {format_name}: {what}") from None
+    except (
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+    ) as error:  # a group for an array, ...
+        raise UserError(f"{path}: is not in the layout of {format_name}: {shown(error)}") from None
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: can't be read as HDF5, or is cut short: {reason}") from None
+
+
+def _check_file(file: h5py.File, path: Path) -> None:
+    """Refuse what would make a reader open other files, or allocate more than there is.
+
+    Shapes are believed as far as the machine's memory goes: what was never written takes no room in
+    a file, and what is compressed little.
+    """
+    room = memory()
+
+    def follow(name: str, link: Any) -> None:
+        if isinstance(link, h5py.ExternalLink):
+            raise UserError(f"{path}: {name} leads to another file")
+
+    def look(name: str, item: Any) -> None:
+        if not isinstance(item, h5py.Dataset):
+            return
+        if item.external or item.is_virtual:
+            raise UserError(f"{path}: {name} lies in another file")
+        rows = max(1, item.shape[0]) if item.ndim > 2 else 1  # trajectories are read in blocks
+        if item.dtype.itemsize * math.prod(item.shape) // rows > room:
+            raise UserError(
+                f"{path}: {name} has the shape {item.shape}, for which there is no memory"
+            )
+
+    file.visititems_links(follow)
+    file.visititems(look)

@@ -22,9 +22,9 @@ import xarray as xr
 import zarr
 from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from longrun.cli import UserError, atomic, writing
+from longrun.cli import UserError, atomic, memory, writing
 from longrun.data import schema
 from longrun.registry import allowed, shown
 
@@ -705,8 +705,15 @@ def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
     text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
     dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
+    checked = {"compressors": [ZstdCodec(checksum=True)]}
     with atomic(path) as part:
-        dataset.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+        dataset.to_zarr(
+            part,
+            mode="w",
+            zarr_format=3,
+            consolidated=False,
+            encoding={name: checked for name in dataset.data_vars},
+        )
 
 
 def read_predictions(path: str | Path) -> xr.Dataset:
@@ -721,9 +728,11 @@ def read_predictions(path: str | Path) -> xr.Dataset:
         with xr.open_dataset(
             path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
         ) as dataset:
+            if dataset.nbytes > memory():
+                raise StoreError(f"{path}: its shapes ask for {dataset.nbytes} bytes of memory")
             return dataset.load()
-    except (FileNotFoundError, ValueError) as error:
-        raise StoreError(f"{path}: no predictions there ({error})") from None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StoreError(f"{path}: no predictions there ({shown(error)})") from None
 
 
 @contextlib.contextmanager
