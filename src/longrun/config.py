@@ -643,6 +643,8 @@ def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
             return key, f"{shown(value)} is not allowed; {allowed(filter(None, choices), value)}"
         case "minimum":
             return key, f"must be at least {limit}, is {shown(value)}"
+        case "maximum":
+            return key, f"must be at most {limit}, is {shown(value)}"
         case "exclusiveMinimum":
             return key, f"must be more than {limit}, is {shown(value)}"
         case "pattern":  # of a key: the path leads to the mapping around it
