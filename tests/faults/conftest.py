@@ -19,7 +19,6 @@ def row(request):
     assert key in ROWS
     mine = Row(key)
     yield mine
-    assert mine.lost, f"{key}: the test has recorded nothing"
     RECORDED.setdefault(key, Row(key)).lost.update(mine.lost)
 
 

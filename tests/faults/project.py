@@ -315,18 +315,12 @@ def _content(path: Path):
         weights = {name: tensor.numpy().tobytes() for name, tensor in state.items()}
         return weights | {"rest": json.dumps(content, sort_keys=True)}
     if path.suffix == ".parquet":
-        scores = read_scores(path, _metrics(path))
+        scores = read_scores(path)
         kept = scores[~scores["metric"].isin(TIMED)]
         return kept.to_csv(index=False)
     if path.name == "evaluation.json":
         return {k: v for k, v in json.loads(path.read_text()).items() if k != "wall_seconds"}
     return path.read_bytes()
-
-
-def _metrics(path: Path) -> set[str]:
-    import pyarrow.parquet
-
-    return set(pyarrow.parquet.read_table(path, columns=["metric"])["metric"].to_pylist())
 
 
 # Disks -------------------------------------------------------------------------------------------
@@ -342,6 +336,12 @@ def mounted(folder: Path, *options: str):
         yield
     finally:
         subprocess.run(["umount", folder], check=True)
+
+
+def resize(folder: Path, kilobytes: int) -> None:
+    """Give a tmpfs another size."""
+    options = f"remount,size={kilobytes}k"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
 
 
 def flipped(data: bytes, position: int, bit: int) -> bytes:

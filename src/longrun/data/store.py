@@ -323,9 +323,9 @@ class Split:
 class _Shards:
     """Reader of one sharded array `(trajectory, time, *space)`; chunks hold one trajectory."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, array: zarr.Array | None = None):
         self.path = path
-        array = open_array(path)
+        array = array or open_array(path)
         if array.shards is None or array.chunks[0] != 1 or array.chunks[2:] != array.shape[2:]:
             raise StoreError(f"{path}: is not laid out as a field of a store")
         self.shape = array.shape
@@ -363,6 +363,12 @@ class _Shards:
         if chunk.size != math.prod(self.chunk) * self.dtype.itemsize:
             raise StoreError(f"{self.path}: is damaged: a chunk has {chunk.size} bytes")
         return np.frombuffer(chunk, self.dtype).reshape(self.chunk)
+
+    def check(self, trajectories: range) -> None:
+        """Compare the checksums of all chunks of some trajectories."""
+        for trajectory in trajectories:
+            for slot in range(self.slots):
+                self._read_chunk(trajectory, slot)
 
     def _open_shard(self, number: int) -> tuple[ndarray, ndarray]:
         file = self.path / "c" / str(number) / "/".join("0" for _ in self.shape[1:])
@@ -500,8 +506,9 @@ def _create(
 class StoreWriter:
     """Fills a store shard by shard, in any order; one shard must have one writer.
 
-    A shard counts as written when the files of all fields are there. zarr moves each file into
-    place whole, so a writer that is killed loses the shard in flight and no other.
+    A shard counts as written when the files of all fields are there and their checksums are right.
+    zarr moves each file into place whole, so a writer that is killed loses the shard in flight and
+    no other; what a power cut has spoilt is written again.
     """
 
     def __init__(self, path: Path):
@@ -511,6 +518,7 @@ class StoreWriter:
         self._group = _open_group(path, "r+")
         self.attrs = _attributes(path, self._group)
         self._fields: list[str] = self.attrs[schema.FIELDS]
+        self._sound: set[tuple[str, range]] = set()  # shards that were looked at already
 
     def shards(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard, in order."""
@@ -525,8 +533,23 @@ class StoreWriter:
     def missing(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard that is still to be written, in order."""
         for split, trajectories in self.shards():
-            if not all((self.path / f).exists() for f in self._files(split, trajectories)):
+            if (split, trajectories) not in self._sound and not self._is_sound(split, trajectories):
                 yield split, trajectories
+            else:
+                self._sound.add((split, trajectories))
+
+    def _is_sound(self, split: str, trajectories: range) -> bool:
+        if not all((self.path / file).exists() for file in self._files(split, trajectories)):
+            return False
+        try:
+            for name in self.attrs[schema.PARAMETERS]:
+                _ = self._array(f"{split}/{name}")[trajectories.start : trajectories.stop]
+            for name in self._fields:
+                array = self._array(f"{split}/{name}")
+                _Shards(self.path / split / name, array).check(trajectories)
+        except (StoreError, ValueError):
+            return False
+        return True
 
     def adopt(self, part: Path) -> None:
         """Take over the shards that another store of the same layout holds, as hard links."""
@@ -555,6 +578,8 @@ class StoreWriter:
         """Write one shard: its parameters, then every field."""
         block = slice(trajectories.start, trajectories.stop)
         with writing(self.path):
+            for file in self._files(split, trajectories):
+                (self.path / file).unlink(missing_ok=True)  # zarr would read a spoilt one first
             for name, values in parameters.items():
                 self._array(f"{split}/{name}")[block] = values
             for channel, name in enumerate(self._fields):

@@ -91,7 +91,7 @@ def write_scores(path: Path, scores: pd.DataFrame) -> None:
 
 
 def read_scores(
-    path: Path, metrics: Iterable[str], columns: Sequence[str] | None = None
+    path: Path, metrics: Iterable[str] | None = None, columns: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Read the scores of some metrics.
 
@@ -100,7 +100,7 @@ def read_scores(
     path
         A `scores.parquet`.
     metrics
-        Their names; what the table lacks is no error.
+        Their names, None for all; what the table lacks is no error.
     columns
         Names; None for all.
 
@@ -113,7 +113,7 @@ def read_scores(
         return pd.read_parquet(
             path,
             columns=None if columns is None else list(columns),
-            filters=[("metric", "in", sorted(metrics))],
+            filters=None if metrics is None else [("metric", "in", sorted(metrics))],
             page_checksum_verification=True,
         )
     except FileNotFoundError as error:
