@@ -540,7 +540,7 @@ def _file(configs: Path, folder: str, name: str) -> Path:
     """File of a name; only names that are listed, so none leads out of the folder."""
     if not NAME.fullmatch(str(name)) or name not in _listing(configs, folder):
         raise ConfigError(
-            f"{configs / folder}: {name}: no such {folder[:-1]}; "
+            f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
             f"{allowed(_listing(configs, folder), name)}"
         )
     return configs / folder / f"{name}.yaml"

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import math
 import os
+import pickle
 import shutil
 import sys
 import time
@@ -196,6 +197,8 @@ def fit(
     resume = str(last) if last.exists() else None
     try:
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{last}: holds more than a state; delete it") from error
     except SIGTERMException:
         # Lightning would end with exit code 0, which a scheduler takes for success.
         raise SystemExit(143) from None

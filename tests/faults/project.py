@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -82,6 +83,12 @@ VERBS = ("generate", "train", "evaluate", "judge", "tabulate")
 def times(full: int) -> int:
     """How often: as often as `make faults` says, a tenth of it elsewhere, and once at least."""
     return full if FULL else max(1, full // 10)
+
+
+def some(chance: random.Random, cases: dict) -> list[tuple]:
+    """All cases in a full run, a tenth of them, and three at least, elsewhere."""
+    chosen = cases if FULL else chance.sample(sorted(cases), max(3, len(cases) // 10))
+    return [(what, cases[what]) for what in chosen]
 
 
 # The table ---------------------------------------------------------------------------------------

@@ -422,20 +422,20 @@ def _check_file(file: h5py.File, path: Path) -> None:
     """
     room = memory()
 
-    def follow(name: str, link: Any) -> None:
-        if isinstance(link, h5py.ExternalLink):
-            raise UserError(f"{path}: {name} leads to another file")
+    # what is returned ends the search: h5py can't carry an exception out of it
+    def follow(name: str, link: Any) -> str | None:
+        return f"{name} leads to another file" if isinstance(link, h5py.ExternalLink) else None
 
-    def look(name: str, item: Any) -> None:
+    def look(name: str, item: Any) -> str | None:
         if not isinstance(item, h5py.Dataset):
-            return
+            return None
         if item.external or item.is_virtual:
-            raise UserError(f"{path}: {name} lies in another file")
+            return f"{name} lies in another file"
         rows = max(1, item.shape[0]) if item.ndim > 2 else 1  # trajectories are read in blocks
         if item.dtype.itemsize * math.prod(item.shape) // rows > room:
-            raise UserError(
-                f"{path}: {name} has the shape {item.shape}, for which there is no memory"
-            )
+            return f"{name} has the shape {item.shape}: there is no memory for it"
+        return None
 
-    file.visititems_links(follow)
-    file.visititems(look)
+    problem = file.visititems_links(follow) or file.visititems(look)
+    if problem:
+        raise UserError(f"{path}: {problem}")

@@ -673,18 +673,20 @@ def open_array(path: Path) -> zarr.Array:
         array = zarr.open_array(path, mode="r")
     except FileNotFoundError:
         raise StoreError(f"{path}: is missing; generate the store anew") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
     if codecs - CODECS or array.dtype.kind != "f":
         raise StoreError(
             f"{path}: is no array of a store: {array.dtype}, {', '.join(sorted(codecs))}"
         )
-    here = path.resolve()
+    root = (path.parents[1] if path.parent.name in schema.SPLITS else path.parent).resolve()
+    if not path.resolve().is_relative_to(root):
+        raise StoreError(f"{path}: leads out of the store")
     found = 0
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             entry = Path(folder, name)
-            if entry.is_symlink() and not entry.resolve().is_relative_to(here):
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root):
                 raise StoreError(f"{entry}: leads out of the store")
             found += entry.lstat().st_size if name in files else 0
     needed = math.prod(array.shape) * array.dtype.itemsize
