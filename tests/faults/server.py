@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
 
 VERBS = ("convert", "evaluate", "generate", "inspect", "judge", "plot", "tabulate", "train")
@@ -56,6 +57,7 @@ def start(verb, arguments, cwd, log, user=None, data=None, file=None, patch=None
             signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
             resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
         if data is not None:
+            threading.stack_size(2**20)  # those of eight threads would be the most of it
             limit = allocated() + data
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
         if user is not None:

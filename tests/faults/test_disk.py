@@ -6,7 +6,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from faults.project import RUN, VERBS, _content, flipped, resize, times, until
+from faults.project import RUN, VERBS, _content, few, flipped, resize, times, until
 from longrun import checkpoint, cli
 from longrun.data.store import open_store
 
@@ -32,7 +32,7 @@ def refused(call, *arguments) -> str:
 
 
 @pytest.mark.fault("disk_full")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", few(VERBS, 2))
 def test_a_full_disk(whole, project, mount, row, verb):
     target = {"generate": project.folder, "train": project.folder / "runs"}
     folder = target.get(verb, project.output(verb))
@@ -56,7 +56,7 @@ def test_a_full_disk(whole, project, mount, row, verb):
 
 
 @pytest.mark.fault("disk_read_only")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", few(VERBS))
 def test_a_read_only_folder(whole, project, mount, row, verb):
     target = {"generate": project.folder, "train": project.folder / "runs"}
     folder = target.get(verb, project.output(verb))
@@ -89,7 +89,7 @@ GONE = [
 
 
 @pytest.mark.fault("disk_gone")
-@pytest.mark.parametrize(("verb", "gone"), GONE)
+@pytest.mark.parametrize(("verb", "gone"), few(GONE, 2))
 def test_an_input_is_gone(project, row, verb, gone):
     cli._remove(project.without(verb).folder / gone)
     said = project.run(verb).refusal()
@@ -139,7 +139,7 @@ MEANWHILE = {
 
 
 @pytest.mark.fault("disk_gone_meanwhile")
-@pytest.mark.parametrize("verb", MEANWHILE)
+@pytest.mark.parametrize("verb", few(MEANWHILE))
 def test_an_input_vanishes_meanwhile(project, row, verb):
     said = project.without(verb).run(verb, patch=MEANWHILE[verb]).refusal()
     assert {"train": "toy.zarr/valid/u"}.get(verb, f"{RUN}/net/seed0/") in said
@@ -315,7 +315,7 @@ time.time_ns = lambda: int(jump() * 1e9)
 
 
 @pytest.mark.fault("disk_clock")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", few(VERBS, 2))
 def test_a_clock_that_jumps(whole, project, row, verb):
     done = project.without(verb).run(verb, patch=JUMPING.format(seed=len(verb)))
     assert done.code == 0, done.text

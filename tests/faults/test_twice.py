@@ -8,7 +8,7 @@ import sys
 import pytest
 from conftest import Tree
 
-from faults.project import VERBS, times, until
+from faults.project import VERBS, few, until
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -34,7 +34,7 @@ def held(project, verb):
 
 
 @pytest.mark.fault("twice_verb")
-@pytest.mark.parametrize("verb", [v for v in VERBS for _ in range(times(4))])
+@pytest.mark.parametrize("verb", few(VERBS * 4))
 def test_the_second_says_so(whole, project, row, verb):
     first = held(project, verb)
     said = project.run(verb).refusal()
@@ -47,7 +47,7 @@ def test_the_second_says_so(whole, project, row, verb):
 
 
 @pytest.mark.fault("twice_killed")
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", few(VERBS))
 def test_a_lock_dies_with_its_process(whole, project, row, verb):
     assert held(project, verb).kill().code == -signal.SIGKILL
     again = project.run(verb)
