@@ -298,7 +298,7 @@ def compose_run(
     spec = compose(configs, experiment, preset)
     if method not in spec["methods"]:
         choices = allowed(spec["methods"], method)
-        raise ConfigError(f"{experiment}: no method {method!r} at preset {preset}; {choices}")
+        raise ConfigError(f"{experiment}: no method {shown(method)} at preset {preset}; {choices}")
     return compose(configs, experiment, preset, of_method(method, flat)) if flat else spec
 
 
@@ -390,7 +390,9 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
-            raise ConfigError(f"{setting!r} must be key=value, as in width=32 or trainer.clip=1.0")
+            raise ConfigError(
+                f"{shown(setting)} must be key=value, as in width=32 or trainer.clip=1.0"
+            )
         if key in found:
             raise ConfigError(f"{key} is given twice")
         python = {"True": True, "False": False, "None": None}  # as wandb's agent writes them
@@ -401,9 +403,10 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
 def value(text: str) -> Any:
     """Read one value as the YAML files would hold it."""
     try:
+        _check_size(text)
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} can't be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{shown(text)} can't be read: {error}") from error
 
 
 def of_method(method: str, flat: Mapping[str, Any]) -> dict[str, Any]:

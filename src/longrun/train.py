@@ -432,7 +432,8 @@ def _run(
         name=name,
         tags=[arguments.preset, arguments.method],
         config=experiment
-        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
+        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset}
+        | {"changes": config.changes(arguments.set)},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
