@@ -4,10 +4,11 @@ import re
 
 import pytest
 
-from faults.project import PAGE, RECORDED, Row, page
+from faults.project import FULL, PAGE, RECORDED, Row, page
 from faults.rows import HEADINGS, ROWS
 
 
+@pytest.mark.skipif(FULL, reason="this run writes another page")
 def test_the_page_has_the_rows_of_the_suite(root):
     text = (root / PAGE).read_text()
     rows = re.findall(r"^\| (.+) \| (\d+) \| (.+) \|$", text, re.M)
