@@ -19,6 +19,7 @@ from longrun import checkpoint, config, devices
 from longrun import evaluate as evaluate_verb
 from longrun import train as train_verb
 from longrun.cli import UserError
+from longrun.data.module import TrajectoryData
 from longrun.data.store import read_predictions
 from longrun.generate import generate
 from longrun.tasks import _evaluation
@@ -353,4 +354,5 @@ def test_a_method_that_shares_no_batches_is_refused(project):
         shares_batches = False
 
     with pytest.raises(UserError, match=r"trainer\.devices must be 1"):
-        train_verb.fit(Draws(), None, trainer(devices=2), project, [], progress=False)
+        data = TrajectoryData.__new__(TrajectoryData)  # not looked at
+        train_verb.fit(Draws(), data, trainer(devices=2), project, [], progress=False)

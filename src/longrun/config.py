@@ -4,7 +4,9 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +17,7 @@ import yaml
 
 from longrun import registry
 from longrun.cli import UserError
-from longrun.registry import Argument, allowed
+from longrun.registry import Argument, allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 # keys of a method entry; the rest are options
@@ -24,11 +26,20 @@ CHANGES = Path("changes")  # where an error is that is in no file
 # keys of a trainer that say what a job may take: they change no bit of a result
 ALLOCATION = ("mem_mb", "runtime")
 
+# what no configuration needs, and an accident or an attack would have; an alias counts as what it
+# stands for
+BYTES, VALUES, DEPTH = 2**20, 20_000, 30
+LARGEST = 2**53  # a larger integer is no number of JSON for every reader
+
 Key = tuple[str | int, ...]
 
 
 class ConfigError(UserError):
     """A YAML file that can't be used: file, key, what is allowed, nearest spelling."""
+
+    def __str__(self) -> str:
+        """Return one line; what YAML says has several."""
+        return " ".join(super().__str__().split())
 
 
 class _Loader(yaml.CSafeLoader):
@@ -58,12 +69,58 @@ for _tag, _pattern, _first in (
         re.compile(f"^(?:{_pattern})$"),
         [*_first] + ([""] if _tag == "null" else []),
     )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(node.value.replace("_", ""))
-)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(node.value.replace("_", ""))
-)
+
+
+def _number(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> int | float:
+    kind = int if node.tag.endswith(":int") else float
+    text = node.value.replace("_", "")
+    value = kind(text) if len(text) <= registry.SHOWN else math.inf
+    if not abs(value) <= (LARGEST if kind is int else sys.float_info.max):
+        line = f"line {node.start_mark.line + 1}"
+        raise yaml.YAMLError(f"{line}: {text[: registry.SHOWN]} is too large a number")
+    return value
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def _check_size(text: str) -> None:
+    """Refuse what would grow without end, or run something, before anything is made of it.
+
+    Raises
+    ------
+    yaml.YAMLError
+        A tag, a value that contains itself, too many values, or too many inside each other.
+    """
+    if len(text) > BYTES:
+        raise yaml.YAMLError(f"has {len(text)} letters, allowed: {BYTES}")
+    sizes: dict[str, int] = {}  # values that an anchor stands for
+    inside: list[tuple[str | None, int]] = [(None, 0)]  # anchor and values so far, outermost first
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        where = f"line {event.start_mark.line + 1}"
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.YAMLError(f"{where}: tags such as {event.tag} are not allowed")
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, 1))
+            if len(inside) > DEPTH:
+                raise yaml.YAMLError(f"{where}: more than {DEPTH} values inside each other")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = inside.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == around for around, _ in inside):
+                raise yaml.YAMLError(f"{where}: *{anchor} contains itself")
+            size = sizes.get(anchor or "", 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        around, so_far = inside[-1]
+        inside[-1] = (around, so_far + size)
+        if so_far + size > VALUES:
+            raise yaml.YAMLError(f"{where}: more than {VALUES} values, aliases spelled out")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -86,6 +143,7 @@ def load(path: Path) -> dict[str, Any]:
 @functools.cache
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
+        _check_size(text)
         content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -252,7 +310,7 @@ def compose_run(
     spec = compose(configs, experiment, preset)
     if method not in spec["methods"]:
         choices = allowed(spec["methods"], method)
-        raise ConfigError(f"{experiment}: no method {method!r} at preset {preset}; {choices}")
+        raise ConfigError(f"{experiment}: no method {shown(method)} at preset {preset}; {choices}")
     return compose(configs, experiment, preset, of_method(method, flat)) if flat else spec
 
 
@@ -345,7 +403,9 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
-            raise ConfigError(f"{setting!r} must be key=value, as in width=32 or trainer.clip=1.0")
+            raise ConfigError(
+                f"{shown(setting)} must be key=value, as in width=32 or trainer.clip=1.0"
+            )
         if key in found:
             raise ConfigError(f"{key} is given twice")
         python = {"True": True, "False": False, "None": None}  # as wandb's agent writes them
@@ -356,9 +416,10 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
 def value(text: str) -> Any:
     """Read one value as the YAML files would hold it."""
     try:
+        _check_size(text)
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} can't be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{shown(text)} can't be read: {error}") from error
 
 
 def of_method(method: str, flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -490,7 +551,7 @@ class _Source:
     def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
         choices = list(names)
         if name not in choices:
-            self.fail(key, f"{what} {name!r}; {allowed(choices, name)}")
+            self.fail(key, f"{what} {shown(name)}; {allowed(choices, name)}")
 
 
 def _has(content: Any, key: Key) -> bool:
@@ -510,7 +571,7 @@ def _file(configs: Path, folder: str, name: str) -> Path:
     """File of a name; only names that are listed, so none leads out of the folder."""
     if not NAME.fullmatch(str(name)) or name not in _listing(configs, folder):
         raise ConfigError(
-            f"{configs / folder}: {name}: no such {folder[:-1]}; "
+            f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
             f"{allowed(_listing(configs, folder), name)}"
         )
     return configs / folder / f"{name}.yaml"
@@ -525,7 +586,7 @@ def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, A
     for name, section in sections.items():
         source.known(("presets", name), name, presets(configs), "unknown preset")
         if section is not None and not isinstance(section, dict):
-            source.fail(("presets", name), f"must be a mapping, is {section!r}")
+            source.fail(("presets", name), f"must be a mapping, is {shown(section)}")
     return sections
 
 
@@ -539,7 +600,8 @@ def _drop(source: _Source, spec: dict[str, Any]) -> None:
         given = {
             name
             for layer in source.layers
-            for name, entry in (layer.content.get(section) or {}).items()
+            if isinstance(layer.content.get(section), dict)
+            for name, entry in layer.content[section].items()
             if entry is not None
         }
         for name in [name for name, entry in entries.items() if entry is None]:
@@ -604,20 +666,24 @@ def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
         case "type":
             types = " or ".join([limit] if isinstance(limit, str) else limit)
             hint = " (quote it)" if types == "string" else ""
-            return key, f"must be {types}{hint}, is {value!r}"
+            return key, f"must be {types}{hint}, is {shown(value)}"
         case "enum":
-            return key, f"{value!r} is not allowed; {allowed(limit, value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(limit, value)}"
         case "anyOf":
             choices = [c for part in limit for c in part.get("enum", [part.get("pattern", "")])]
-            return key, f"{value!r} is not allowed; {allowed(filter(None, choices), value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(filter(None, choices), value)}"
         case "minimum":
-            return key, f"must be at least {limit}, is {value!r}"
+            return key, f"must be at least {limit}, is {shown(value)}"
+        case "maximum":
+            return key, f"must be at most {limit}, is {shown(value)}"
         case "exclusiveMinimum":
-            return key, f"must be more than {limit}, is {value!r}"
+            return key, f"must be more than {limit}, is {shown(value)}"
         case "pattern":  # of a key: the path leads to the mapping around it
             rule = "lower-case letters, digits and _, a letter first"
-            return (*key, value), f"{value!r} is no name; allowed: {rule}"
-    return key, error.message
+            return (*key, value), f"{shown(value)} is no name; allowed: {rule}"
+        case "maxLength":
+            return key, f"{shown(value)} has {len(value)} letters, allowed: {limit}"
+    return key, error.message[:300]
 
 
 def _defaults(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -902,5 +968,5 @@ def _check_distribution(source: _Source, key: Key, value: Mapping[str, Any]) -> 
         source.fail(
             key,
             "must be a number, {uniform: [low, high]}, {log_uniform: [low, high]} or "
-            f"{{choice: [value, ...]}}, is {value!r}",
+            f"{{choice: [value, ...]}}, is {shown(value)}",
         )

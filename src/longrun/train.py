@@ -15,6 +15,7 @@ import hashlib
 import logging
 import math
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -34,7 +35,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from longrun import checkpoint, cli, config, devices, registry, tracking
-from longrun.cli import UserError, atomic, provenance, run
+from longrun.cli import UserError, atomic, locked, provenance, replace, run, writing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store, View, open_store
@@ -48,12 +49,14 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint. Of fsdp nothing
-    is kept: its optimiser's state is spread over the devices.
+    Only between updates: gradients accumulated so far are no part of a checkpoint. It takes its
+    place when what its last update logged is in the curves: a run that goes on from there misses no
+    row. Of fsdp nothing is kept: its optimiser's state is spread over the devices.
     """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
+        self._part = path.with_suffix(".part")
         self._saved = 0
         self._between_updates = True
         self._to_end = False
@@ -67,6 +70,16 @@ class ResumeCheckpoint(pl.Callback):
 
     def _note(self, *_: Any) -> None:
         self._to_end = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, _: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put what the last update saved into its place."""
+        self._publish(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Put the last one into its place."""
+        self._publish(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -87,15 +100,19 @@ class ResumeCheckpoint(pl.Callback):
         """Save when the scheduler asks the job to go."""
         if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
+            self._publish(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
         if trainer.global_step == self._saved or isinstance(trainer.strategy, FSDPStrategy):
             return
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        with writing(self.path):
+            # also the optimiser and the counters
+            trainer.save_checkpoint(self._part, weights_only=False)
         self._saved = trainer.global_step
+
+    def _publish(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._part.exists():
+            replace(self._part, self.path)
 
 
 class WholeWeights(pl.Callback):
@@ -214,10 +231,19 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
+    last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
+    if last.exists():
+        try:
+            checkpoint.check(last)
+        except UserError as error:
+            raise UserError(f"{error}; delete it to train from the start") from error
     resume = str(last) if last.exists() else None
-    # After SIGTERM Lightning would end with exit code 0, which a scheduler takes for success.
-    with contextlib.suppress(SIGTERMException), devices.in_one_line():
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    try:
+        # After SIGTERM Lightning would end with exit code 0, which a scheduler takes for success.
+        with contextlib.suppress(SIGTERMException), devices.in_one_line():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{last}: holds more than a state; delete it") from error
     if trainer.received_sigterm:
         # Of several processes one says so: another's failure would end it before it could.
         raise SystemExit(143 if trainer.is_global_zero else 0)
@@ -291,6 +317,7 @@ def train(
         if weights:  # else the module has them
             module = checkpoint.build(spec["name"], arguments, seed)
             module.load_state_dict(weights)
+    check_finite(module)
     module.description = description
     return module, {
         "method": spec["name"],
@@ -298,6 +325,21 @@ def train(
         "description": description,
         "updates": data.batches // options["accumulate"] if learns else 0,
     }
+
+
+def check_finite(module: torch.nn.Module) -> None:
+    """Refuse weights that training has ruined after it last looked at its loss.
+
+    Raises
+    ------
+    UserError
+        A weight is not finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                f"the weights {name} are not finite: lower learning_rate, or set trainer.clip"
+            )
 
 
 def log_preview(
@@ -417,6 +459,20 @@ def main() -> None:
         }
     )
     folder = arguments.run_dir / identity
+    # the processes of the other devices are part of this run
+    alone = locked(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext()  # type: ignore[attr-defined]
+    with alone:
+        _run(arguments, experiment, spec, stores, folder, identity)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    experiment: dict[str, Any],
+    spec: dict[str, Any],
+    stores: Sequence[Store],
+    folder: Path,
+    identity: str,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     loggers = tracking.loggers(
@@ -427,7 +483,8 @@ def main() -> None:
         name=name,
         tags=[arguments.preset, arguments.method],
         config=experiment
-        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
+        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset}
+        | {"changes": config.changes(arguments.set)},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips

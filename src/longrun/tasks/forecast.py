@@ -507,8 +507,10 @@ class AbstractForecaster(AbstractLearner):
         window, parameters = batch["window"], batch["parameters"]
         history, following = window[:, : self.history], window[:, self.history]
         error = self.stages(history, parameters, generator)[-1] - following
-        increment = following - history[:, -1]
-        return {"increment_error": (error.square().mean() / increment.square().mean()).sqrt()}
+        increment = (following - history[:, -1]).square().mean()
+        smallest = torch.finfo(increment.dtype).tiny  # frames that are all the same have none
+        ratio = error.square().mean() / increment.clamp_min(smallest)
+        return {"increment_error": ratio.sqrt()}
 
 
 def _wavenumber_squared(
