@@ -10,6 +10,7 @@ depends on.
 """
 
 import argparse
+import functools
 import hashlib
 import logging
 import math
@@ -23,6 +24,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -33,6 +35,7 @@ from longrun import checkpoint, config, registry, tracking
 from longrun.cli import UserError, atomic, provenance, run
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
+from longrun.data.online import Online, OnlineData
 from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
 
@@ -223,7 +226,13 @@ def train(
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
-    data = TrajectoryData(
+    online = options.get("online")
+    source_of_data: Any = (
+        functools.partial(OnlineData, online=Online(**online), folder=folder)
+        if online
+        else TrajectoryData
+    )
+    data = source_of_data(
         stores,
         stride=stride,
         history=module.history,
@@ -334,6 +343,8 @@ def main() -> None:
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
+    if online := spec["trainer"].get("online"):  # its solvers have the other cores of the job
+        torch.set_num_threads(max(1, torch.get_num_threads() - online.get("solvers", 1)))
     started = time.monotonic()
     module, content = train(
         experiment,

@@ -146,9 +146,11 @@ def rollout_gpus(wildcards):
 
 
 def cores(wildcards):
-    """Return the cores of one run: one, one more beside a GPU, and those that stream the data."""
+    """Return the cores of one run: one, one more beside a GPU, and those that give the data."""
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
+    if trainer.get("online"):
+        streaming = trainer["online"].get("solvers", 1)
     return 1 + (gpus(wildcards) > 0) + streaming
 
 

@@ -17,7 +17,7 @@ from numpy import ndarray
 
 PROTOCOL = 1
 LONGEST = 2**20  # bytes of a header
-DTYPES = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
+DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
 # what each kind holds besides: names of values with their types, names of arrays
 KINDS: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
