@@ -172,11 +172,6 @@ class SolverPool:
         """Hand out nothing more."""
         self._finished.set()
 
-    @property
-    def idle(self) -> int:
-        """Solvers that wait for an order."""
-        return sum(solver.order is None for solver in list(self._solvers.values()))
-
     # The thread --------------------------------------------------------------------------------
 
     def _serve(self) -> None:

@@ -84,7 +84,7 @@ class DirectMLP(AbstractForecaster):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the normalised frame of conditions and time, both from 0 to 10."""
-        return self.network(conditions / 5 - 1).unflatten(1, (self.fields, *self.points))
+        return self._field(conditions)
 
     def begin(
         self,
@@ -111,7 +111,10 @@ class DirectMLP(AbstractForecaster):
     def _target(self, parameters: Tensor, elapsed: Tensor) -> Tensor:
         time = (10 / self.horizon * elapsed).to(self.field_mean)[:, None]
         inputs = torch.cat([self.scaled_conditions(parameters), time], dim=1)
-        return self.step(parameters[:, None], inputs)
+        return self._field(inputs)
+
+    def _field(self, inputs: Float[Tensor, "batch input"]) -> Tensor:
+        return self.network(inputs / 5 - 1).unflatten(1, (self.fields, *self.points))
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the error of the second frame of each window."""
