@@ -8,6 +8,7 @@ stream is written down but the order of arrival.
 
 import collections
 import csv
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from longrun import registry
 from longrun.cli import atomic
 from longrun.data import schema
 from longrun.data.module import Batch, Batches, TrajectoryData
-from longrun.data.pool import Job, SolverPool
+from longrun.data.pool import Job, SolverPool, Trajectory
 from longrun.data.reservoir import Policy, Reservoir
 from longrun.data.store import Store, StoreError
 
@@ -150,30 +151,24 @@ class _Stream:
             np.random.default_rng(key),
         )
         self.gate: collections.deque[Window] = collections.deque()
+        # windows without content, by simulation: what a replay leaves
+        self.lost: dict[int, list[Window]] = collections.defaultdict(list)
         self.simulations = self.entered = 0
         self.waited = 0.0
 
     def batches(self, first: int) -> Iterator[list[Window]]:
         """Yield the windows of each batch from number `first` on."""
-        if self.online.deterministic:
-            following = self._replay(first)
-            self.simulations = following
-            rows = [row for row in _read(self.path) if int(row[0]) < following]
-        else:
-            rows = _read(self.path)
-            self.simulations = len(rows)
-            following = 1 + max((int(row[0]) for row in rows), default=-1)
-        lost: dict[int, list[Window]] = collections.defaultdict(list)
+        following, rows = self._resume(first)
         for window in [*self.buffer.items, *self.gate]:
-            lost[window.simulation].append(window)
+            self.lost[window.simulation].append(window)
         with atomic(self.path) as part, part.open("w", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
-        self.began = time.monotonic()
+        self.began, self.number = time.monotonic(), first
         with (
             self.path.open("a", newline="", buffering=1) as file,
             SolverPool(
                 self.job,
-                itertools.chain(sorted(lost), itertools.count(following)),
+                itertools.chain(sorted(self.lost), itertools.count(following)),
                 solvers=self.online.solvers,
                 together=self.online.together,
                 listen=self.online.listen,
@@ -182,44 +177,57 @@ class _Stream:
                 logs=self.path.parent,
             ) as pool,
         ):
-            arrivals = csv.writer(file)
-
-            def more(block: bool) -> bool:
-                """Let the next trajectory come to the gate."""
-                while (trajectory := pool.take()) is None:
-                    if not block:
-                        return False
-                    began = time.monotonic()
-                    pool.wait()
-                    self.waited += time.monotonic() - began
-                cut = [
-                    Window(
-                        trajectory.simulation,
-                        start,
-                        # a copy: a view would keep the whole trajectory
-                        trajectory.states[start : start + self.span : self.stride].copy(),
-                        trajectory.parameters,
-                    )
-                    for start in self._starts
-                ]
-                if trajectory.simulation in lost:
-                    for window in lost.pop(trajectory.simulation):
-                        window.frames = cut[window.start].frames
-                        window.parameters = trajectory.parameters
-                    return True
-                seconds = f"{time.monotonic() - self.began:.3f}"
-                arrivals.writerow([trajectory.simulation, trajectory.solver, number, seconds])
-                self.simulations += 1
-                self.gate += cut
-                return True
-
-            number = first
-            while lost:
+            more = functools.partial(self._arrive, pool, csv.writer(file))
+            while self.lost:
                 more(True)
             for number in range(first, self.total):
+                self.number = number
                 if not self._admit(number, more):
                     pool.finish()
                 yield self.buffer.draw(self.count)
+
+    def _resume(self, first: int) -> tuple[int, list[list[str]]]:
+        """Return the number of the next fresh simulation, and the arrivals that were before it."""
+        rows = _read(self.path)
+        if self.online.deterministic:
+            following = self._replay(first)
+            rows = [row for row in rows if int(row[0]) < following]
+        else:
+            following = 1 + max((int(row[0]) for row in rows), default=-1)
+        self.simulations = len(rows)
+        return following, rows
+
+    def _arrive(self, pool: SolverPool, arrivals: Any, block: bool) -> bool:
+        """Let the next trajectory come to the gate; False where there is none and none must be."""
+        while (trajectory := pool.take()) is None:
+            if not block:
+                return False
+            began = time.monotonic()
+            pool.wait()
+            self.waited += time.monotonic() - began
+        windows = self._cut(trajectory)
+        if trajectory.simulation in self.lost:
+            for window in self.lost.pop(trajectory.simulation):
+                window.frames = windows[window.start].frames
+                window.parameters = trajectory.parameters
+            return True
+        seconds = f"{time.monotonic() - self.began:.3f}"
+        arrivals.writerow([trajectory.simulation, trajectory.solver, self.number, seconds])
+        self.simulations += 1
+        self.gate += windows
+        return True
+
+    def _cut(self, trajectory: Trajectory) -> list[Window]:
+        """Return the windows of a trajectory, as copies: a view would keep the whole of it."""
+        return [
+            Window(
+                trajectory.simulation,
+                start,
+                trajectory.states[start : start + self.span : self.stride].copy(),
+                trajectory.parameters,
+            )
+            for start in self._starts
+        ]
 
     def state(self) -> dict[str, float]:
         """Return what the curves show: counts since the start, rates since the last start."""

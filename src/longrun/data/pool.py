@@ -128,7 +128,7 @@ class SolverPool:
         self._finished, self._stopping = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.linger = LINGER
         try:
             self._socket.bind(listen)
@@ -365,7 +365,7 @@ class Connection:
 
     def __init__(self, address: str, name: str, patience: float):
         self.address, self.patience = address, patience
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.identity = name.encode()
         self._socket.linger = LINGER
         self._inbox: collections.deque[Message] = collections.deque()
