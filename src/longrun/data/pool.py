@@ -128,14 +128,14 @@ class SolverPool:
         self._finished, self._stopping = threading.Event(), threading.Event()
         self._error: BaseException | None = None
         self._changed = threading.Condition()
-        self._socket = zmq.Context.instance().socket(zmq.ROUTER)
+        self._socket: Any = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
         try:
             self._socket.bind(listen)
         except zmq.ZMQError as error:
             self._socket.close()
             raise UserError(f"trainer.online.listen: {listen}: {error.strerror}") from None
-        self.address = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
+        self.address: str = self._socket.getsockopt_string(zmq.LAST_ENDPOINT)
         self._thread = threading.Thread(target=self._serve, name="solvers")
 
     def __enter__(self) -> "SolverPool":
@@ -365,7 +365,7 @@ class Connection:
 
     def __init__(self, address: str, name: str, patience: float):
         self.address, self.patience = address, patience
-        self._socket = zmq.Context.instance().socket(zmq.DEALER)
+        self._socket: Any = zmq.Context.instance().socket(zmq.DEALER)
         self._socket.setsockopt(zmq.IDENTITY, name.encode())
         self._socket.setsockopt(zmq.LINGER, LINGER)
         self._inbox: collections.deque[Message] = collections.deque()
