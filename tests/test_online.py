@@ -21,6 +21,7 @@ import pytest
 import stores
 import torch
 import yaml
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from longrun import checkpoint, config
 from longrun import train as train_verb
@@ -408,6 +409,7 @@ def data(store, folder, first=0, batches=24, batch_size=8, **online):
         accumulate_grad_batches=1,
         log_every_n_steps=10**9,
         loggers=[],
+        received_sigterm=False,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     return made
@@ -524,6 +526,17 @@ def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, monkeypatch):
             assert solver.order()  # the pause is over
             following.result(PATIENCE)
         executor.submit(batches.close).result(PATIENCE)
+
+
+def test_a_training_that_waits_for_solvers_can_be_told_to_go(store, tmp_path, monkeypatch):
+    made = data(store, tmp_path, solvers=0)
+
+    def wait(pool):  # nobody comes; meanwhile
+        made.trainer.received_sigterm = True
+
+    monkeypatch.setattr(SolverPool, "wait", wait)
+    with pytest.raises(SIGTERMException):
+        next(iter(made.train_dataloader()))
 
 
 # The verb ----------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from longrun import registry
 from longrun.cli import atomic
@@ -126,6 +127,10 @@ class OnlineData(TrajectoryData):
                 "elapsed": torch.from_numpy(elapsed).to(device, torch.float32),
             }
 
+    def stops(self) -> bool:
+        """Whether the scheduler wants the trainer to go, which looks up between batches only."""
+        return self.trainer is not None and self.trainer.received_sigterm
+
     def _log(self, number: int, stream: "_Stream") -> None:
         if self.trainer is None:
             return
@@ -155,6 +160,7 @@ class _Stream:
         self.lost: dict[int, list[Window]] = collections.defaultdict(list)
         self.simulations = self.entered = 0
         self.waited = 0.0
+        self.stops = data.stops
 
     def batches(self, first: int) -> Iterator[list[Window]]:
         """Yield the windows of each batch from number `first` on."""
@@ -205,6 +211,8 @@ class _Stream:
             began = time.monotonic()
             pool.wait()
             self.waited += time.monotonic() - began
+            if self.stops():
+                raise SIGTERMException
         windows = self._cut(trajectory)
         if trajectory.simulation in self.lost:
             for window in self.lost.pop(trajectory.simulation):
