@@ -204,19 +204,15 @@ class SolverPool:
                 process.wait()
 
     def _receive(self) -> None:
-        """Take all that has come."""
-        while True:
-            try:
-                sender, *parts = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return
-            try:
-                self._hear(sender, unpack(parts))
-            except MessageError as error:
-                name = self._solvers[sender].name if sender in self._solvers else "a stranger"
-                log.warning("online: %s sent a message that is refused: %s", name, error)
-                self._send(sender, "refuse", reason=str(error))
-                self._lose(sender)
+        """Take one message; orders are handed out after each."""
+        sender, *parts = self._socket.recv_multipart()
+        try:
+            self._hear(sender, unpack(parts))
+        except MessageError as error:
+            name = self._solvers[sender].name if sender in self._solvers else "a stranger"
+            log.warning("online: %s sent a message that is refused: %s", name, error)
+            self._send(sender, "refuse", reason=str(error))
+            self._lose(sender)
 
     def _hear(self, sender: bytes, message: Message) -> None:
         if message.kind == "hello":
