@@ -255,8 +255,8 @@ REFUSALS = [
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
         "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, mem_mb, "
-        "num_nodes, precision, runtime, strategy, trajectories, valid_windows, validate_every, "
-        "workers; did you mean batch_size?",
+        "num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
+        "validate_every, workers; did you mean batch_size?",
     ),
     (
         PAPER,

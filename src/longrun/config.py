@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from longrun.cli import UserError
 from longrun.registry import Argument, allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 CHANGES = Path("changes")  # where an error is that is in no file
@@ -710,7 +711,7 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
-        _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
+        _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
         _check_start(source, spec, method, configs, preset)
     _check_claims(source, spec)
@@ -749,13 +750,26 @@ def _check_options(
 
 
 def _check_trainer(
-    source: _Source, key: Key, trainer: Mapping[str, Any], entry: Mapping[str, Any]
+    source: _Source,
+    key: Key,
+    spec: Mapping[str, Any],
+    method: Mapping[str, Any],
+    entry: Mapping[str, Any],
 ) -> None:
+    trainer = method["trainer"]
     budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
     if len(budgets) != 1:
         given = "both are" if budgets else "neither is"
-        key = _trainer_key(key, entry, "max_steps")
-        source.fail(key, f"allowed: max_steps or max_epochs; {given} given")
+        at = _trainer_key(key, entry, "max_steps")
+        source.fail(at, f"allowed: max_steps or max_epochs; {given} given")
+    if trainer.get("online"):
+        _check_online(
+            source,
+            lambda name: _trainer_key(key, entry, name),
+            spec,
+            trainer,
+            method["train"],
+        )
 
 
 def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
@@ -812,6 +826,43 @@ def _check_start(
         source.fail(
             (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
         )
+
+
+def _check_online(
+    source: _Source,
+    at: Callable[[str], Key],
+    spec: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    datasets: Sequence[str],
+) -> None:
+    """Refuse what can't be trained on a stream of trajectories."""
+    online, key = trainer["online"], at("online")
+    if spec["task"]["name"] != "forecast":
+        source.fail(key, f"is for the task forecast, this is {spec['task']['name']}")
+    if len(datasets) > 1:
+        source.fail(key, f"streams one dataset, {len(datasets)} are to be trained on")
+    for name in ("fields", "parameters"):
+        if name in spec:
+            source.fail((name,), "must be left out: a training online sees all of a dataset")
+    if trainer.get("max_steps") is None:
+        source.fail(at("max_epochs"), "must be max_steps online: a stream has no epochs")
+    for name in ("devices", "num_nodes"):
+        if trainer[name] > 1:
+            source.fail(at(name), f"must be 1 online, is {trainer[name]}")
+    count, threshold, capacity = trainer["batch_size"], online["threshold"], online["capacity"]
+    if threshold < count:
+        source.fail((*key, "threshold"), f"must be at least batch_size ({count}), is {threshold}")
+    if capacity < threshold + count:
+        source.fail(
+            (*key, "capacity"),
+            f"must be at least threshold + batch_size ({threshold + count}), is {capacity}",
+        )
+    listen = online.get("listen", "tcp://127.0.0.1:*")
+    address = ADDRESS.fullmatch(listen)
+    if not address or (address["port"] != "*" and not 0 < int(address["port"]) < 2**16):
+        source.fail((*key, "listen"), f"must be tcp://host:port, is {listen!r}")
+    if online.get("solvers", 1) == 0 and address["port"] == "*":
+        source.fail((*key, "listen"), "needs a port where solvers is 0: who comes must know it")
 
 
 def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
@@ -910,6 +961,8 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
                 f"{evaluate['steps']} steps of {stride} frames from frame {start} "
                 f"need {needs} test frames of {name}, allowed: {test['frames']}",
             )
+    if "train_trajectories" in evaluate:
+        _check_gap(source, spec, splits)
     for method, names in trained.items():
         history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
         if start < (history - 1) * stride:
@@ -927,6 +980,26 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
                 )
+
+
+def _check_gap(
+    source: _Source, spec: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to compare with trajectories that were not trained on, or are shorter."""
+    key: Key = ("evaluate", "train_trajectories")
+    evaluate = spec["evaluate"]
+    needs = evaluate.get("start", 0) + evaluate["steps"] * evaluate["stride"] + 1
+    for method in spec["methods"]:
+        resolved = method_spec(spec, method)
+        if resolved["train"] != spec["test"]:
+            source.fail(key, f"{method} is trained on other datasets than those that are tested")
+        for name in spec["test"]:
+            split = splits[name]["train"]
+            trained = min(resolved["trainer"]["trajectories"] or math.inf, split["trajectories"])
+            if evaluate["train_trajectories"] > trained:
+                source.fail(key, f"must be at most {trained}, those that {method} trains on")
+            if needs > split["frames"]:
+                source.fail(key, f"needs {needs} training frames of {name}: {split['frames']}")
 
 
 def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:

@@ -11,6 +11,7 @@ depends on.
 
 import argparse
 import contextlib
+import functools
 import hashlib
 import logging
 import math
@@ -38,6 +39,7 @@ from longrun import checkpoint, cli, config, devices, registry, tracking
 from longrun.cli import UserError, atomic, locked, provenance, replace, run, writing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
+from longrun.data.online import Online, OnlineData
 from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
 
@@ -296,7 +298,13 @@ def train(
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
-    data = TrajectoryData(
+    online = options.get("online")
+    source_of_data: Any = (
+        functools.partial(OnlineData, online=Online(**online), folder=folder)
+        if online
+        else TrajectoryData
+    )
+    data = source_of_data(
         stores,
         stride=stride,
         history=module.history,
@@ -489,6 +497,8 @@ def _run(
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
         logging.getLogger(library).setLevel(logging.WARNING)
+    if online := spec["trainer"].get("online"):  # its solvers have the other cores of the job
+        torch.set_num_threads(max(1, torch.get_num_threads() - online.get("solvers", 1)))
     started = time.monotonic()
     module, content = train(
         experiment,

@@ -218,10 +218,12 @@ def rollout_gpus(wildcards):
 def cores(wildcards):
     """Return the cores of one run, or of one of its tasks where they are on several nodes.
 
-    For every device one, one more beside a GPU, and those that stream the data.
+    For every device one, one more beside a GPU, and those that give the data.
     """
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
+    if trainer.get("online"):
+        streaming = trainer["online"].get("solvers", 1)
     devices = 1 if nodes(wildcards) else trainer["devices"]
     return devices * (1 + (gpus(wildcards) > 0) + streaming)
 

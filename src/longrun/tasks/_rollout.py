@@ -24,7 +24,10 @@ The protocol, for every method of an experiment alike:
   NaN.
 - The climate is that of the second half of the rollout, compared with the same frames of the same
   trajectory; the Wasserstein distance is in standard deviations of the training data.
-- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames.
+- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames. A
+  direct method has none: it sees no frame, and its rollout begins at the first of a trajectory.
+- The generalisation gap is the nRMSE of a test trajectory, mean over the rollout, over that of the
+  first `train_trajectories` of the training split, rolled out in the same way.
 - Noise comes from generators seeded with the run's seed, one for each batch of trajectories, so the
   same call gives the same bits, on any number of devices; how trajectories are split into batches
   shifts that noise, and changes nothing where there is none.
@@ -41,6 +44,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -79,6 +83,7 @@ class Forecaster(Protocol):
     """What evaluation asks of a method; `longrun.tasks.forecast.AbstractForecaster` gives it."""
 
     description: Any
+    direct: bool
     history: int
     stochastic: bool
     period: int
@@ -112,7 +117,7 @@ def evaluate_forecast(
         A `longrun.data.store.Store`.
     options
         `steps`, `stride`, `trajectories`; and `members` (1), `start` (0), `keep` (0), `batch_size`
-        (64, forecasts in one call of the network), `split` ("test").
+        (64, forecasts in one call of the network), `split` ("test"), `train_trajectories` (0).
     seed
         Of the noise of a stochastic method.
 
@@ -129,7 +134,10 @@ def evaluate_forecast(
     table = ScoreTable(store.path.stem)
     with torch.no_grad():
         kept = _score_rollouts(module, setting, table, seed)
-        _score_one_step(module, setting, table, seed)
+        if not module.direct:
+            _score_one_step(module, setting, table, seed)
+        if options.get("train_trajectories"):
+            _score_gap(module, store, options, table, seed)
         if is_first():
             _score_cost(module, setting, table, seeded(module.device, seed, 2))
             _compare_with_predictability(setting, table)
@@ -267,6 +275,8 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
             f"evaluate.start must be at least {(module.history - 1) * stride}, the last input "
             f"frame of a method that sees {module.history} frames, is {start}"
         )
+    if module.direct and start:
+        raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
     scored = np.flatnonzero([name not in split.constants for name in split.fields])
     bins = min(split.space) // 2 + 1
@@ -627,6 +637,35 @@ def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, se
     )
     table.add("level_error", np.sqrt(levels / (count * len(starts))), stage=stage)
     table.add("noise_level", module.noise_levels, stage=np.arange(len(module.noise_levels)))
+
+
+# Trajectories that were trained on -------------------------------------------------------------
+
+
+def _score_gap(
+    module: Forecaster,
+    store: Any,
+    options: Mapping[str, Any],
+    table: ScoreTable,
+    seed: int,
+) -> None:
+    """Score each trajectory's error over the mean error on trajectories of the training split."""
+    count = options["train_trajectories"]
+    setting = _setting(
+        module, store, {**options, "split": "train", "trajectories": count, "keep": 0}
+    )
+    seen = ScoreTable(store.path.stem)
+    _score_rollouts(module, setting, seen, seed)
+    trained = _mean_nrmse(seen)
+    tested = _mean_nrmse(table)
+    table.add("train_nrmse", trained.mean())
+    table.add("generalisation_gap", tested / trained.mean(), trajectory=tested.index)
+
+
+def _mean_nrmse(table: ScoreTable) -> pd.Series:
+    """Mean over steps and members of each trajectory."""
+    scores = table.frame()
+    return scores[scores["metric"] == "nrmse"].groupby("trajectory")["value"].mean()
 
 
 # Cost ------------------------------------------------------------------------------------------
