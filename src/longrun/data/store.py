@@ -325,7 +325,7 @@ class _Shards:
 
     def __init__(self, path: Path, array: zarr.Array | None = None):
         self.path = path
-        array = array or open_array(path)
+        array = open_array(path) if array is None else array
         if array.shards is None or array.chunks[0] != 1 or array.chunks[2:] != array.shape[2:]:
             raise StoreError(f"{path}: is not laid out as a field of a store")
         self.shape = array.shape
