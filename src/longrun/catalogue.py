@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -140,7 +141,7 @@ def main() -> None:
     arguments = parser().parse_args()
     names = config.datasets(arguments.configs)
     files = {name: arguments.facts / f"{name}.json" for name in names}
-    found = {name: cli.read_json(file, "inspect") for name, file in files.items() if file.exists()}
+    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     pictures = arguments.output.parent / "datasets"
     for name in found if pictures != arguments.facts else ():
         with cli.atomic(pictures / f"{name}.png") as part:

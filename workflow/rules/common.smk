@@ -206,26 +206,20 @@ def judge_spec(wildcards):
 
 
 def gpus(wildcards):
-    """Return the number of GPUs that the training asks for."""
+    """Return the number of GPUs that the training asks for; a rollout takes one of them."""
     return yaml_files.gpus(method_of(wildcards)["trainer"])
 
 
 def rollout_gpus(wildcards):
-    """Return the number of GPUs that the evaluation asks for."""
-    return yaml_files.rollout_gpus(experiment_of(wildcards), wildcards.method)
+    """Return 1 where the training asks for GPUs, else 0."""
+    return min(1, gpus(wildcards))
 
 
 def cores(wildcards):
-    """Return the cores of one run, or of one of its tasks where they are on several nodes.
-
-    For every device one, one more beside a GPU, and those that give the data.
-    """
+    """Return the cores of one run: one, one more beside a GPU, and those that stream the data."""
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
-    if trainer.get("online"):
-        streaming = trainer["online"].get("solvers", 1)
-    devices = 1 if nodes(wildcards) else trainer["devices"]
-    return devices * (1 + (gpus(wildcards) > 0) + streaming)
+    return 1 + (gpus(wildcards) > 0) + streaming
 
 
 def grown(mem_mb, attempt):
@@ -260,7 +254,7 @@ def part_memory(wildcards, attempt):
 
 def nodes(wildcards):
     """Return the number of nodes of a training, where they are several."""
-    number = method_of(wildcards)["trainer"]["num_nodes"]
+    number = yaml_files.nodes(method_of(wildcards)["trainer"])
     return number if number > 1 else None
 
 

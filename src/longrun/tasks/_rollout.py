@@ -24,13 +24,9 @@ The protocol, for every method of an experiment alike:
   NaN.
 - The climate is that of the second half of the rollout, compared with the same frames of the same
   trajectory; the Wasserstein distance is in standard deviations of the training data.
-- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames. A
-  direct method has none: it sees no frame, and its rollout begins at the first of a trajectory.
-- The generalisation gap is the nRMSE of a test trajectory, mean over the rollout, over that of the
-  first `train_trajectories` of the training split, rolled out in the same way.
-- Noise comes from generators seeded with the run's seed, one for each batch of trajectories, so the
-  same call gives the same bits, on any number of devices; how trajectories are split into batches
-  shifts that noise, and changes nothing where there is none.
+- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames.
+- Noise comes from generators seeded with the run's seed, so the same call gives the same bits; how
+  trajectories are split into batches shifts that noise, and changes nothing where there is none.
 
 The truth is read and the forecast is scored in blocks of frames. Besides the scores, what is held
 does not grow with the length of the rollout, except the few trajectories that are kept whole.
@@ -44,7 +40,6 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -63,11 +58,9 @@ from longrun.tasks._evaluation import (
     Evaluation,
     check_size,
     field_coordinates,
-    is_first,
     score_size,
     seconds_per_call,
     seeded,
-    spread,
 )
 
 _log = logging.getLogger(__name__)
@@ -83,7 +76,6 @@ class Forecaster(Protocol):
     """What evaluation asks of a method; `longrun.tasks.forecast.AbstractForecaster` gives it."""
 
     description: Any
-    direct: bool
     history: int
     stochastic: bool
     period: int
@@ -117,7 +109,7 @@ def evaluate_forecast(
         A `longrun.data.store.Store`.
     options
         `steps`, `stride`, `trajectories`; and `members` (1), `start` (0), `keep` (0), `batch_size`
-        (64, forecasts in one call of the network), `split` ("test"), `train_trajectories` (0).
+        (64, forecasts in one call of the network), `split` ("test").
     seed
         Of the noise of a stochastic method.
 
@@ -133,14 +125,10 @@ def evaluate_forecast(
     setting = _setting(module, store, options)
     table = ScoreTable(store.path.stem)
     with torch.no_grad():
-        kept = _score_rollouts(module, setting, table, seed)
-        if not module.direct:
-            _score_one_step(module, setting, table, seed)
-        if options.get("train_trajectories"):
-            _score_gap(module, store, options, table, seed)
-        if is_first():
-            _score_cost(module, setting, table, seeded(module.device, seed, 2))
-            _compare_with_predictability(setting, table)
+        kept = _score_rollouts(module, setting, table, seeded(module.device, seed, 0))
+        _score_one_step(module, setting, table, seeded(module.device, seed, 1))
+        _score_cost(module, setting, table, seeded(module.device, seed, 2))
+    _compare_with_predictability(setting, table)
     return Evaluation(table.frame(), _predictions(setting, kept))
 
 
@@ -275,8 +263,6 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
             f"evaluate.start must be at least {(module.history - 1) * stride}, the last input "
             f"frame of a method that sees {module.history} frames, is {start}"
         )
-    if module.direct and start:
-        raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
     scored = np.flatnonzero([name not in split.constants for name in split.fields])
     bins = min(split.space) // 2 + 1
@@ -326,14 +312,13 @@ def _as_frames(mask: Bool[Tensor, "*batch"], frames: Tensor) -> Tensor:
 
 
 def _score_rollouts(
-    module: Forecaster, setting: _Setting, table: ScoreTable, seed: int
+    module: Forecaster, setting: _Setting, table: ScoreTable, generator: torch.Generator
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Score all rollouts; return truth and forecast of the trajectories to keep."""
-
-    def score_group(number: int, chosen: np.ndarray) -> tuple[ScoreTable, _Spectra, Any]:
-        rows, pooled = ScoreTable(setting.store.path.stem), _Pooled(setting)
-        generator = seeded(module.device, seed, 0, number)
-        group = _Group(setting, chosen, rows)
+    pooled = _Pooled(setting)
+    kept = []
+    for chosen in setting.groups(setting.members):
+        group = _Group(setting, chosen, table)
         history, parameters = setting.inputs(module, chosen, setting.start, setting.members)
         group.begin(history[:: setting.members, -1].cpu().numpy()[:, setting.scored])
         frames = rollout(
@@ -355,16 +340,9 @@ def _score_rollouts(
             few = chosen < setting.keep
             whole.append((truth[few], forecast[few, 0]))
         group.end(pooled)
-        kept = tuple(np.concatenate(part, axis=1) for part in zip(*whole, strict=True))
-        return rows, pooled.spectra, kept
-
-    groups = spread(score_group, setting.groups(setting.members))
-    pooled = _Pooled(setting)
-    for rows, spectra, _ in groups:
-        table.extend(rows)
-        pooled.merge(spectra)
+        kept.append(tuple(np.concatenate(part, axis=1) for part in zip(*whole, strict=True)))
     pooled.report(table)
-    return [kept for _, _, kept in groups if len(kept[0])]
+    return [(truth, forecast) for truth, forecast in kept if len(truth)]
 
 
 def _blocks(setting: _Setting, trajectories: int) -> Iterator[np.ndarray]:
@@ -533,17 +511,14 @@ class _Group:
         return getattr(equation, what)(state, parameters) if equation else {}
 
 
-_Spectra = dict[tuple[str, int], tuple[Any, int]]
-"""Sum of the spectra of a metric at a step, and how many they are."""
-
-
 class _Pooled:
     """Spectra averaged over the trajectories and members that have not diverged."""
 
     def __init__(self, setting: _Setting):
         self.setting = setting
         self.at = sorted({1, (setting.steps + 1) // 2, setting.steps})
-        self.spectra: _Spectra = {}
+        self.sums: dict[tuple[str, int], Any] = {}
+        self.counts: dict[tuple[str, int], int] = {}
 
     def add(
         self, steps: np.ndarray, energy: np.ndarray, true_energy: np.ndarray, alive: np.ndarray
@@ -560,17 +535,14 @@ class _Pooled:
 
     def _add(self, metric: str, step: int, energy: np.ndarray) -> None:
         """Add spectra of shape (any, channel, bin)."""
-        self.merge({(metric, step): (energy.sum(axis=(0, 1)), len(energy))})
-
-    def merge(self, spectra: _Spectra) -> None:
-        """Add those of another group of trajectories."""
-        for key, (total, count) in spectra.items():
-            before, number = self.spectra.get(key, (0.0, 0))
-            self.spectra[key] = before + total, number + count
+        key = metric, step
+        self.sums[key] = self.sums.get(key, 0.0) + energy.sum(axis=(0, 1))
+        self.counts[key] = self.counts.get(key, 0) + len(energy)
 
     def report(self, table: ScoreTable) -> None:
         lead = float(self.setting.seconds.mean())
-        for (metric, step), (total, count) in self.spectra.items():
+        for (metric, step), total in self.sums.items():
+            count = self.counts[metric, step]
             if count:  # else every rollout has diverged, and there is no spectrum to show
                 time_ = lead * step if step > 0 else np.nan
                 where = {"step": step, "lead_time": time_, "wavenumber": self.setting.wavenumbers}
@@ -580,19 +552,18 @@ class _Pooled:
 # One step --------------------------------------------------------------------------------------
 
 
-def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, seed: int) -> None:
+def _score_one_step(
+    module: Forecaster, setting: _Setting, table: ScoreTable, generator: torch.Generator
+) -> None:
     """Score single steps from true frames, after every stage of a step."""
     last = setting.start + (setting.steps - 1) * setting.stride
     starts = np.unique(np.linspace(setting.start, last, ONE_STEP_STARTS).astype(int)).tolist()
     axes = range(-setting.dims, 0)
     scale = module.target_scale.cpu().numpy()[setting.scored].reshape(-1, *(1,) * setting.dims)
-
-    def score_group(
-        number: int, chosen: np.ndarray
-    ) -> tuple[ScoreTable, list[Any], Any, list[Any]]:
-        rows = ScoreTable(setting.store.path.stem)
-        generator = seeded(module.device, seed, 1, number)
-        levels, true_spectra = [], []  # of every start
+    levels: Any = 0.0
+    spectra: Any = 0.0
+    true_spectrum: Any = 0.0
+    for chosen in setting.groups(1):
         nrmse: Any = 0.0
         energy: Any = 0.0
         diverged: Any = False
@@ -601,31 +572,22 @@ def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, se
             stages = module.stages(frames, parameters, generator)
             bounded = _bounded(module, stages)
             stages = torch.where(_as_frames(bounded, stages), stages, math.nan)
-            scored = stages.cpu().numpy()[:, :, setting.scored]
-            forecast, alive = setting.tame(scored.astype(np.float64))
+            stages = stages.cpu().numpy()[:, :, setting.scored]
+            forecast, alive = setting.tame(stages.astype(np.float64))
             truth = setting.read(chosen, start + setting.stride, 1)[:, 0].astype(np.float64)
             error = forecast - truth
             score = np.minimum(pointwise.nrmse(forecast, truth, setting.dims), UNBOUNDED)
             nrmse = nrmse + np.where(alive, score, UNBOUNDED) / len(starts)
             energy = energy + setting.energy(error).sum(axis=2) / len(starts)
             diverged = diverged | ~alive
-            levels.append(np.square(error / scale).mean(axis=(2, *axes)).sum(axis=1))
-            true_spectra.append(setting.energy(truth).sum(axis=(0, 1)))
-        cells: dict[str, Any] = {"trajectory": chosen, "stage": np.arange(len(energy))[:, None]}
-        rows.add("one_step_nrmse", nrmse, censored=diverged, **cells)
+            levels = levels + np.square(error / scale).mean(axis=(2, *axes)).sum(axis=1)
+            true_spectrum = true_spectrum + setting.energy(truth).sum(axis=(0, 1))
+        rows: dict[str, Any] = {"trajectory": chosen, "stage": np.arange(len(energy))[:, None]}
+        table.add("one_step_nrmse", nrmse, censored=diverged, **rows)
         for band, mask in setting.bands.items():
             amplitude = spectrum.amplitude(energy, mask)
-            rows.add(f"one_step_error_{band}", amplitude, censored=diverged, **cells)
-        return rows, levels, energy.sum(axis=1), true_spectra
-
-    levels: Any = 0.0
-    spectra: Any = 0.0
-    true_spectrum: Any = 0.0
-    for rows, squares, energy, true_spectra in spread(score_group, setting.groups(1)):
-        table.extend(rows)
-        levels = sum(squares, levels)
-        spectra = spectra + energy
-        true_spectrum = sum(true_spectra, true_spectrum)
+            table.add(f"one_step_error_{band}", amplitude, censored=diverged, **rows)
+        spectra = spectra + energy.sum(axis=1)
     stage = np.arange(len(levels))
     count = setting.trajectories
     where: dict[str, Any] = {"stage": stage[:, None], "wavenumber": setting.wavenumbers}
@@ -637,35 +599,6 @@ def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, se
     )
     table.add("level_error", np.sqrt(levels / (count * len(starts))), stage=stage)
     table.add("noise_level", module.noise_levels, stage=np.arange(len(module.noise_levels)))
-
-
-# Trajectories that were trained on -------------------------------------------------------------
-
-
-def _score_gap(
-    module: Forecaster,
-    store: Any,
-    options: Mapping[str, Any],
-    table: ScoreTable,
-    seed: int,
-) -> None:
-    """Score each trajectory's error over the mean error on trajectories of the training split."""
-    count = options["train_trajectories"]
-    setting = _setting(
-        module, store, {**options, "split": "train", "trajectories": count, "keep": 0}
-    )
-    seen = ScoreTable(store.path.stem)
-    _score_rollouts(module, setting, seen, seed)
-    trained = _mean_nrmse(seen)
-    tested = _mean_nrmse(table)
-    table.add("train_nrmse", trained.mean())
-    table.add("generalisation_gap", tested / trained.mean(), trajectory=tested.index)
-
-
-def _mean_nrmse(table: ScoreTable) -> pd.Series:
-    """Mean over steps and members of each trajectory."""
-    scores = table.frame()
-    return scores[scores["metric"] == "nrmse"].groupby("trajectory")["value"].mean()
 
 
 # Cost ------------------------------------------------------------------------------------------
