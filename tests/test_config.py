@@ -166,7 +166,6 @@ def test_gpus_follow_the_composed_trainer(tree):
     trainer = config.compose(ROOT, "paper", "gpu")["trainer"]
     assert config.gpus(trainer) == 1
     assert config.gpus(trainer | {"devices": 4}) == 4
-    assert config.gpus(trainer | {"devices": 4, "num_nodes": 2}) == 8
     assert config.gpus(trainer | {"accelerator": "auto"}) == 0
 
 

@@ -436,14 +436,9 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
     return registry.figures(experiment["task"]["name"], units)
 
 
-def nodes(trainer: Mapping[str, Any]) -> int:
-    """Machines that a composed trainer asks for."""
-    return trainer.get("num_nodes", 1)
-
-
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] * nodes(trainer) if trainer["accelerator"] == "gpu" else 0
+    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
 
 
 @dataclass(frozen=True)
@@ -722,7 +717,7 @@ def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
     """Yield the method, what it starts from, and so on; end at a cycle."""
     seen: set[str] = set()
     following: str | None = method
-    while following in spec["methods"] and following not in seen:
+    while following is not None and following in spec["methods"] and following not in seen:
         seen.add(following)
         yield following
         following = _start_within(spec, following)

@@ -252,36 +252,6 @@ def part_memory(wildcards, attempt):
     return grown(8000, attempt)
 
 
-def nodes(wildcards):
-    """Return the number of nodes of a training, where they are several."""
-    number = yaml_files.nodes(method_of(wildcards)["trainer"])
-    return number if number > 1 else None
-
-
-def tasks(wildcards):
-    """Return the processes of a training on several nodes, one for each of its devices.
-
-    On one node there is nothing to say: a training is one task, and Lightning starts the rest.
-    """
-    number = nodes(wildcards)
-    return number * method_of(wildcards)["trainer"]["devices"] if number else None
-
-
-def launcher(wildcards, threads):
-    """Return what starts the tasks; nothing on one node."""
-    if not nodes(wildcards):
-        return ""
-    return (
-        f"srun --nodes={nodes(wildcards)} --ntasks={tasks(wildcards)} "
-        f"--cpus-per-task={threads} --kill-on-bad-exit=1"
-    )
-
-
-def mpi(wildcards):
-    """Return the resource that leaves it to a rule to start its tasks."""
-    return "srun" if nodes(wildcards) else None
-
-
 def of_runs(file):
     """Return an input function: this file of every run of the experiment."""
 
