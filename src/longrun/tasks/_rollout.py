@@ -572,8 +572,8 @@ def _score_one_step(
             stages = module.stages(frames, parameters, generator)
             bounded = _bounded(module, stages)
             stages = torch.where(_as_frames(bounded, stages), stages, math.nan)
-            stages = stages.cpu().numpy()[:, :, setting.scored]
-            forecast, alive = setting.tame(stages.astype(np.float64))
+            scored = stages.cpu().numpy()[:, :, setting.scored]
+            forecast, alive = setting.tame(scored.astype(np.float64))
             truth = setting.read(chosen, start + setting.stride, 1)[:, 0].astype(np.float64)
             error = forecast - truth
             score = np.minimum(pointwise.nrmse(forecast, truth, setting.dims), UNBOUNDED)
