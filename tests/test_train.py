@@ -202,6 +202,17 @@ def test_an_interrupted_run_resumes_to_the_same_bits(project, finished, how):
     assert len({row.split(",")[0] for row in lost}) <= 1
 
 
+@pytest.mark.slow
+def test_a_run_killed_after_its_last_update_leaves_the_same_weights(project, finished):
+    folder = project / "late"
+    shutil.copytree(finished / "run", folder / "run")
+    code, log = train(project, "late")
+    assert code == 0 and "step 40" not in log, log
+    late, whole = (checkpoint.read(p / "model.ckpt")["state_dict"] for p in (folder, finished))
+    assert all(torch.equal(late[key], whole[key]) for key in whole)
+    assert (folder / "curves.csv").read_bytes() == (finished / "curves.csv").read_bytes()
+
+
 def equal(left, right):
     if isinstance(left, torch.Tensor):
         return torch.equal(left, right)

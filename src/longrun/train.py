@@ -23,6 +23,7 @@ from typing import Any
 
 import pandas as pd
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -49,11 +50,13 @@ class ResumeCheckpoint(pl.Callback):
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
+        self.trains = False  # a run that was killed after its last update has nothing left to learn
         self._saved = 0
         self._between_updates = True
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take a resumed run's step as saved."""
+        self.trains = True
         self._saved = trainer.global_step
 
     def on_train_batch_end(
@@ -144,7 +147,8 @@ def fit(
         average = get_ema_multi_avg_fn(module.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
     # last, so that what it saves includes the average after the same update
-    callbacks.append(ResumeCheckpoint(last, options["checkpoint_every"]))
+    keeper = ResumeCheckpoint(last, options["checkpoint_every"])
+    callbacks.append(keeper)
     trainer = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
@@ -177,6 +181,8 @@ def fit(
         raise SystemExit(143)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
+    if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
+        module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
 
 
 def train(
