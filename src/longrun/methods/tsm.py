@@ -293,7 +293,7 @@ class TSM(AbstractForecaster):
         """Return the next frame, as the first of a rollout."""
         return self.advance(self.begin(history, conditions), generator)[0]
 
-    # Training ------------------------------------------------------------------------------
+    # Training ------------------------------------------------------------------------------------
 
     def distance(self, prediction: Tensor, target: Tensor) -> Float[Tensor, ""]:
         """Return half of the squared error, as in the paper; clipping depends on the factor."""
