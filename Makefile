@@ -9,7 +9,7 @@ INSTALLED = .venv/installed
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEMAKE = $(IN_VENV) snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET)
 
-.PHONY: help reproduce results datasets doctor test lint clean
+.PHONY: help reproduce results datasets doctor test faults lint clean
 
 # A target's help is what follows ## on its line.
 help: ## say what make can do
@@ -41,6 +41,9 @@ doctor: $(INSTALLED) ## versions, devices, disk, Slurm, wandb: what is here, wha
 
 test: lint ## all checks and tests
 	$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --durations 10
+
+faults: $(INSTALLED) ## break everything on purpose, ten times as often as test; writes docs/reliability.md
+	$(IN_VENV) FAULTS=full OMP_NUM_THREADS=1 pytest tests/faults
 
 lint: $(INSTALLED) ## the checks alone
 	$(IN_VENV) ruff check

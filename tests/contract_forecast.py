@@ -107,6 +107,7 @@ def batch(module, size=3, dtype=torch.float32):
     return {
         "window": frames(kind, size, module.history + module.unroll, dtype),
         "parameters": torch.tensor([middle] * size, dtype=dtype),
+        "elapsed": torch.arange(size, dtype=dtype),
     }
 
 

@@ -166,7 +166,31 @@ def test_gpus_follow_the_composed_trainer(tree):
     trainer = config.compose(ROOT, "paper", "gpu")["trainer"]
     assert config.gpus(trainer) == 1
     assert config.gpus(trainer | {"devices": 4}) == 4
+    assert config.gpus(trainer | {"devices": 4, "num_nodes": 2}) == 8
     assert config.gpus(trainer | {"accelerator": "auto"}) == 0
+
+
+def test_an_evaluation_takes_the_gpus_that_it_spreads_over(tree):
+    tree(PAPER, ("trainer",), {"max_steps": 20, "batch_size": 8, "num_nodes": 2})
+    tree("configs/presets/gpu.yaml", ("trainer", "devices"), 4)
+    spec = config.compose(ROOT, "paper", "gpu")
+    assert config.gpus(config.method_spec(spec, "refined")["trainer"]) == 8
+    assert config.rollout_gpus(spec, "refined") == 4
+    assert config.rollout_gpus(spec | {"spreads": False}, "refined") == 1
+    assert config.rollout_gpus(config.compose(ROOT, "paper", "smoke"), "refined") == 0
+
+
+def test_how_devices_share_is_no_part_of_a_run_on_one(tree):
+    """Else runs from before there was a choice would be trained anew."""
+    trainer = json.loads(config.train_spec(config.compose(ROOT, "paper", "smoke"), "plain"))[
+        "trainer"
+    ]
+    assert trainer["devices"] == 1 and not {"num_nodes", "strategy"} & set(trainer)
+    tree(PAPER, ("trainer", "devices"), 2)
+    trainer = json.loads(config.train_spec(config.compose(ROOT, "paper", "smoke"), "plain"))[
+        "trainer"
+    ]
+    assert trainer["num_nodes"] == 1 and trainer["strategy"] == "ddp"
 
 
 def specs():
@@ -231,8 +255,8 @@ REFUSALS = [
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
         "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, mem_mb, "
-        "precision, runtime, trajectories, valid_windows, validate_every, workers; did you mean "
-        "batch_size?",
+        "num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
+        "validate_every, workers; did you mean batch_size?",
     ),
     (
         PAPER,
@@ -422,7 +446,52 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "trainer"),
         {"devices": 3},
-        f"{PAPER}: trainer.batch_size: must be divisible by devices (3), is 8",
+        f"{PAPER}: trainer.batch_size: must be divisible by the number of devices (3), is 8",
+    ),
+    (
+        PAPER,
+        ("trainer",),
+        {"max_steps": 20, "batch_size": 12, "devices": 2, "num_nodes": 4},
+        f"{PAPER}: trainer.batch_size: must be divisible by the number of devices (8), is 12",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
+        {"devices": 2, "valid_windows": 1},
+        f"{PAPER}: methods.plain.trainer.valid_windows: must be at least the number of devices (2)",
+    ),
+    (
+        PAPER,
+        ("methods", "plain"),
+        {"name": "unet", "optimiser": "lbfgs", "trainer": {"num_nodes": 2}},
+        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs, whose "
+        "search sees one device's loss",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
+        {"devices": 2, "strategy": "fsdp"},
+        f"{PAPER}: methods.plain.trainer.strategy: fsdp needs accelerator gpu, is cpu",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
+        {"devices": 2, "strategy": "fsdp", "accelerator": "gpu", "clip": 1.0},
+        f"{PAPER}: methods.plain.trainer.clip: must be null with strategy fsdp: no device has the "
+        "whole gradient",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
+        {"devices": 2, "strategy": "fsdp", "accelerator": "gpu"},
+        f"{PAPER}: methods.plain.trainer.strategy: fsdp needs ema_decay 0 of plain: no device has "
+        "all weights",
+    ),
+    (
+        PAPER,
+        ("trainer", "strategy"),
+        "dp",
+        f"{PAPER}: trainer.strategy: 'dp' is not allowed; allowed: ddp, fsdp; did you mean ddp?",
     ),
     (
         PAPER,
@@ -645,7 +714,7 @@ def test_names_never_leave_their_folder(tree, name):
         ("1: a\n", "line 1: a key must be text"),
         ("- a\n", "must be a mapping of keys to values"),
         ("a: [1\n", "line 2: did not find expected ',' or ']'"),
-        ("a: !!python/name:os.system x\n", "line 1: could not determine a constructor for the"),
+        ("a: !!python/name:os.system x\n", "line 1: tags such as tag:yaml.org,2002:python/name"),
     ],
 )
 def test_broken_yaml_is_one_line(tmp_path, text, line):

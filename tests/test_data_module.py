@@ -257,13 +257,13 @@ def test_description_in_two_dimensions_keeps_fields_apart(tmp_path):
     assert len(description["spectrum"]) == 4
 
 
-def test_what_never_varies_has_scale_one(tmp_path):
+def test_what_never_varies_is_scaled_by_its_size(tmp_path):
     store = stores.make(tmp_path / "toy.zarr", ("u",), (8, 6))
     seen = store.view(View({"rho": 0.1, "u": None}))
     statistics = describe([seen], stride=1)["statistics"]
     assert statistics["mean"][0] == pytest.approx(0.1)
     for scale in ("std", "increment_std"):
-        assert statistics[scale][0] == 1
+        assert statistics[scale][0] == pytest.approx(0.1)
         alone = describe([store], stride=1)["statistics"][scale][0]
         assert statistics[scale][1] == pytest.approx(alone)
 

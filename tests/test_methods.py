@@ -23,6 +23,8 @@ EMA = {"contract_forecast": {"ema_decay": 0.9}}
 TRAINER = {
     "accelerator": "cpu",
     "devices": 1,
+    "num_nodes": 1,
+    "strategy": "ddp",
     "precision": "32-true",
     "accumulate": 1,
     "validate_every": 4,

@@ -59,7 +59,7 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
 class Toy(torch.nn.Module):
     """What evaluation asks of a method; `step` is the forecast from the last frame."""
 
-    stochastic, history, period, device = False, 1, 1, torch.device("cpu")
+    direct, stochastic, history, period, device = False, False, 1, 1, torch.device("cpu")
     noise_levels: tuple[float, ...] = ()
     target_scale = torch.tensor([0.5])
     calls = 0

@@ -239,5 +239,5 @@ def test_lost_evaluation_is_named(site, tmp_path):
     results.mkdir(parents=True)
     judged = site / "results" / "cpu" / "pde_refiner" / "claims.json"
     (results / "claims.json").write_bytes(judged.read_bytes())
-    with pytest.raises(cli.UserError, match=r"unet.seed0: no evaluation.json"):
+    with pytest.raises(cli.UserError, match=r"unet.seed0.evaluation.json: no such file"):
         rerun(site, tmp_path / "out", results=tmp_path / "results")

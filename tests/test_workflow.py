@@ -1,5 +1,6 @@
 """What the graph reruns, seen in dry runs. Stand-ins for the verbs write the outputs at once."""
 
+import json
 import re
 import sys
 
@@ -372,7 +373,7 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     assert "claims.html" in page
 
 
-@pytest.mark.parametrize("name", ["slurm"])
+@pytest.mark.parametrize("name", ["slurm", "slurm-multinode"])
 def test_the_cluster_profiles_plan(fresh, name):
     """What a profile names is there: Snakemake takes a rule or a resource that isn't in silence."""
     folder = f"workflow/profiles/{name}"
@@ -389,6 +390,32 @@ def test_the_cluster_profiles_plan(fresh, name):
     assert resources >= {limit.split("=")[0] for limit in limits}
     assert resources >= set(profile["default-resources"]) | {"gpu"}
     assert "tasks=" not in done.stdout  # a training on one node is one task
+
+
+def test_a_training_on_several_nodes_asks_for_them(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    schema = tree.folder / "workflow/schemas/experiment.json"
+    content = json.loads(schema.read_text())
+    content["$defs"]["trainer"]["properties"].setdefault("num_nodes", {"type": "integer"})
+    schema.write_text(json.dumps(content))
+
+    def change(content):
+        content["methods"]["unet"]["trainer"] = {"num_nodes": 2, "devices": 4}
+
+    edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
+    asks = {
+        (wild["method"], wild["seed"]): set(entries["resources"].split(", "))
+        for rule, wild, entries in jobs(tree, preset="paper")
+        if rule == "train"
+    }
+    several = {"nodes=2", "tasks=8", "gpu=8", "mpi=srun"}
+    assert {method for method, _ in asks} > {"unet"}
+    for (method, _), resources in asks.items():
+        assert resources >= several if method == "unet" else not resources & several
+    done = tree.snakemake("--dry-run", "--printshellcmds", preset="paper")
+    launched = re.findall(r"srun (.*) python -m longrun\.train .* --method (\w+)", done.stdout)
+    options = "--nodes=2 --ntasks=8 --cpus-per-task=2 --kill-on-bad-exit=1"
+    assert set(launched) == {(options, "unet")}
 
 
 def test_each_attempt_asks_for_more_memory_and_a_rollout_for_more_time(fresh, tmp_path):

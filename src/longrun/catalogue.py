@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,7 +140,7 @@ def main() -> None:
     arguments = parser().parse_args()
     names = config.datasets(arguments.configs)
     files = {name: arguments.facts / f"{name}.json" for name in names}
-    found = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
+    found = {name: cli.read_json(file, "inspect") for name, file in files.items() if file.exists()}
     pictures = arguments.output.parent / "datasets"
     for name in found if pictures != arguments.facts else ():
         with cli.atomic(pictures / f"{name}.png") as part:

@@ -1,7 +1,9 @@
 """Trained methods as files: what `train` writes, `evaluate` reads and `starts_from` begins with."""
 
 import inspect
+import io
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import torch
 
 from longrun import registry
 from longrun.cli import UserError, atomic
+
+CONTENT = {"method": str, "arguments": dict, "state_dict": dict, "description": dict}
 
 
 def build(method: str, arguments: dict[str, Any], seed: int) -> Any:
@@ -34,8 +38,9 @@ def build(method: str, arguments: dict[str, Any], seed: int) -> Any:
         torch.manual_seed(seed)
         try:
             return kind(**arguments)
-        except (ValueError, TypeError) as error:
-            raise UserError(f"method {method}: {error}") from error
+        # torch says the latter two of what is too large for it, or for the machine
+        except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+            raise UserError(f"method {method}: {str(error)[:300]}") from error
 
 
 def sizes(method: str, description: dict[str, Any]) -> dict[str, Any]:
@@ -51,8 +56,10 @@ def sizes(method: str, description: dict[str, Any]) -> dict[str, Any]:
 def save(path: Path, module: pl.LightningModule, **content: Any) -> None:
     """Write a checkpoint whole: the weights and the given plain JSON."""
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
+    whole = io.BytesIO()  # torch doesn't say of a file that the disk is full
+    torch.save({"state_dict": state, **content}, whole)
     with atomic(path) as part:
-        torch.save({"state_dict": state, **content}, part)
+        part.write_bytes(whole.getbuffer())
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -61,17 +68,41 @@ def read(path: Path) -> dict[str, Any]:
     Raises
     ------
     UserError
-        No such file, or one that `longrun.train` did not write.
+        No such file, one that `longrun.train` did not write, or one that is damaged.
     """
+    check(path)
     try:
+        # tensors and plain values alone: nothing that a pickle could run is let in
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such checkpoint; run longrun.train first") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError) as error:
         raise UserError(f"{path}: is not a checkpoint of longrun.train") from error
-    if not isinstance(content, dict) or not {"method", "arguments", "state_dict"} <= set(content):
+    if not isinstance(content, dict) or any(
+        not isinstance(content.get(key), kind) for key, kind in CONTENT.items()
+    ):
         raise UserError(f"{path}: is not a checkpoint of longrun.train")
     return content
+
+
+def check(path: Path) -> None:
+    """Compare the checksums in a checkpoint with its bytes, which torch doesn't.
+
+    Raises
+    ------
+    UserError
+        No such file, or one that is cut short, damaged or no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            if (
+                any(entry.file_size != entry.compress_size for entry in file.infolist())
+                or file.testzip() is not None
+            ):
+                raise UserError(f"{path}: is damaged: a checksum doesn't match")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint; run longrun.train first") from error
+    # what the module says of bytes that it can't make sense of
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise UserError(f"{path}: is not a checkpoint of longrun.train, or cut short") from error
 
 
 def load(path: Path, device: torch.device | str = "cpu", method: str | None = None) -> Any:
@@ -102,7 +133,7 @@ def load(path: Path, device: torch.device | str = "cpu", method: str | None = No
     module = build(content["method"], content["arguments"], seed=0)
     try:
         module.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
+    except (RuntimeError, TypeError, AttributeError) as error:
         line = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit {content['method']}: {line}") from error
     module.description = content["description"]

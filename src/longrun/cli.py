@@ -2,10 +2,14 @@
 
 import argparse
 import contextlib
+import errno
 import importlib.metadata
+import json
 import logging
+import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -17,6 +21,18 @@ from typing import Any
 
 import longrun
 
+try:
+    import fcntl
+except ImportError:  # no POSIX system: there are no locks there
+    fcntl = None  # type: ignore[assignment]
+
+# what the system says when it is not the program's fault that a file can't be written
+REFUSED = {
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG")
+    if hasattr(errno, name)
+}
+BUSY, NO_LOCKS = -1, -2
 # options that several verbs have
 SHARED: dict[str, dict[str, Any]] = {
     "dataset": {"required": True, "help": "name of a file in configs/datasets"},
@@ -35,15 +51,94 @@ class UserError(Exception):
 
 
 def run(main: Callable[[], object]) -> None:
-    """Call `main` with logging to stderr; a `UserError` is one line and exit code 2."""
+    """Call `main` with logging to stderr; an error of the user is one line and exit code 2.
+
+    So is what the machine refuses: a file that is gone, a full disk, no memory.
+    """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     verb = spec.name.removesuffix(".__main__") if spec else Path(sys.argv[0]).stem
     try:
         main()
     except UserError as error:
-        print(f"{verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        sys.exit(2)
+        problem = str(error)
+    except MemoryError as error:
+        problem = f"not enough memory: {error}"
+    except OSError as error:
+        if error.errno is None or isinstance(error, ConnectionError):
+            raise
+        problem = str(error)
+    else:
+        return
+    print(f"{verb}: error: {_one_line(problem)}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_line(text: str) -> str:
+    """Join lines, and escape what a terminal would obey; names in a file can hold anything."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+
+
+@contextlib.contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Name the file where the system refuses to write: its own errors often don't.
+
+    Raises
+    ------
+    UserError
+        A full disk, a quota, a folder that may not be written to, a broken disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise UserError(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def locked(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Be the only process that writes to a path, for as long as the block lasts.
+
+    The lock is one on a hidden file beside the path. The system lets go of it when the process
+    ends, however it does, so none is left behind. Where a file system has no locks, some network
+    file systems, nothing is locked.
+
+    Raises
+    ------
+    UserError
+        Another process has it.
+    """
+    target = Path(path)
+    lock = target.with_name(f".{target.name}.lock")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        held = _lock(lock)
+    if held == BUSY:
+        raise UserError(f"{target}: another process is writing there; wait for it, or end it")
+    try:
+        yield
+    finally:
+        if held != NO_LOCKS:
+            lock.unlink(missing_ok=True)  # while it is held: who has it open will notice
+            os.close(held)
+
+
+def _lock(file: Path) -> int:
+    """Return a descriptor that holds the lock, or why there is none."""
+    if fcntl is None:
+        return NO_LOCKS
+    while True:
+        held = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(held)
+            return BUSY if error.errno in (errno.EAGAIN, errno.EACCES) else NO_LOCKS
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(held), os.stat(file)):
+                return held
+        os.close(held)  # whoever held it before has removed the file: that lock guards nothing
 
 
 def parser(verb: str, about: str | None, examples: str, *shared: str) -> argparse.ArgumentParser:
@@ -73,7 +168,7 @@ def parser(verb: str, about: str | None, examples: str, *shared: str) -> argpars
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Write a file or folder whole or not at all.
+    """Write a file or folder whole or not at all, even if the power fails.
 
     Parameters
     ----------
@@ -84,20 +179,104 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     ------
     Path
         A path beside it, same suffix, to write to. It replaces `path` when the block ends and is
-        removed when the block raises.
+        removed when the block raises; what a killed process left is removed by the next.
+
+    Raises
+    ------
+    UserError
+        The system refuses to write, or another process is writing the same.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}")
-    try:
-        yield part
-        if part.is_dir() and target.is_dir():  # os.replace refuses a folder that is not empty
-            shutil.rmtree(target)
+    with locked(target), writing(target):
+        discard_parts(target)
+        part = _beside(target)
+        try:
+            yield part
+            replace(part, target)
+        finally:
+            _remove(part)
+
+
+def replace(part: Path, target: Path) -> None:
+    """Move a finished file or folder to its place, and what was there out of the way.
+
+    Raises
+    ------
+    FileNotFoundError
+        Nothing was written.
+    """
+    _flush(part)
+    if part.is_dir() and target.is_dir():  # os.replace refuses a folder that is not empty
+        old = _beside(target)
+        os.replace(target, old)  # a folder that is half removed would pass as one that is there
         os.replace(part, target)
+        _remove(old)
+    else:
+        os.replace(part, target)
+    _flush_one(target.parent)
+
+
+def discard_parts(target: Path) -> None:
+    """Remove what processes that were killed while they wrote `target` have left beside it."""
+    name = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{8}}{re.escape(target.suffix)}")
+    for entry in os.scandir(target.parent):
+        if name.fullmatch(entry.name):
+            _remove(Path(entry.path))
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    """Wait until a file, or all that is in a folder, is on the disk."""
+    for folder, _, files in os.walk(path, topdown=False):
+        for name in files:
+            _flush_one(Path(folder, name))
+        _flush_one(Path(folder))
+    if not path.is_dir():
+        _flush_one(path)
+
+
+def _flush_one(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a file system that can't, which is no reason to stop
+            raise
     finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def memory() -> float:
+    """Bytes of memory of this machine; without end where the system doesn't say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (ValueError, OSError, AttributeError):
+        return math.inf
+
+
+def read_json(path: Path, verb: str) -> Any:
+    """Read a JSON file that a verb wrote.
+
+    Raises
+    ------
+    UserError
+        No such file, or one that was cut short or written by something else.
+    """
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; longrun.{verb} writes it") from error
+    except ValueError as error:  # of the encoding too
+        raise UserError(f"{path}: is damaged; run longrun.{verb} again") from error
 
 
 def provenance() -> dict[str, Any]:

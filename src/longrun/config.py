@@ -4,8 +4,10 @@ import copy
 import functools
 import hashlib
 import json
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,20 +17,30 @@ import yaml
 
 from longrun import registry
 from longrun.cli import UserError
-from longrun.registry import Argument, allowed
+from longrun.registry import Argument, allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 CHANGES = Path("changes")  # where an error is that is in no file
 # keys of a trainer that say what a job may take: they change no bit of a result
 ALLOCATION = ("mem_mb", "runtime")
 
+# what no configuration needs, and an accident or an attack would have; an alias counts as what it
+# stands for
+BYTES, VALUES, DEPTH = 2**20, 20_000, 30
+LARGEST = 2**53  # a larger integer is no number of JSON for every reader
+
 Key = tuple[str | int, ...]
 
 
 class ConfigError(UserError):
     """A YAML file that can't be used: file, key, what is allowed, nearest spelling."""
+
+    def __str__(self) -> str:
+        """Return one line; what YAML says has several."""
+        return " ".join(super().__str__().split())
 
 
 class _Loader(yaml.CSafeLoader):
@@ -58,12 +70,58 @@ for _tag, _pattern, _first in (
         re.compile(f"^(?:{_pattern})$"),
         [*_first] + ([""] if _tag == "null" else []),
     )
-_Loader.add_constructor(
-    "tag:yaml.org,2002:int", lambda loader, node: int(node.value.replace("_", ""))
-)
-_Loader.add_constructor(
-    "tag:yaml.org,2002:float", lambda loader, node: float(node.value.replace("_", ""))
-)
+
+
+def _number(loader: yaml.CSafeLoader, node: yaml.ScalarNode) -> int | float:
+    kind = int if node.tag.endswith(":int") else float
+    text = node.value.replace("_", "")
+    value = kind(text) if len(text) <= registry.SHOWN else math.inf
+    if not abs(value) <= (LARGEST if kind is int else sys.float_info.max):
+        line = f"line {node.start_mark.line + 1}"
+        raise yaml.YAMLError(f"{line}: {text[: registry.SHOWN]} is too large a number")
+    return value
+
+
+for _tag in ("int", "float"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_tag}", _number)
+
+
+def _check_size(text: str) -> None:
+    """Refuse what would grow without end, or run something, before anything is made of it.
+
+    Raises
+    ------
+    yaml.YAMLError
+        A tag, a value that contains itself, too many values, or too many inside each other.
+    """
+    if len(text) > BYTES:
+        raise yaml.YAMLError(f"has {len(text)} letters, allowed: {BYTES}")
+    sizes: dict[str, int] = {}  # values that an anchor stands for
+    inside: list[tuple[str | None, int]] = [(None, 0)]  # anchor and values so far, outermost first
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        where = f"line {event.start_mark.line + 1}"
+        if getattr(event, "tag", None) not in (None, "!"):
+            raise yaml.YAMLError(f"{where}: tags such as {event.tag} are not allowed")
+        anchor, size = getattr(event, "anchor", None), 1
+        if isinstance(event, yaml.CollectionStartEvent):
+            inside.append((anchor, 1))
+            if len(inside) > DEPTH:
+                raise yaml.YAMLError(f"{where}: more than {DEPTH} values inside each other")
+            continue
+        if isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = inside.pop()
+        elif isinstance(event, yaml.AliasEvent):
+            if any(anchor == around for around, _ in inside):
+                raise yaml.YAMLError(f"{where}: *{anchor} contains itself")
+            size = sizes.get(anchor or "", 1)
+        elif not isinstance(event, yaml.ScalarEvent):
+            continue
+        if anchor is not None:
+            sizes[anchor] = size
+        around, so_far = inside[-1]
+        inside[-1] = (around, so_far + size)
+        if so_far + size > VALUES:
+            raise yaml.YAMLError(f"{where}: more than {VALUES} values, aliases spelled out")
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -86,6 +144,7 @@ def load(path: Path) -> dict[str, Any]:
 @functools.cache
 def _parse(path: Path, text: str) -> dict[str, Any]:
     try:
+        _check_size(text)
         content = yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -179,9 +238,10 @@ def compose(
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
-        `tracking`, `metrics` (those of the task: heading, meaning, table), `validation` (names of
-        what its methods log on `valid`, smaller is better), and what was set to null among methods
-        (with the claims that need it) and claims dropped.
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `spreads` (whether an
+        evaluation of the task uses all devices of a node), `validation` (names of what its methods
+        log on `valid`, smaller is better), and what was set to null among methods (with the claims
+        that need it) and claims dropped.
 
     Raises
     ------
@@ -196,6 +256,7 @@ def compose(
     task = _schema(configs, f"tasks/{spec['task']['name']}")
     _check_schema(source, spec["evaluate"], task["evaluate"], ("evaluate",))
     spec["evaluate"] = _defaults(task["evaluate"]) | spec["evaluate"]
+    spec["spreads"] = task.get("spreads", False)
     spec["validation"] = task["validation"]
     spec["metrics"] = task["metrics"] | _schema(configs, "tasks/common")["metrics"]
     has_settings = (configs / "config.yaml").exists()
@@ -250,7 +311,7 @@ def compose_run(
     spec = compose(configs, experiment, preset)
     if method not in spec["methods"]:
         choices = allowed(spec["methods"], method)
-        raise ConfigError(f"{experiment}: no method {method!r} at preset {preset}; {choices}")
+        raise ConfigError(f"{experiment}: no method {shown(method)} at preset {preset}; {choices}")
     return compose(configs, experiment, preset, of_method(method, flat)) if flat else spec
 
 
@@ -343,7 +404,9 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
-            raise ConfigError(f"{setting!r} must be key=value, as in width=32 or trainer.clip=1.0")
+            raise ConfigError(
+                f"{shown(setting)} must be key=value, as in width=32 or trainer.clip=1.0"
+            )
         if key in found:
             raise ConfigError(f"{key} is given twice")
         python = {"True": True, "False": False, "None": None}  # as wandb's agent writes them
@@ -354,9 +417,10 @@ def changes(settings: Iterable[str]) -> dict[str, Any]:
 def value(text: str) -> Any:
     """Read one value as the YAML files would hold it."""
     try:
+        _check_size(text)
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{text!r} can't be read: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{shown(text)} can't be read: {error}") from error
 
 
 def of_method(method: str, flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -399,6 +463,8 @@ def train_spec(
     del spec["seeds"]
     for key in ALLOCATION:
         spec["trainer"].pop(key, None)
+    if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
+        del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
     spec |= view(experiment)
     if composed is not None:
@@ -438,7 +504,18 @@ def figures(experiment: Mapping[str, Any]) -> list[str]:
 
 def gpus(trainer: Mapping[str, Any]) -> int:
     """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
-    return trainer["devices"] if trainer["accelerator"] == "gpu" else 0
+    return devices(trainer) if trainer["accelerator"] == "gpu" else 0
+
+
+def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
+    """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
+    trainer = method_spec(experiment, method)["trainer"]
+    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """Devices of a composed trainer, over all nodes."""
+    return int(trainer["devices"] * trainer["num_nodes"])
 
 
 @dataclass(frozen=True)
@@ -475,7 +552,7 @@ class _Source:
     def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
         choices = list(names)
         if name not in choices:
-            self.fail(key, f"{what} {name!r}; {allowed(choices, name)}")
+            self.fail(key, f"{what} {shown(name)}; {allowed(choices, name)}")
 
 
 def _has(content: Any, key: Key) -> bool:
@@ -495,7 +572,7 @@ def _file(configs: Path, folder: str, name: str) -> Path:
     """File of a name; only names that are listed, so none leads out of the folder."""
     if not NAME.fullmatch(str(name)) or name not in _listing(configs, folder):
         raise ConfigError(
-            f"{configs / folder}: {name}: no such {folder[:-1]}; "
+            f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
             f"{allowed(_listing(configs, folder), name)}"
         )
     return configs / folder / f"{name}.yaml"
@@ -510,7 +587,7 @@ def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, A
     for name, section in sections.items():
         source.known(("presets", name), name, presets(configs), "unknown preset")
         if section is not None and not isinstance(section, dict):
-            source.fail(("presets", name), f"must be a mapping, is {section!r}")
+            source.fail(("presets", name), f"must be a mapping, is {shown(section)}")
     return sections
 
 
@@ -524,7 +601,8 @@ def _drop(source: _Source, spec: dict[str, Any]) -> None:
         given = {
             name
             for layer in source.layers
-            for name, entry in (layer.content.get(section) or {}).items()
+            if isinstance(layer.content.get(section), dict)
+            for name, entry in layer.content[section].items()
             if entry is not None
         }
         for name in [name for name, entry in entries.items() if entry is None]:
@@ -589,20 +667,24 @@ def _explain(error: jsonschema.ValidationError) -> tuple[Key, str]:
         case "type":
             types = " or ".join([limit] if isinstance(limit, str) else limit)
             hint = " (quote it)" if types == "string" else ""
-            return key, f"must be {types}{hint}, is {value!r}"
+            return key, f"must be {types}{hint}, is {shown(value)}"
         case "enum":
-            return key, f"{value!r} is not allowed; {allowed(limit, value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(limit, value)}"
         case "anyOf":
             choices = [c for part in limit for c in part.get("enum", [part.get("pattern", "")])]
-            return key, f"{value!r} is not allowed; {allowed(filter(None, choices), value)}"
+            return key, f"{shown(value)} is not allowed; {allowed(filter(None, choices), value)}"
         case "minimum":
-            return key, f"must be at least {limit}, is {value!r}"
+            return key, f"must be at least {limit}, is {shown(value)}"
+        case "maximum":
+            return key, f"must be at most {limit}, is {shown(value)}"
         case "exclusiveMinimum":
-            return key, f"must be more than {limit}, is {value!r}"
+            return key, f"must be more than {limit}, is {shown(value)}"
         case "pattern":  # of a key: the path leads to the mapping around it
             rule = "lower-case letters, digits and _, a letter first"
-            return (*key, value), f"{value!r} is no name; allowed: {rule}"
-    return key, error.message
+            return (*key, value), f"{shown(value)} is no name; allowed: {rule}"
+        case "maxLength":
+            return key, f"{shown(value)} has {len(value)} letters, allowed: {limit}"
+    return key, error.message[:300]
 
 
 def _defaults(section: Mapping[str, Any]) -> dict[str, Any]:
@@ -629,7 +711,8 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
-        _check_trainer(source, key, method_spec(spec, method)["trainer"], entry)
+        _check_trainer(source, key, spec, method_spec(spec, method), entry)
+        _check_devices(source, key, spec, method)
         _check_start(source, spec, method, configs, preset)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
@@ -667,20 +750,58 @@ def _check_options(
 
 
 def _check_trainer(
-    source: _Source, key: Key, trainer: Mapping[str, Any], entry: Mapping[str, Any]
+    source: _Source,
+    key: Key,
+    spec: Mapping[str, Any],
+    method: Mapping[str, Any],
+    entry: Mapping[str, Any],
 ) -> None:
-    def at(name: str) -> Key:
-        return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
-
+    trainer = method["trainer"]
     budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
     if len(budgets) != 1:
         given = "both are" if budgets else "neither is"
-        source.fail(at("max_steps"), f"allowed: max_steps or max_epochs; {given} given")
-    if trainer["batch_size"] % trainer["devices"]:
-        source.fail(
-            at("batch_size"),
-            f"must be divisible by devices ({trainer['devices']}), is {trainer['batch_size']}",
+        at = _trainer_key(key, entry, "max_steps")
+        source.fail(at, f"allowed: max_steps or max_epochs; {given} given")
+    if trainer.get("online"):
+        _check_online(
+            source,
+            lambda name: _trainer_key(key, entry, name),
+            spec,
+            trainer,
+            method["train"],
         )
+
+
+def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
+    """Refuse what several devices can't share."""
+    trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
+    number, size = devices(trainer), trainer["batch_size"]
+    if number == 1:
+        return
+
+    def fail(name: str, problem: str) -> NoReturn:
+        source.fail(_trainer_key(key, entry, name), problem)
+
+    if size % number:
+        fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
+    if trainer["valid_windows"] < number:
+        fail("valid_windows", f"must be at least the number of devices ({number})")
+    if _option(spec, method, "optimiser", None) == "lbfgs":
+        several = "devices" if trainer["devices"] > 1 else "num_nodes"
+        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+    if trainer["strategy"] != "fsdp":
+        return
+    if trainer["accelerator"] != "gpu":
+        fail("strategy", f"fsdp needs accelerator gpu, is {trainer['accelerator']}")
+    if trainer["clip"] is not None:
+        fail("clip", "must be null with strategy fsdp: no device has the whole gradient")
+    if _option(spec, method, "ema_decay", 0.0):
+        fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
+
+
+def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
+    """Where a key of a method's trainer is given: by the method, or by the experiment."""
+    return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
 
 
 def _check_start(
@@ -705,6 +826,43 @@ def _check_start(
         source.fail(
             (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
         )
+
+
+def _check_online(
+    source: _Source,
+    at: Callable[[str], Key],
+    spec: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    datasets: Sequence[str],
+) -> None:
+    """Refuse what can't be trained on a stream of trajectories."""
+    online, key = trainer["online"], at("online")
+    if spec["task"]["name"] != "forecast":
+        source.fail(key, f"is for the task forecast, this is {spec['task']['name']}")
+    if len(datasets) > 1:
+        source.fail(key, f"streams one dataset, {len(datasets)} are to be trained on")
+    for name in ("fields", "parameters"):
+        if name in spec:
+            source.fail((name,), "must be left out: a training online sees all of a dataset")
+    if trainer.get("max_steps") is None:
+        source.fail(at("max_epochs"), "must be max_steps online: a stream has no epochs")
+    for name in ("devices", "num_nodes"):
+        if trainer[name] > 1:
+            source.fail(at(name), f"must be 1 online, is {trainer[name]}")
+    count, threshold, capacity = trainer["batch_size"], online["threshold"], online["capacity"]
+    if threshold < count:
+        source.fail((*key, "threshold"), f"must be at least batch_size ({count}), is {threshold}")
+    if capacity < threshold + count:
+        source.fail(
+            (*key, "capacity"),
+            f"must be at least threshold + batch_size ({threshold + count}), is {capacity}",
+        )
+    listen = online.get("listen", "tcp://127.0.0.1:*")
+    address = ADDRESS.fullmatch(listen)
+    if not address or (address["port"] != "*" and not 0 < int(address["port"]) < 2**16):
+        source.fail((*key, "listen"), f"must be tcp://host:port, is {listen!r}")
+    if online.get("solvers", 1) == 0 and address["port"] == "*":
+        source.fail((*key, "listen"), "needs a port where solvers is 0: who comes must know it")
 
 
 def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
@@ -803,6 +961,8 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
                 f"{evaluate['steps']} steps of {stride} frames from frame {start} "
                 f"need {needs} test frames of {name}, allowed: {test['frames']}",
             )
+    if "train_trajectories" in evaluate:
+        _check_gap(source, spec, splits)
     for method, names in trained.items():
         history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
         if start < (history - 1) * stride:
@@ -820,6 +980,26 @@ def _check_sizes(source: _Source, spec: Mapping[str, Any], configs: Path, preset
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
                 )
+
+
+def _check_gap(
+    source: _Source, spec: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to compare with trajectories that were not trained on, or are shorter."""
+    key: Key = ("evaluate", "train_trajectories")
+    evaluate = spec["evaluate"]
+    needs = evaluate.get("start", 0) + evaluate["steps"] * evaluate["stride"] + 1
+    for method in spec["methods"]:
+        resolved = method_spec(spec, method)
+        if resolved["train"] != spec["test"]:
+            source.fail(key, f"{method} is trained on other datasets than those that are tested")
+        for name in spec["test"]:
+            split = splits[name]["train"]
+            trained = min(resolved["trainer"]["trajectories"] or math.inf, split["trajectories"])
+            if evaluate["train_trajectories"] > trained:
+                source.fail(key, f"must be at most {trained}, those that {method} trains on")
+            if needs > split["frames"]:
+                source.fail(key, f"needs {needs} training frames of {name}: {split['frames']}")
 
 
 def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:
@@ -861,5 +1041,5 @@ def _check_distribution(source: _Source, key: Key, value: Mapping[str, Any]) -> 
         source.fail(
             key,
             "must be a number, {uniform: [low, high]}, {log_uniform: [low, high]} or "
-            f"{{choice: [value, ...]}}, is {value!r}",
+            f"{{choice: [value, ...]}}, is {shown(value)}",
         )

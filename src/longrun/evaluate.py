@@ -8,6 +8,7 @@ Outputs in `--output`
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import time
@@ -18,11 +19,13 @@ from typing import Any
 import pandas as pd
 import torch
 import xarray as xr
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from longrun import checkpoint, cli, config
-from longrun.cli import UserError, atomic, provenance, run
+from longrun import checkpoint, cli, config, devices
+from longrun.cli import UserError, atomic, locked, provenance, run
 from longrun.data.store import Store, View, open_store, write_predictions
-from longrun.metrics.table import ScoreTable
+from longrun.metrics.table import ScoreTable, write_scores
+from longrun.tasks._evaluation import is_first
 
 log = logging.getLogger(__name__)
 
@@ -151,6 +154,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, check everything, score, write."""
     arguments = parser().parse_args()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)  # the first process speaks for all
 
     preset, method = arguments.preset, arguments.method
     experiment = config.compose_run(arguments.configs, arguments.experiment, preset, method)
@@ -168,33 +173,47 @@ def main() -> None:
     stores = [open_store(path, equation).view(seen) for path in arguments.data]
     for store in stores:
         check_store(store, content["description"])
-    device = device_of(spec["trainer"]["accelerator"])
-    module = checkpoint.load(arguments.checkpoint, device)
+    trainer, number = spec["trainer"], spec["trainer"]["devices"]
+    device = device_of(trainer["accelerator"])
+    spreads = number > 1 and experiment["spreads"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
-    log.info("evaluate %s at %s, on %s", name, arguments.preset, device)
-    started = time.monotonic()
-    scores, predictions = evaluate(module, stores, options, arguments.seed)
-    training = ScoreTable(stores[0].path.stem)
-    training.add("train_seconds", content["train_seconds"])
-    scores = pd.concat([scores, training.frame()], ignore_index=True)
-    seconds = time.monotonic() - started
-    log.info("%d scores in %.1f s", len(scores), seconds)
+    where = f"{device}, {number} processes" if spreads else device
+    log.info("evaluate %s at %s, on %s", name, arguments.preset, where)
+    if number > 1 and not spreads:
+        log.info("evaluations of this task use one device")
+    # the processes of the other devices are part of this evaluation
+    alone = locked(arguments.output) if rank_zero_only.rank == 0 else contextlib.nullcontext()  # type: ignore[attr-defined]
+    with alone:
+        if spreads:
+            for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
+                logging.getLogger(library).setLevel(logging.WARNING)
+            device = devices.share(trainer)
+        module = checkpoint.load(arguments.checkpoint, device)
+        started = time.monotonic()
+        with devices.in_one_line():
+            scores, predictions = evaluate(module, stores, options, arguments.seed)
+        if not is_first():
+            return
+        training = ScoreTable(stores[0].path.stem)
+        training.add("train_seconds", content["train_seconds"])
+        scores = pd.concat([scores, training.frame()], ignore_index=True)
+        seconds = time.monotonic() - started
+        log.info("%d scores in %.1f s", len(scores), seconds)
 
-    notes = {
-        "experiment": arguments.experiment,
-        "method": arguments.method,
-        "seed": arguments.seed,
-        "preset": arguments.preset,
-        "wall_seconds": seconds,
-        "provenance": provenance(),
-        "trained": content["provenance"],
-    }
-    write_predictions(arguments.output / "predictions.zarr", predictions)
-    with atomic(arguments.output / "evaluation.json") as part:
-        part.write_text(json.dumps(notes, indent=1) + "\n")
-    with atomic(arguments.output / "scores.parquet") as part:
-        scores.to_parquet(part, index=False, compression="zstd")
+        notes = {
+            "experiment": arguments.experiment,
+            "method": arguments.method,
+            "seed": arguments.seed,
+            "preset": arguments.preset,
+            "wall_seconds": seconds,
+            "provenance": provenance(),
+            "trained": content["provenance"],
+        }
+        write_predictions(arguments.output / "predictions.zarr", predictions)
+        with atomic(arguments.output / "evaluation.json") as part:
+            part.write_text(json.dumps(notes, indent=1) + "\n")
+        write_scores(arguments.output / "scores.parquet", scores)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -50,10 +51,57 @@ Measured = tuple[Float[ndarray, " lead"], Float[ndarray, " lead"], dict[str, flo
 
 
 def build(equation: Mapping[str, Any]) -> AbstractEquation:
-    """Build the equation that a dataset's `equation` section describes."""
+    """Build the equation that a dataset's `equation` section describes.
+
+    Raises
+    ------
+    UserError
+        An option that the constructor refuses.
+    """
     options = {key: value for key, value in equation.items() if key != "name"}
-    built: AbstractEquation = registry.find("equations", equation["name"])(**options)
+    kind = registry.find("equations", equation["name"])
+    try:
+        built: AbstractEquation = kind(**options)
+    # numpy and torch say the latter two of a grid that is too large for the machine
+    except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
+        raise UserError(f"equation {equation['name']}: {str(error)[:300]}") from error
     return built
+
+
+def check_room(equation: AbstractEquation, spec: Mapping[str, Any], folder: Path) -> None:
+    """Refuse a dataset that the disk, or one of whose shards the memory, can't hold.
+
+    Parameters
+    ----------
+    equation
+        Gives fields and grid.
+    spec
+        Composed dataset.
+    folder
+        Where the store goes; it need not exist yet.
+
+    Raises
+    ------
+    UserError
+        It says how much is needed and how much there is.
+    """
+    values = len(equation.fields) * math.prod(equation.grid())  # of a frame
+    frames = sum(split["trajectories"] * split["frames"] for split in spec["splits"].values())
+    shard = max(
+        min(split["trajectories"], spec["store"]["trajectories_per_shard"]) * split["frames"]
+        for split in spec["splits"].values()
+    )
+    itemsize = np.dtype(spec["store"]["dtype"]).itemsize
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    for what, needed, room in (
+        ("the store", frames * values * itemsize, shutil.disk_usage(there).free),
+        ("one of its shards in memory", shard * values * itemsize, cli.memory()),
+    ):
+        if needed > room:
+            raise UserError(
+                f"{spec['equation']['name']}: {what} needs {needed / 1e9:.3g} GB, there are "
+                f"{room / 1e9:.3g} GB: ask for fewer trajectories, frames or points"
+            )
 
 
 @contextlib.contextmanager
@@ -341,11 +389,24 @@ def generate(
         `output` is something else than a store, a part is of another dataset, a trajectory
         diverged, or a worker died.
     """
+    with cli.locked(output):
+        _generate(spec, output, provenance, workers, report, parts)
+
+
+def _generate(
+    spec: Mapping[str, Any],
+    output: Path,
+    provenance: Mapping[str, Any],
+    workers: int,
+    report: Report,
+    parts: Sequence[Path],
+) -> None:
     spec, origin = _origin(spec, provenance)
     if output.exists() and _finished(output, origin):
         log.info("%s is complete already", output)
         return
     equation = build(spec["equation"])
+    check_room(equation, spec, output)
     partial = output.with_name(f".{output.name}.partial")
     writer = _writer(partial, equation, spec, origin)
     measured = None
@@ -380,17 +441,19 @@ def generate_part(
         No such part, a trajectory diverged, or a worker died.
     """
     jobs = spec["jobs"]
-    if part >= jobs:
+    if not 0 <= part < jobs:
         raise UserError(f"part {part} of {jobs} doesn't exist; they are 0 to {jobs - 1}")
     spec, origin = _origin(spec, provenance)
-    if output.exists() and _same(StoreWriter(output).attrs, origin):
-        log.info("%s is complete already", output)
-        return
-    partial = output.with_name(f".{output.name}.partial")
-    writer = _writer(partial, build(spec["equation"]), spec, origin)
-    ours = set(list(writer.shards())[part::jobs])
-    _fill(writer, spec, [shard for shard in writer.missing() if shard in ours], workers, report)
-    _move(partial, output)
+    with cli.locked(output):
+        if output.exists() and _same(StoreWriter(output).attrs, origin):
+            log.info("%s is complete already", output)
+            return
+        partial = output.with_name(f".{output.name}.partial")
+        writer = _writer(partial, build(spec["equation"]), spec, origin)
+        ours = set(list(writer.shards())[part::jobs])
+        missing = [shard for shard in writer.missing() if shard in ours]
+        _fill(writer, spec, missing, workers, report)
+        _move(partial, output)
 
 
 def measure_part(spec: Mapping[str, Any], output: Path, provenance: Mapping[str, Any]) -> None:
@@ -409,7 +472,7 @@ def _measure(equation: AbstractEquation, spec: Mapping[str, Any]) -> Measured:
 
 
 def _read_measured(path: Path, origin: Mapping[str, Any]) -> Measured:
-    content = json.loads(path.read_text())
+    content = cli.read_json(path, "generate")
     if not _same(content, origin):
         raise UserError(f"{path}: was measured on another dataset or by other code")
     return np.array(content["lead_time"]), np.array(content["error"]), content["attributes"]
@@ -513,9 +576,9 @@ def _create(
 
 
 def _move(partial: Path, output: Path) -> None:
-    if output.exists():
-        shutil.rmtree(output)
-    os.replace(partial, output)
+    with cli.writing(output):
+        cli.discard_parts(output)
+        cli.replace(partial, output)
 
 
 def _simulate_shard(

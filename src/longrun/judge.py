@@ -16,6 +16,7 @@ from longrun.cli import UserError
 from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
 from longrun.metrics.table import ABSENT
+from longrun.metrics.table import read_scores as read_table
 
 Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
 
@@ -224,11 +225,7 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
     for method in experiment["methods"]:
         for seed in range(config.method_spec(experiment, method)["seeds"]):
             path = folder / method / f"seed{seed}" / "scores.parquet"
-            if not path.exists():
-                raise UserError(f"{path}: no scores; longrun.evaluate makes them")
-            frame = pd.read_parquet(
-                path, columns=columns, filters=[("metric", "in", sorted(wanted))]
-            )
+            frame = read_table(path, wanted, columns)
             frames.append(frame.assign(method=method, seed=seed))
     return pd.concat(frames, ignore_index=True)
 

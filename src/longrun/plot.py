@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from matplotlib.figure import Figure
 from longrun import cli, config, registry
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
+from longrun.metrics.table import read_scores
 
 
 class Predictions(Mapping[str, xr.Dataset]):
@@ -72,9 +72,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
     curves = [pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])]
     for method, seed, run in runs:
         if wanted := getattr(module, "SCORES", ()):
-            table = pd.read_parquet(
-                _existing(run / "scores.parquet", "evaluate"), filters=[("metric", "in", wanted)]
-            )
+            table = read_scores(run / "scores.parquet", wanted)
             scores.append(table.assign(method=method, seed=seed))
         if wanted := getattr(module, "CURVES", ()):
             table = pd.read_csv(_existing(run / "curves.csv", "train"))
@@ -84,7 +82,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
         preset=preset,
         experiment=experiment,
         scores=_below(scores),
-        claims=json.loads(_existing(folder / "claims.json", "judge").read_text()),
+        claims=cli.read_json(folder / "claims.json", "judge"),
         curves=_below(curves),
         predictions=Predictions(folder, list(spec["methods"])),
     )

@@ -15,6 +15,7 @@ import longrun
 from longrun.cli import UserError
 
 ROOT = Path(longrun.__path__[0])
+SHOWN = 100  # letters of a value in a message
 
 
 class RegistryError(UserError):
@@ -44,14 +45,20 @@ class Argument:
             return f"must not be negative, is {value}"
         choices = _literals(node)
         if choices:
-            return f"{value!r} is not allowed; {allowed(choices, value)}"
-        return f"must be {self.annotation}, is {value!r}"
+            return f"{shown(value)} is not allowed; {allowed(choices, value)}"
+        return f"must be {self.annotation}, is {shown(value)}"
+
+
+def shown(value: object) -> str:
+    """Return a value as a message shows it: a line has no room for a thousand numbers."""
+    text = repr(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
 def allowed(choices: Iterable[object], value: object = None) -> str:
     """List what is allowed and, where one is close to `value`, the nearest spelling."""
     names = sorted(str(choice) for choice in choices)
-    near = difflib.get_close_matches(str(value), names, n=1)
+    near = difflib.get_close_matches(str(value)[:SHOWN], names, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     return f"allowed: {', '.join(names) or 'nothing'}{hint}"
 

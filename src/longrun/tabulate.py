@@ -4,7 +4,6 @@ import argparse
 import base64
 import html
 import importlib.resources
-import json
 import math
 import re
 import string
@@ -16,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from longrun import cli, config, registry
+from longrun.metrics.table import read_scores
 
 DASH = "–"
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
@@ -80,7 +80,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
             for method in spec["methods"]
             for seed in range(config.method_spec(spec, method)["seeds"])
         ]
-        judged = json.loads((folder / "claims.json").read_text())
+        judged = cli.read_json(folder / "claims.json", "judge")
         figures = {figure: folder / "figures" / f"{figure}.svg" for figure in _figure_order()}
         outcomes.append(
             Outcome(
@@ -239,16 +239,9 @@ def _bound(row: dict[str, Any]) -> str:
 
 def _facts(runs: list[Path], methods: list[dict[str, Any]]) -> dict[str, Any]:
     """Collect where, with what and for how long an experiment ran."""
-    for run in runs:
-        if not (run / "evaluation.json").exists():
-            raise cli.UserError(f"{run}: no evaluation.json there; longrun.evaluate writes it")
-    notes = [json.loads((run / "evaluation.json").read_text()) for run in runs]
+    notes = [cli.read_json(run / "evaluation.json", "evaluate") for run in runs]
     made = [note[when] for note in notes for when in ("trained", "provenance")]
-    scores = pd.read_parquet(
-        runs[0] / "scores.parquet",
-        columns=["value"],
-        filters=[("metric", "==", "predictability")],
-    )
+    scores = read_scores(runs[0] / "scores.parquet", ["predictability"], ["value"])
     return {
         "runs": len(runs),
         "machines": sorted({_machine(one["hardware"]) for one in made}),

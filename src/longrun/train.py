@@ -10,11 +10,15 @@ depends on.
 """
 
 import argparse
+import contextlib
+import functools
 import hashlib
 import logging
 import math
 import os
+import pickle
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -26,14 +30,16 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.plugins.environments import LightningEnvironment
+from pytorch_lightning.strategies import FSDPStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from longrun import checkpoint, cli, config, registry, tracking
-from longrun.cli import UserError, atomic, provenance, run
+from longrun import checkpoint, cli, config, devices, registry, tracking
+from longrun.cli import UserError, atomic, locked, provenance, replace, run, writing
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
+from longrun.data.online import Online, OnlineData
 from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
 
@@ -45,27 +51,52 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint.
+    Only between updates: gradients accumulated so far are no part of a checkpoint. It takes its
+    place when what its last update logged is in the curves: a run that goes on from there misses no
+    row. Of fsdp nothing is kept: its optimiser's state is spread over the devices.
     """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
         self.trains = False  # a run that was killed after its last update has nothing left to learn
+        self._part = path.with_suffix(".part")
         self._saved = 0
         self._between_updates = True
+        self._to_end = False
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Take a resumed run's step as saved."""
         self.trains = True
         self._saved = trainer.global_step
+        if trainer.world_size > 1:
+            # Lightning's own handler broadcasts, in the middle of whatever the others exchange.
+            signal.signal(signal.SIGTERM, self._note)
+
+    def _note(self, *_: Any) -> None:
+        self._to_end = True
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, _: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Put what the last update saved into its place."""
+        self._publish(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Put the last one into its place."""
+        self._publish(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Save when it is time."""
         self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
-        if self._between_updates and trainer.global_step % self.every == 0:
+        if not self._between_updates:
+            return
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
+        if trainer.world_size > 1:  # all of them end after the same update
+            ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
+            trainer._signal_connector.received_sigterm |= ends
 
     def on_exception(
         self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException
@@ -73,15 +104,30 @@ class ResumeCheckpoint(pl.Callback):
         """Save when the scheduler asks the job to go."""
         if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
+            self._publish(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step == self._saved:
+        if trainer.global_step == self._saved or isinstance(trainer.strategy, FSDPStrategy):
             return
-        part = self.path.with_suffix(".part")
-        trainer.save_checkpoint(part, weights_only=False)  # also the optimiser and the counters
-        if trainer.is_global_zero:
-            os.replace(part, self.path)
+        with writing(self.path):
+            # also the optimiser and the counters
+            trainer.save_checkpoint(self._part, weights_only=False)
         self._saved = trainer.global_step
+
+    def _publish(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero and self._part.exists():
+            replace(self._part, self.path)
+
+
+class WholeWeights(pl.Callback):
+    """Gather the weights that fsdp has spread over the devices, before the trainer lets go."""
+
+    state: dict[str, torch.Tensor]
+
+    def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
+        """Gather them in the first process."""
+        state = trainer.strategy.lightning_module_state_dict()
+        self.state = {name: tensor.cpu() for name, tensor in state.items()}
 
 
 class LogLines(pl.Callback):
@@ -116,7 +162,7 @@ def fit(
     folder: Path,
     loggers: Sequence[Logger],
     progress: bool,
-) -> None:
+) -> dict[str, torch.Tensor] | None:
     """Train until `data.batches` are used, from the checkpoint in `folder` where there is one.
 
     Parameters
@@ -132,13 +178,24 @@ def fit(
     progress
         Draw a progress bar instead of logging lines.
 
+    Returns
+    -------
+    dict or None
+        The weights, in the first process, where fsdp leaves the module with a part of them.
+
     Raises
     ------
     SystemExit
-        With code 143 after SIGTERM; the next call goes on where this one stopped.
+        With code 143 after SIGTERM; the next call goes on where this one stopped. Of several
+        processes, the first alone, with the others' work done.
     RuntimeError
         The trainer stopped before its last update.
     """
+    if config.devices(options) > 1 and not module.shares_batches:
+        raise UserError("trainer.devices must be 1: this method draws its own points, no batches")
+    place, strategy = devices.environment(options), devices.strategy(options)
+    devices.join(options, place)
+    on_gpus = torch.cuda.is_available() and options["accelerator"] != "cpu"
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
@@ -146,12 +203,21 @@ def fit(
         # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
         average = get_ema_multi_avg_fn(module.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
+    whole = WholeWeights() if isinstance(strategy, FSDPStrategy) else None
+    if whole:
+        if len({parameter.dtype for parameter in module.parameters()}) > 1:
+            raise UserError("trainer.strategy: fsdp can't share weights of which some are complex")
+        log.info("strategy fsdp keeps no state to resume from: a stopped run begins anew")
+        callbacks.append(whole)
     # last, so that what it saves includes the average after the same update
     keeper = ResumeCheckpoint(last, options["checkpoint_every"])
     callbacks.append(keeper)
     trainer = pl.Trainer(
         accelerator=options["accelerator"],
         devices=options["devices"],
+        num_nodes=options["num_nodes"],
+        strategy=strategy,
+        sync_batchnorm=strategy != "auto" and on_gpus,  # which alone it is written for
         precision=options["precision"],
         max_steps=data.batches // accumulate,
         max_epochs=-1,
@@ -167,22 +233,30 @@ def fit(
         enable_model_summary=False,
         enable_progress_bar=progress,
         use_distributed_sampler=False,
-        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
-        plugins=[LightningEnvironment()],
+        plugins=[place],
         default_root_dir=folder,
     )
+    last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
+    if last.exists():
+        try:
+            checkpoint.check(last)
+        except UserError as error:
+            raise UserError(f"{error}; delete it to train from the start") from error
     resume = str(last) if last.exists() else None
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
-    except SIGTERMException:
-        # Lightning would end with exit code 0, which a scheduler takes for success.
-        raise SystemExit(143) from None
+        # After SIGTERM Lightning would end with exit code 0, which a scheduler takes for success.
+        with contextlib.suppress(SIGTERMException), devices.in_one_line():
+            trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(f"{last}: holds more than a state; delete it") from error
     if trainer.received_sigterm:
-        raise SystemExit(143)
+        # Of several processes one says so: another's failure would end it before it could.
+        raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
     if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
         module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
+    return whole.state if whole else None
 
 
 def train(
@@ -229,7 +303,13 @@ def train(
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
-    data = TrajectoryData(
+    online = options.get("online")
+    source_of_data: Any = (
+        functools.partial(OnlineData, online=Online(**online), folder=folder)
+        if online
+        else TrajectoryData
+    )
+    data = source_of_data(
         stores,
         stride=stride,
         history=module.history,
@@ -246,7 +326,11 @@ def train(
     module.prepare(data, source)
     learns = any(parameter.requires_grad for parameter in module.parameters())
     if learns:
-        fit(module, data, options, folder, loggers, progress)
+        weights = fit(module, data, options, folder, loggers, progress)
+        if weights:  # else the module has them
+            module = checkpoint.build(spec["name"], arguments, seed)
+            module.load_state_dict(weights)
+    check_finite(module)
     module.description = description
     return module, {
         "method": spec["name"],
@@ -254,6 +338,21 @@ def train(
         "description": description,
         "updates": data.batches // options["accumulate"] if learns else 0,
     }
+
+
+def check_finite(module: torch.nn.Module) -> None:
+    """Refuse weights that training has ruined after it last looked at its loss.
+
+    Raises
+    ------
+    UserError
+        A weight is not finite.
+    """
+    for name, parameter in module.named_parameters():
+        if not torch.isfinite(parameter).all():
+            raise UserError(
+                f"the weights {name} are not finite: lower learning_rate, or set trainer.clip"
+            )
 
 
 def log_preview(
@@ -353,6 +452,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, train, write the checkpoint and the curves."""
     arguments = parser().parse_args()
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
+        logging.getLogger().setLevel(logging.WARNING)  # the first process speaks for all
 
     changes = config.changes(arguments.set)
     experiment = config.compose_run(
@@ -371,6 +472,20 @@ def main() -> None:
         }
     )
     folder = arguments.run_dir / identity
+    # the processes of the other devices are part of this run
+    alone = locked(folder) if rank_zero_only.rank == 0 else contextlib.nullcontext()  # type: ignore[attr-defined]
+    with alone:
+        _run(arguments, experiment, spec, stores, folder, identity)
+
+
+def _run(
+    arguments: argparse.Namespace,
+    experiment: dict[str, Any],
+    spec: dict[str, Any],
+    stores: Sequence[Store],
+    folder: Path,
+    identity: str,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     loggers = tracking.loggers(
@@ -381,10 +496,14 @@ def main() -> None:
         name=name,
         tags=[arguments.preset, arguments.method],
         config=experiment
-        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset, "changes": changes},
+        | {"run": spec, "seed": arguments.seed, "preset": arguments.preset}
+        | {"changes": config.changes(arguments.set)},
     )
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # no devices, no tips
+    for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if online := spec["trainer"].get("online"):  # its solvers have the other cores of the job
+        torch.set_num_threads(max(1, torch.get_num_threads() - online.get("solvers", 1)))
     started = time.monotonic()
     module, content = train(
         experiment,
@@ -396,7 +515,7 @@ def main() -> None:
         arguments.starts_from,
         progress=sys.stderr.isatty(),
     )
-    if module.global_rank != 0:
+    if rank_zero_only.rank:  # type: ignore[attr-defined]
         return
     checkpoint.save(
         arguments.output,

@@ -206,20 +206,26 @@ def judge_spec(wildcards):
 
 
 def gpus(wildcards):
-    """Return the number of GPUs that the training asks for; a rollout takes one of them."""
+    """Return the number of GPUs that the training asks for."""
     return yaml_files.gpus(method_of(wildcards)["trainer"])
 
 
 def rollout_gpus(wildcards):
-    """Return 1 where the training asks for GPUs, else 0."""
-    return min(1, gpus(wildcards))
+    """Return the number of GPUs that the evaluation asks for."""
+    return yaml_files.rollout_gpus(experiment_of(wildcards), wildcards.method)
 
 
 def cores(wildcards):
-    """Return the cores of one run: one, one more beside a GPU, and those that stream the data."""
+    """Return the cores of one run, or of one of its tasks where they are on several nodes.
+
+    For every device one, one more beside a GPU, and those that give the data.
+    """
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
-    return 1 + (gpus(wildcards) > 0) + streaming
+    if trainer.get("online"):
+        streaming = trainer["online"].get("solvers", 1)
+    devices = 1 if nodes(wildcards) else trainer["devices"]
+    return devices * (1 + (gpus(wildcards) > 0) + streaming)
 
 
 def grown(mem_mb, attempt):
@@ -250,6 +256,36 @@ def generate_memory(wildcards, attempt):
 def part_memory(wildcards, attempt):
     """Return the memory of a job that makes a part of a dataset, in MB."""
     return grown(8000, attempt)
+
+
+def nodes(wildcards):
+    """Return the number of nodes of a training, where they are several."""
+    number = method_of(wildcards)["trainer"]["num_nodes"]
+    return number if number > 1 else None
+
+
+def tasks(wildcards):
+    """Return the processes of a training on several nodes, one for each of its devices.
+
+    On one node there is nothing to say: a training is one task, and Lightning starts the rest.
+    """
+    number = nodes(wildcards)
+    return number * method_of(wildcards)["trainer"]["devices"] if number else None
+
+
+def launcher(wildcards, threads):
+    """Return what starts the tasks; nothing on one node."""
+    if not nodes(wildcards):
+        return ""
+    return (
+        f"srun --nodes={nodes(wildcards)} --ntasks={tasks(wildcards)} "
+        f"--cpus-per-task={threads} --kill-on-bad-exit=1"
+    )
+
+
+def mpi(wildcards):
+    """Return the resource that leaves it to a rule to start its tasks."""
+    return "srun" if nodes(wildcards) else None
 
 
 def of_runs(file):

@@ -10,6 +10,7 @@ use rule train as train_point with:
         spec=train_spec,
         start=point_options,
         run_dir=f"runs/{POINT}",
+        launcher=launcher,
 
 
 rule rank:

@@ -13,6 +13,7 @@ from longrun.data.store import Store, StoreError
 from longrun.data.windows import check_mixture, parameter_table
 from longrun.metrics.spectrum import energy_spectrum
 
+CONSTANT = 1e-7  # of its size: a field that varies by less does so in rounding
 BLOCK = 2**26  # bytes of trajectories in memory at a time, as float64; transforms take as much
 
 
@@ -33,10 +34,11 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         vary), `points`, `boundary` (of each axis), `equation` (the section of the first store),
         `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per model step),
         `steady` (one frame, no time), `statistics` (`mean`, `std`, `increment_std` per field, the
-        increment over one model step, of a steady map its standard deviation, and 1 for what never
-        varies, so that one can divide by them; `condition_low`, `condition_high` per parameter)
-        and `spectrum` (energy per wavenumber index, summed over fields, mean over frames and
-        trajectories).
+        increment over one model step, of a steady map its standard deviation; a field that doesn't
+        vary has its size, or 1, for a deviation, and one that is the same in every frame its
+        deviation for an increment, so that both can be divided by;
+        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per wavenumber
+        index, summed over fields, mean over frames and trajectories).
 
     Raises
     ------
@@ -61,6 +63,9 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     parameters = np.concatenate([parameter_table(split) for split in splits])
     names = list(stores[0].parameters)
     dt = parameters[:, names.index(schema.DT)].mean() if schema.DT in names else 1.0
+    size = np.abs(moments.mean)
+    varies = moments.std > CONSTANT * size
+    std = np.where(varies, moments.std, np.where(size > 0, size, 1.0))
     return {
         "fields": len(stores[0].fields),
         "dims": dims,
@@ -75,8 +80,8 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         "steady": steady,
         "statistics": {
             "mean": moments.mean.tolist(),
-            "std": moments.scale.tolist(),
-            "increment_std": increments.scale.tolist(),
+            "std": std.tolist(),
+            "increment_std": np.where(increments.std > 0, increments.std, std).tolist(),
             "condition_low": parameters.min(0).tolist(),
             "condition_high": parameters.max(0).tolist(),
         },
@@ -111,11 +116,8 @@ class _Moments:
         return self._sum / self._count
 
     @property
-    def scale(self) -> Float[ndarray, " column"]:
-        """Standard deviation; 1 where it is no more than what rounding leaves of a constant."""
-        squares = self._squares / self._count
-        variance = np.maximum(squares - self.mean**2, 0.0)
-        return np.sqrt(np.where(variance > 1e-14 * squares, variance, 1.0))
+    def std(self) -> Float[ndarray, " column"]:
+        return np.sqrt(np.maximum(self._squares / self._count - self.mean**2, 0.0))
 
 
 def _by_channel(

@@ -6,6 +6,7 @@ measured its error: `reference_error` and `predictability` are null.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,13 +15,13 @@ from typing import Any
 
 import h5py
 import numpy as np
-import zarr
 from jaxtyping import Float, Shaped
 from numpy import ndarray
 
-from longrun.cli import UserError, atomic
+from longrun.cli import UserError, atomic, memory
 from longrun.data import schema
-from longrun.data.store import Store, StoreError, StoreWriter, create_store
+from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
+from longrun.registry import shown
 
 IMPORTED = "imported"
 FIRST_TIME = "first_time"  # parameter: time of a trajectory's first frame, where it isn't 0
@@ -344,7 +345,7 @@ def positions(store: Store, split: str, axis: int) -> Float[ndarray, "trajectory
     part = store.split(split)
     name = schema.AXES[axis]
     # read, since only the coordinate says whether points are centres of cells
-    relative = np.asarray(zarr.open_array(part.path / name, mode="r")[:])
+    relative = np.asarray(open_array(part.path / name)[:])
     length = part.parameters.get(f"{schema.LENGTH}_{name}", part.parameters[schema.LENGTH])
     origin = layout(store).get("origin", [0.0] * len(part.space))
     return origin[axis] + length[:, None] * relative
@@ -372,7 +373,7 @@ def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]
         The store is damaged.
     """
     part = store.split(split)
-    arrays = {name: zarr.open_array(part.path / name, mode="r") for name in store.fields}
+    arrays = {name: open_array(part.path / name) for name in store.fields}
     shards = next(iter(arrays.values())).shards
     assert shards is not None
     for start in range(0, part.trajectories, shards[0]):
@@ -396,10 +397,45 @@ def opened(path: Path, format_name: str) -> Iterator[h5py.File]:
         raise UserError(f"{path}: no such file")
     try:
         with h5py.File(path, "r") as file:
+            _check_file(file, path)
             yield file
     except KeyError as error:
         what = " ".join(str(error.args[0]).split())
         raise UserError(f"{path}: is not in the layout of {format_name}: {what}") from None
+    except (
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+    ) as error:  # a group for an array, ...
+        raise UserError(f"{path}: is not in the layout of {format_name}: {shown(error)}") from None
     except (OSError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: can't be read as HDF5, or is cut short: {reason}") from None
+
+
+def _check_file(file: h5py.File, path: Path) -> None:
+    """Refuse what would make a reader open other files, or allocate more than there is.
+
+    Shapes are believed as far as the machine's memory goes: what was never written takes no room in
+    a file, and what is compressed little.
+    """
+    room = memory()
+
+    # what is returned ends the search: h5py can't carry an exception out of it
+    def follow(name: str, link: Any) -> str | None:
+        return f"{name} leads to another file" if isinstance(link, h5py.ExternalLink) else None
+
+    def look(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.external or item.is_virtual:
+            return f"{name} lies in another file"
+        rows = max(1, item.shape[0]) if item.ndim > 2 else 1  # trajectories are read in blocks
+        if item.dtype.itemsize * math.prod(item.shape) // rows > room:
+            return f"{name} has the shape {item.shape}: there is no memory for it"
+        return None
+
+    problem = file.visititems_links(follow) or file.visititems(look)
+    if problem:
+        raise UserError(f"{path}: {problem}")

@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Int
+from jaxtyping import Int, Shaped
 from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -36,12 +36,13 @@ class Batches:
 
 
 class TrajectoryData(pl.LightningDataModule):
-    """Windows of trajectories as `{"window", "parameters"}` batches, in physical units.
+    """Windows of trajectories as batches of `window`, `parameters` and `elapsed`, physical units.
 
     `window` is `(batch, history + horizon, channel, *space)`, `parameters` is `(batch, parameter)`
-    in the order of the store. Batch b of the training is a pure function of `(seed, b)`, the same
-    bits in memory and streamed, so a run resumes by counting: there is no state to save. Of several
-    stores, windows are drawn uniformly over all.
+    in the order of the store, `elapsed` is `(batch,)`: model steps from the first frame of the
+    trajectory to that of the window. Batch b of the training is a pure function of `(seed, b)`,
+    the same bits in memory and streamed, so a run resumes by counting: there is no state to save.
+    Of several stores, windows are drawn uniformly over all.
 
     Parameters
     ----------
@@ -117,15 +118,18 @@ class TrajectoryData(pl.LightningDataModule):
         rank, world = self._place()
         chosen = self._valid_windows.spread(self._valid_count)[rank::world]
         device = self._device() if self.in_memory else torch.device("cpu")
-        frames, parameters = (
-            torch.from_numpy(part).to(device) for part in self._valid_windows.read(chosen)
-        )
+        parts = (*self._valid_windows.read(chosen), self._valid_windows.elapsed(chosen))
+        frames, parameters, elapsed = (torch.from_numpy(part).to(device) for part in parts)
         size = self.batch_size // world
         starts = range(0, len(chosen), size)
         return Batches(
             len(starts),
             lambda: (
-                {"window": frames[i : i + size], "parameters": parameters[i : i + size]}
+                {
+                    "window": frames[i : i + size],
+                    "parameters": parameters[i : i + size],
+                    "elapsed": elapsed[i : i + size],
+                }
                 for i in starts
             ),
         )
@@ -165,15 +169,16 @@ class _Memory:
         store, trajectory, start = self._windows.locate(windows)
         first = self._first_frame[store] + trajectory * self._per_trajectory[store] + start
         rows = (first[:, None] + self._offsets).ravel()
-        frames = self._frames.index_select(0, self._index(rows))
+        frames = self._frames.index_select(0, self._on_device(rows))
         return {
             "window": frames.unflatten(0, (len(windows), len(self._offsets))),
             "parameters": self._parameters.index_select(
-                0, self._index(self._first_trajectory[store] + trajectory)
+                0, self._on_device(self._first_trajectory[store] + trajectory)
             ),
+            "elapsed": self._on_device(self._windows.elapsed(windows)),
         }
 
-    def _index(self, values: Int[ndarray, " index"]) -> Tensor:
+    def _on_device(self, values: Shaped[ndarray, " index"]) -> Tensor:
         return torch.from_numpy(values).to(self._frames.device)
 
 

@@ -6,6 +6,7 @@ times what the bytes need; a test holds both readers to the same values.
 """
 
 import contextlib
+import json
 import math
 import os
 import shutil
@@ -21,13 +22,16 @@ import xarray as xr
 import zarr
 from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
-from zarr.codecs import Crc32cCodec
+from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from longrun.cli import UserError, atomic
+from longrun.cli import UserError, atomic, memory, writing
 from longrun.data import schema
-from longrun.registry import allowed
+from longrun.registry import allowed, shown
 
 FORMAT = 1
+CODECS = {"bytes", "crc32c", "sharding_indexed"}  # what is stored takes the room that it has
+ROOM = 2**26  # bytes that may be allocated on the word of a shape alone
+NEEDED = (schema.EQUATION, schema.BOUNDARY, schema.REFERENCE_ERROR, schema.PREDICTABILITY)
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
 
 
@@ -62,14 +66,13 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     path = Path(path)
     if not path.exists():
         raise StoreError(f"{path}: no such store; longrun.generate makes it")
-    attrs: dict[str, Any] = dict(_open_group(path, "r").attrs)
-    if attrs[schema.VERSION] != FORMAT:
-        raise StoreError(
-            f"{path}: has schema {attrs[schema.VERSION]}, not {FORMAT}; generate it anew"
-        )
+    attrs = _attributes(path, _open_group(path, "r"))
     if not attrs.get(schema.COMPLETE):
         raise StoreError(f"{path}: is incomplete; run longrun.generate again to finish it")
-    found = attrs[schema.EQUATION]["name"]
+    missing = [name for name in NEEDED if name not in attrs]
+    if missing or not isinstance(attrs[schema.EQUATION], dict):
+        raise StoreError(f"{path}: lacks {', '.join(missing) or schema.EQUATION}; generate it anew")
+    found = attrs[schema.EQUATION].get("name")
     if equation is not None and found != equation:
         raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
     return Store(path, attrs)
@@ -169,11 +172,12 @@ class Store:
         """
         if self.attrs[schema.REFERENCE_ERROR] is None:
             return np.empty(0), np.empty(0)
-        lead, error = (
-            zarr.open_array(self.path / name, mode="r")
-            for name in (schema.LEAD_TIME, schema.REFERENCE_ERROR)
-        )
-        return np.asarray(lead[:]), np.asarray(error[:])
+        with _damage_named(self.path):
+            lead, error = (
+                np.asarray(open_array(self.path / name)[:])
+                for name in (schema.LEAD_TIME, schema.REFERENCE_ERROR)
+            )
+            return lead, error
 
     def split(self, name: str) -> "Split":
         """Return one of the splits that the store holds: `train`, `valid` or `test`.
@@ -242,15 +246,13 @@ class Split:
         """Each parameter of every trajectory, float64, in physical units."""
         with _damage_named(self.path):
             return {
-                name: np.asarray(
-                    zarr.open_array(self.path / name, mode="r")[: self.trajectories], np.float64
-                )
+                name: np.asarray(open_array(self.path / name)[: self.trajectories], np.float64)
                 for name in self.parameter_names
             }
 
     def array(self, name: str) -> dict[str, Any]:
         """Layout, dtype and `attrs` (`units`, `long_name`) of a field, parameter or coordinate."""
-        array = zarr.open_array(self.path / name, mode="r")
+        array = open_array(self.path / name)
         return {
             "shape": array.shape,
             "chunks": array.chunks,
@@ -321,9 +323,9 @@ class Split:
 class _Shards:
     """Reader of one sharded array `(trajectory, time, *space)`; chunks hold one trajectory."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, array: zarr.Array | None = None):
         self.path = path
-        array = zarr.open_array(path, mode="r")
+        array = open_array(path) if array is None else array
         if array.shards is None or array.chunks[0] != 1 or array.chunks[2:] != array.shape[2:]:
             raise StoreError(f"{path}: is not laid out as a field of a store")
         self.shape = array.shape
@@ -357,9 +359,16 @@ class _Shards:
         offset, size = index[inside, slot].tolist()
         if offset == MISSING:
             raise StoreError(f"{self.path}: trajectory {trajectory} is missing")
-        return np.frombuffer(self._checked(data[offset : offset + size]), self.dtype).reshape(
-            self.chunk
-        )
+        chunk = self._checked(data[offset : offset + size])
+        if chunk.size != math.prod(self.chunk) * self.dtype.itemsize:
+            raise StoreError(f"{self.path}: is damaged: a chunk has {chunk.size} bytes")
+        return np.frombuffer(chunk, self.dtype).reshape(self.chunk)
+
+    def check(self, trajectories: range) -> None:
+        """Compare the checksums of all chunks of some trajectories."""
+        for trajectory in trajectories:
+            for slot in range(self.slots):
+                self._read_chunk(trajectory, slot)
 
     def _open_shard(self, number: int) -> tuple[ndarray, ndarray]:
         file = self.path / "c" / str(number) / "/".join("0" for _ in self.shape[1:])
@@ -368,8 +377,10 @@ class _Shards:
         except (FileNotFoundError, ValueError):  # absent or empty
             raise StoreError(f"{file}: is missing; generate the store anew") from None
         tail = self.per_shard * self.slots * 16 + 4  # offset and size of each chunk, checksum
-        index = np.frombuffer(self._checked(data[-tail:]), "<u8")
-        return data, index.reshape(self.per_shard, self.slots, 2)
+        index = self._checked(data[-tail:])
+        if index.size != tail - 4:
+            raise StoreError(f"{file}: is damaged: it is cut short; generate the store anew")
+        return data, np.frombuffer(index, "<u8").reshape(self.per_shard, self.slots, 2)
 
     def _checked(self, data: UInt8[ndarray, " stored"]) -> UInt8[ndarray, " content"]:
         body, checksum = data[:-4], data[-4:]
@@ -411,6 +422,21 @@ def create_store(
     attrs
         Further attributes of the store; `equation` is needed.
     """
+    with writing(path):
+        _create(path, fields, parameters, boundary, space, centred, splits, layout, attrs)
+
+
+def _create(
+    path: Path,
+    fields: Mapping[str, Mapping[str, str]],
+    parameters: Mapping[str, Mapping[str, str]],
+    boundary: tuple[str, ...],
+    space: tuple[int, ...],
+    centred: bool,
+    splits: Mapping[str, Mapping[str, int]],
+    layout: Mapping[str, Any],
+    attrs: Mapping[str, Any],
+) -> None:
     axes = schema.AXES[: len(space)]
     root = zarr.create_group(path, zarr_format=3)
     for name, size in splits.items():
@@ -480,8 +506,9 @@ def create_store(
 class StoreWriter:
     """Fills a store shard by shard, in any order; one shard must have one writer.
 
-    A shard counts as written when the files of all fields are there. zarr moves each file into
-    place whole, so a writer that is killed loses the shard in flight and no other.
+    A shard counts as written when the files of all fields are there and their checksums are right.
+    zarr moves each file into place whole, so a writer that is killed loses the shard in flight and
+    no other; what a power cut has spoilt is written again.
     """
 
     def __init__(self, path: Path):
@@ -489,8 +516,9 @@ class StoreWriter:
         for leftover in path.rglob("*.partial"):  # what zarr was writing when it was killed
             leftover.unlink()
         self._group = _open_group(path, "r+")
-        self.attrs: dict[str, Any] = dict(self._group.attrs)
+        self.attrs = _attributes(path, self._group)
         self._fields: list[str] = self.attrs[schema.FIELDS]
+        self._sound: set[tuple[str, range]] = set()  # shards that were looked at already
 
     def shards(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard, in order."""
@@ -505,8 +533,23 @@ class StoreWriter:
     def missing(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard that is still to be written, in order."""
         for split, trajectories in self.shards():
-            if not all((self.path / f).exists() for f in self._files(split, trajectories)):
+            if (split, trajectories) not in self._sound and not self._is_sound(split, trajectories):
                 yield split, trajectories
+            else:
+                self._sound.add((split, trajectories))
+
+    def _is_sound(self, split: str, trajectories: range) -> bool:
+        if not all((self.path / file).exists() for file in self._files(split, trajectories)):
+            return False
+        try:
+            for name in self.attrs[schema.PARAMETERS]:
+                _ = self._array(f"{split}/{name}")[trajectories.start : trajectories.stop]
+            for name in self._fields:
+                array = self._array(f"{split}/{name}")
+                _Shards(self.path / split / name, array).check(trajectories)
+        except (StoreError, ValueError):
+            return False
+        return True
 
     def adopt(self, part: Path) -> None:
         """Take over the shards that another store of the same layout holds, as hard links."""
@@ -534,10 +577,13 @@ class StoreWriter:
     ) -> None:
         """Write one shard: its parameters, then every field."""
         block = slice(trajectories.start, trajectories.stop)
-        for name, values in parameters.items():
-            self._array(f"{split}/{name}")[block] = values
-        for channel, name in enumerate(self._fields):
-            self._array(f"{split}/{name}")[block] = states[:, :, channel]
+        with writing(self.path):
+            for file in self._files(split, trajectories):
+                (self.path / file).unlink(missing_ok=True)  # zarr would read a spoilt one first
+            for name, values in parameters.items():
+                self._array(f"{split}/{name}")[block] = values
+            for channel, name in enumerate(self._fields):
+                self._array(f"{split}/{name}")[block] = states[:, :, channel]
 
     def finish(
         self,
@@ -549,20 +595,21 @@ class StoreWriter:
 
         Where the error is not known, the arrays are empty and the attributes None.
         """
-        if len(lead_time):
-            lead = {"units": "s", "long_name": "lead time"}
-            error = "relative RMSE against half the step and twice the resolution"
-            described = {"units": "1", "long_name": error}
-            _write_whole(self._group, schema.LEAD_TIME, lead_time, lead)
-            _write_whole(
-                self._group,
-                schema.REFERENCE_ERROR,
-                reference_error,
-                described,
-                dimension=schema.LEAD_TIME,
-            )
-        self._group.attrs.update(attrs)
-        self._group.attrs[schema.COMPLETE] = True
+        with writing(self.path):
+            if len(lead_time):
+                lead = {"units": "s", "long_name": "lead time"}
+                error = "relative RMSE against half the step and twice the resolution"
+                described = {"units": "1", "long_name": error}
+                _write_whole(self._group, schema.LEAD_TIME, lead_time, lead)
+                _write_whole(
+                    self._group,
+                    schema.REFERENCE_ERROR,
+                    reference_error,
+                    described,
+                    dimension=schema.LEAD_TIME,
+                )
+            self._group.attrs.update(attrs)
+            self._group.attrs[schema.COMPLETE] = True
 
     def _array(self, name: str) -> zarr.Array:
         array = self._group[name]
@@ -583,11 +630,83 @@ def _link(source: Path, target: Path) -> None:
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
         group = zarr.open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
         group = None
     if group is None or schema.VERSION not in group.attrs:
         raise NotAStoreError(f"{path}: is not a Longrun store")
     return group
+
+
+def _attributes(path: Path, group: zarr.Group) -> dict[str, Any]:
+    """Return the attributes of a store whose arrays have names of arrays, and not of paths."""
+    attrs: dict[str, Any] = dict(group.attrs)
+    if attrs[schema.VERSION] != FORMAT:
+        raise StoreError(
+            f"{path}: has schema {attrs[schema.VERSION]}, not {FORMAT}; generate it anew"
+        )
+    for key in (schema.FIELDS, schema.PARAMETERS):
+        names = attrs.get(key)
+        if not isinstance(names, list) or not all(map(_is_name, names)):
+            raise StoreError(f"{path}: {key} are no list of names: {shown(names)}")
+    return attrs
+
+
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and name.isidentifier()
+
+
+def open_array(path: Path) -> zarr.Array:
+    """Open an array of a store to read it.
+
+    Its metadata is not believed before it agrees with the bytes that are there: who reads an array
+    allocates what its shape says.
+
+    Raises
+    ------
+    StoreError
+        Absent, or no array as `create_store` makes them; a shape that the bytes on disk can't
+        fill; files that lie outside of the array.
+    """
+    try:
+        described = json.loads((path / "zarr.json").read_text("utf-8"))
+        codecs = _codecs(described["codecs"])
+        array = zarr.open_array(path, mode="r")
+    except FileNotFoundError:
+        raise StoreError(f"{path}: is missing; generate the store anew") from None
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+        raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
+    if codecs - CODECS or array.dtype.kind != "f":
+        raise StoreError(
+            f"{path}: is no array of a store: {array.dtype}, {', '.join(sorted(codecs))}"
+        )
+    root = (path.parents[1] if path.parent.name in schema.SPLITS else path.parent).resolve()
+    if not path.resolve().is_relative_to(root):
+        raise StoreError(f"{path}: leads out of the store")
+    found = 0
+    for folder, folders, files in os.walk(path):
+        for name in (*folders, *files):
+            entry = Path(folder, name)
+            if entry.is_symlink() and not entry.resolve().is_relative_to(root):
+                raise StoreError(f"{entry}: leads out of the store")
+            found += entry.lstat().st_size if name in files else 0
+    needed = math.prod(array.shape) * array.dtype.itemsize
+    if needed > max(ROOM, 4 * found):  # a lost shard is named when it is read
+        raise StoreError(
+            f"{path}: has the shape {shown(array.shape)}, {needed} bytes, and {found} bytes are "
+            "there; generate it anew"
+        )
+    return array
+
+
+def _codecs(codecs: list[dict[str, Any]]) -> set[str]:
+    """Names of codecs, also of those inside a shard."""
+    inner = [
+        codec["configuration"][part]
+        for codec in codecs
+        if codec["name"] == "sharding_indexed"
+        for part in ("codecs", "index_codecs")
+    ]
+    return {str(codec["name"]) for codec in codecs}.union(*map(_codecs, inner))
 
 
 def _write_whole(
@@ -613,8 +732,15 @@ def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
     text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
     dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
+    checked = {"compressors": [ZstdCodec(checksum=True)]}
     with atomic(path) as part:
-        dataset.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+        dataset.to_zarr(
+            part,
+            mode="w",
+            zarr_format=3,
+            consolidated=False,
+            encoding={name: checked for name in dataset.data_vars},
+        )
 
 
 def read_predictions(path: str | Path) -> xr.Dataset:
@@ -629,9 +755,11 @@ def read_predictions(path: str | Path) -> xr.Dataset:
         with xr.open_dataset(
             path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
         ) as dataset:
+            if dataset.nbytes > memory():
+                raise StoreError(f"{path}: its shapes ask for {dataset.nbytes} bytes of memory")
             return dataset.load()
-    except (FileNotFoundError, ValueError) as error:
-        raise StoreError(f"{path}: no predictions there ({error})") from None
+    except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise StoreError(f"{path}: no predictions there ({shown(error)})") from None
 
 
 @contextlib.contextmanager

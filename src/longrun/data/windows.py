@@ -87,6 +87,10 @@ class Windows:
         trajectory, start = np.divmod(inside, np.asarray(self._starts)[store])
         return store, trajectory, start
 
+    def elapsed(self, windows: Int[ndarray, " window"]) -> Float[ndarray, " window"]:
+        """Model steps from the first frame of a trajectory to that of each window, float32."""
+        return (self.locate(windows)[2] / self.stride).astype(np.float32)
+
     def read(
         self, windows: Int[ndarray, " window"]
     ) -> tuple[Float[ndarray, "window time channel *space"], Float[ndarray, "window parameter"]]:
@@ -142,9 +146,11 @@ class WindowBatches:
         return windows
 
     def __getitem__(self, number: int) -> dict[str, Float[ndarray, "..."]]:
-        """Read a batch: `window` and `parameters`."""
-        frames, parameters = self.windows.read(self.choose(number))
-        return {"window": frames, "parameters": parameters}
+        """Read a batch: `window`, `parameters` and `elapsed`."""
+        windows = self.choose(number)
+        frames, parameters = self.windows.read(windows)
+        elapsed = self.windows.elapsed(windows)
+        return {"window": frames, "parameters": parameters, "elapsed": elapsed}
 
 
 def parameter_table(split: Split) -> Float[ndarray, "trajectory parameter"]:

@@ -1,4 +1,4 @@
-"""Loss, validation error and learning rate of every run over its updates."""
+"""Loss, validation error and learning rate of every run over its updates; what a stream gave it."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,11 @@ from longrun.figures._inputs import Inputs
 PANELS = {
     "train/loss": "training loss\n(each method's own)",
     "valid/increment_error": "one-step error on valid\n(share of the increment)",
+    "valid/field_error": "error of a frame on valid\n(share of the spread)",
     "learning_rate": "learning rate",
+    "online/simulations": "simulations\nthat have arrived",
+    "online/buffer": "windows\nin the buffer",
+    "online/reuse": "draws per window\nthat was drawn",
 }
 CURVES = tuple(PANELS)
 

@@ -1,9 +1,13 @@
 """The tidy table of scores: one row per value, the only thing that judging and figures read."""
 
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from longrun.cli import UserError, atomic
 
 ABSENT: dict[str, Any] = {
     "dataset": "",
@@ -64,6 +68,13 @@ class ScoreTable:
         block["metric"] = np.full(value.size, code, dtype=np.int16)
         self._blocks.append(block)
 
+    def extend(self, other: "ScoreTable") -> None:
+        """Add all rows of another table."""
+        codes = [self._metrics.setdefault(name, len(self._metrics)) for name in other._metrics]
+        known = np.array(codes, dtype=np.int16)
+        for block in other._blocks:
+            self._blocks.append(block | {"metric": known[block["metric"]]})
+
     def frame(self) -> pd.DataFrame:
         """All rows, with the columns of `ABSENT` in that order; names are categories."""
         cells = {
@@ -78,3 +89,41 @@ class ScoreTable:
             ),
         }
         return pd.DataFrame(names | cells)[list(ABSENT)]
+
+
+def write_scores(path: Path, scores: pd.DataFrame) -> None:
+    """Write a table of scores whole or not at all, with checksums."""
+    with atomic(path) as part:
+        scores.to_parquet(part, index=False, compression="zstd", write_page_checksum=True)
+
+
+def read_scores(
+    path: Path, metrics: Iterable[str] | None = None, columns: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Read the scores of some metrics.
+
+    Parameters
+    ----------
+    path
+        A `scores.parquet`.
+    metrics
+        Their names, None for all; what the table lacks is no error.
+    columns
+        Names; None for all.
+
+    Raises
+    ------
+    UserError
+        No such file, one that is no table of scores, or one that is damaged.
+    """
+    try:
+        return pd.read_parquet(
+            path,
+            columns=None if columns is None else list(columns),
+            filters=None if metrics is None else [("metric", "in", sorted(metrics))],
+            page_checksum_verification=True,
+        )
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no scores; longrun.evaluate makes them") from error
+    except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's own are some of these
+        raise UserError(f"{path}: is damaged; run longrun.evaluate again") from error

@@ -3,9 +3,9 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ import xarray as xr
 from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.table import ScoreTable
+
+Part = TypeVar("Part")
 
 TIMED_SECONDS, TIMED_CALLS = 1.0, 20  # a timed segment ends at the first of these
 
@@ -58,6 +60,38 @@ def seeded(device: torch.device, *key: int) -> torch.Generator:
     """Return a generator on a device that depends on the key alone, as of a seed and a purpose."""
     state = np.random.SeedSequence(key).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(state >> np.uint64(1)))
+
+
+def is_first() -> bool:
+    """Whether this process is the first of those that share an evaluation, or the only one."""
+    return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+
+
+def spread(score: Callable[[int, np.ndarray], Part], groups: Iterable[np.ndarray]) -> list[Part]:
+    """Score groups of trajectories, each in one of the processes that share the evaluation.
+
+    Parameters
+    ----------
+    score
+        Scores the group of a number. Noise may depend on the number, nothing on earlier groups.
+    groups
+        Of trajectories.
+
+    Returns
+    -------
+    list
+        What every group has, in their order, in every process: sums over it don't depend on how
+        many processes there are.
+    """
+    numbered = list(enumerate(groups))
+    if not torch.distributed.is_initialized():
+        return [score(*group) for group in numbered]
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    first, end = (len(numbered) * n // world for n in (rank, rank + 1))
+    mine = [score(*group) for group in numbered[first:end]]
+    shares: list[Any] = [None] * world
+    torch.distributed.all_gather_object(shares, mine)
+    return [part for share in shares for part in share]
 
 
 def seconds_per_call(call: Callable[[], object]) -> float:

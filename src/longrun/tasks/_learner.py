@@ -52,6 +52,8 @@ class AbstractLearner(pl.LightningModule, ABC):
         Frames that a training window gives, and frames that it asks for.
     stochastic
         Whether a prediction depends on the generator.
+    shares_batches
+        Whether a device trains on its share of a batch; else on what it draws itself.
     preview
         Figure that tracking shows of a validation; None for none.
     description
@@ -61,6 +63,7 @@ class AbstractLearner(pl.LightningModule, ABC):
     history: int = 1
     unroll: int = 0
     stochastic: bool = False
+    shares_batches: bool = True
     preview: str | None = None
     description: dict[str, Any]
 
@@ -113,18 +116,21 @@ class AbstractLearner(pl.LightningModule, ABC):
     # Training ------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the loss of a batch; its noise depends on the seed and the batch alone."""
+        """Return the loss of a batch; its noise depends on the seed, the batch and the share."""
         accumulate = self.trainer.accumulate_grad_batches
         generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
         loss = self.batch_loss(batch, generator)
         if self._logs_now():
-            if not torch.isfinite(loss):
+            mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+            if not torch.isfinite(mean):
+                if self.global_rank:  # the first process speaks for all
+                    raise SystemExit
                 raise UserError(
-                    f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
+                    f"the loss is {mean.item()} at epoch {self.trainer.current_epoch}, step "
                     f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
                     "learning_rate, or set trainer.clip"
                 )
-            self.log("train/loss", loss)
+            self.log("train/loss", mean)
             self.log("learning_rate", self._current_learning_rate())
         return loss
 
@@ -132,19 +138,23 @@ class AbstractLearner(pl.LightningModule, ABC):
         """Log what `validate` returns."""
         size = len(batch["window"])
         for name, value in self.validate(batch, self._generator(batch_idx)).items():
-            self.log(f"valid/{name}", value, batch_size=size)
+            self.log(f"valid/{name}", value, batch_size=size, sync_dist=True)
 
     def log_training(self, name: str, value: Tensor) -> None:
         """Log a number of the training, when it is time to; outside a trainer nothing happens."""
         if self._trainer is not None and self._logs_now():
-            self.log(f"train/{name}", value)
+            self.log(f"train/{name}", value, sync_dist=True)
 
     def _logs_now(self) -> bool:
         trainer: Any = self.trainer
         return bool(self.global_step % trainer.log_every_n_steps == 0)
 
     def _generator(self, number: int) -> torch.Generator:
-        """Return a generator of the seed, the rank and a number: nothing to restore."""
+        """Return a generator of the seed, the rank and a number: nothing to restore.
+
+        A device draws the noise of its share of a batch, so the noise of a whole batch depends on
+        the number of devices. Methods without noise learn the same weights on any number.
+        """
         trainer: Any = self.trainer
         key = np.random.SeedSequence((trainer.datamodule.seed, self.global_rank, number))
         seed = int(key.generate_state(1, np.uint64)[0])

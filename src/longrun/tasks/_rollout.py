@@ -24,9 +24,13 @@ The protocol, for every method of an experiment alike:
   NaN.
 - The climate is that of the second half of the rollout, compared with the same frames of the same
   trajectory; the Wasserstein distance is in standard deviations of the training data.
-- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames.
-- Noise comes from generators seeded with the run's seed, so the same call gives the same bits; how
-  trajectories are split into batches shifts that noise, and changes nothing where there is none.
+- One-step scores start from true frames: up to 8 starts, evenly spread over the same frames. A
+  direct method has none: it sees no frame, and its rollout begins at the first of a trajectory.
+- The generalisation gap is the nRMSE of a test trajectory, mean over the rollout, over that of the
+  first `train_trajectories` of the training split, rolled out in the same way.
+- Noise comes from generators seeded with the run's seed, one for each batch of trajectories, so the
+  same call gives the same bits, on any number of devices; how trajectories are split into batches
+  shifts that noise, and changes nothing where there is none.
 
 The truth is read and the forecast is scored in blocks of frames. Besides the scores, what is held
 does not grow with the length of the rollout, except the few trajectories that are kept whole.
@@ -40,6 +44,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import pandas as pd
 import torch
 import xarray as xr
 from jaxtyping import Bool, Float
@@ -58,9 +63,11 @@ from longrun.tasks._evaluation import (
     Evaluation,
     check_size,
     field_coordinates,
+    is_first,
     score_size,
     seconds_per_call,
     seeded,
+    spread,
 )
 
 _log = logging.getLogger(__name__)
@@ -76,6 +83,7 @@ class Forecaster(Protocol):
     """What evaluation asks of a method; `longrun.tasks.forecast.AbstractForecaster` gives it."""
 
     description: Any
+    direct: bool
     history: int
     stochastic: bool
     period: int
@@ -109,7 +117,7 @@ def evaluate_forecast(
         A `longrun.data.store.Store`.
     options
         `steps`, `stride`, `trajectories`; and `members` (1), `start` (0), `keep` (0), `batch_size`
-        (64, forecasts in one call of the network), `split` ("test").
+        (64, forecasts in one call of the network), `split` ("test"), `train_trajectories` (0).
     seed
         Of the noise of a stochastic method.
 
@@ -125,10 +133,14 @@ def evaluate_forecast(
     setting = _setting(module, store, options)
     table = ScoreTable(store.path.stem)
     with torch.no_grad():
-        kept = _score_rollouts(module, setting, table, seeded(module.device, seed, 0))
-        _score_one_step(module, setting, table, seeded(module.device, seed, 1))
-        _score_cost(module, setting, table, seeded(module.device, seed, 2))
-    _compare_with_predictability(setting, table)
+        kept = _score_rollouts(module, setting, table, seed)
+        if not module.direct:
+            _score_one_step(module, setting, table, seed)
+        if options.get("train_trajectories"):
+            _score_gap(module, store, options, table, seed)
+        if is_first():
+            _score_cost(module, setting, table, seeded(module.device, seed, 2))
+            _compare_with_predictability(setting, table)
     return Evaluation(table.frame(), _predictions(setting, kept))
 
 
@@ -263,6 +275,8 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
             f"evaluate.start must be at least {(module.history - 1) * stride}, the last input "
             f"frame of a method that sees {module.history} frames, is {start}"
         )
+    if module.direct and start:
+        raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
     scored = np.flatnonzero([name not in split.constants for name in split.fields])
     bins = min(split.space) // 2 + 1
@@ -312,13 +326,14 @@ def _as_frames(mask: Bool[Tensor, "*batch"], frames: Tensor) -> Tensor:
 
 
 def _score_rollouts(
-    module: Forecaster, setting: _Setting, table: ScoreTable, generator: torch.Generator
+    module: Forecaster, setting: _Setting, table: ScoreTable, seed: int
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """Score all rollouts; return truth and forecast of the trajectories to keep."""
-    pooled = _Pooled(setting)
-    kept = []
-    for chosen in setting.groups(setting.members):
-        group = _Group(setting, chosen, table)
+
+    def score_group(number: int, chosen: np.ndarray) -> tuple[ScoreTable, _Spectra, Any]:
+        rows, pooled = ScoreTable(setting.store.path.stem), _Pooled(setting)
+        generator = seeded(module.device, seed, 0, number)
+        group = _Group(setting, chosen, rows)
         history, parameters = setting.inputs(module, chosen, setting.start, setting.members)
         group.begin(history[:: setting.members, -1].cpu().numpy()[:, setting.scored])
         frames = rollout(
@@ -340,9 +355,16 @@ def _score_rollouts(
             few = chosen < setting.keep
             whole.append((truth[few], forecast[few, 0]))
         group.end(pooled)
-        kept.append(tuple(np.concatenate(part, axis=1) for part in zip(*whole, strict=True)))
+        kept = tuple(np.concatenate(part, axis=1) for part in zip(*whole, strict=True))
+        return rows, pooled.spectra, kept
+
+    groups = spread(score_group, setting.groups(setting.members))
+    pooled = _Pooled(setting)
+    for rows, spectra, _ in groups:
+        table.extend(rows)
+        pooled.merge(spectra)
     pooled.report(table)
-    return [(truth, forecast) for truth, forecast in kept if len(truth)]
+    return [kept for _, _, kept in groups if len(kept[0])]
 
 
 def _blocks(setting: _Setting, trajectories: int) -> Iterator[np.ndarray]:
@@ -511,14 +533,17 @@ class _Group:
         return getattr(equation, what)(state, parameters) if equation else {}
 
 
+_Spectra = dict[tuple[str, int], tuple[Any, int]]
+"""Sum of the spectra of a metric at a step, and how many they are."""
+
+
 class _Pooled:
     """Spectra averaged over the trajectories and members that have not diverged."""
 
     def __init__(self, setting: _Setting):
         self.setting = setting
         self.at = sorted({1, (setting.steps + 1) // 2, setting.steps})
-        self.sums: dict[tuple[str, int], Any] = {}
-        self.counts: dict[tuple[str, int], int] = {}
+        self.spectra: _Spectra = {}
 
     def add(
         self, steps: np.ndarray, energy: np.ndarray, true_energy: np.ndarray, alive: np.ndarray
@@ -535,14 +560,17 @@ class _Pooled:
 
     def _add(self, metric: str, step: int, energy: np.ndarray) -> None:
         """Add spectra of shape (any, channel, bin)."""
-        key = metric, step
-        self.sums[key] = self.sums.get(key, 0.0) + energy.sum(axis=(0, 1))
-        self.counts[key] = self.counts.get(key, 0) + len(energy)
+        self.merge({(metric, step): (energy.sum(axis=(0, 1)), len(energy))})
+
+    def merge(self, spectra: _Spectra) -> None:
+        """Add those of another group of trajectories."""
+        for key, (total, count) in spectra.items():
+            before, number = self.spectra.get(key, (0.0, 0))
+            self.spectra[key] = before + total, number + count
 
     def report(self, table: ScoreTable) -> None:
         lead = float(self.setting.seconds.mean())
-        for (metric, step), total in self.sums.items():
-            count = self.counts[metric, step]
+        for (metric, step), (total, count) in self.spectra.items():
             if count:  # else every rollout has diverged, and there is no spectrum to show
                 time_ = lead * step if step > 0 else np.nan
                 where = {"step": step, "lead_time": time_, "wavenumber": self.setting.wavenumbers}
@@ -552,18 +580,19 @@ class _Pooled:
 # One step --------------------------------------------------------------------------------------
 
 
-def _score_one_step(
-    module: Forecaster, setting: _Setting, table: ScoreTable, generator: torch.Generator
-) -> None:
+def _score_one_step(module: Forecaster, setting: _Setting, table: ScoreTable, seed: int) -> None:
     """Score single steps from true frames, after every stage of a step."""
     last = setting.start + (setting.steps - 1) * setting.stride
     starts = np.unique(np.linspace(setting.start, last, ONE_STEP_STARTS).astype(int)).tolist()
     axes = range(-setting.dims, 0)
     scale = module.target_scale.cpu().numpy()[setting.scored].reshape(-1, *(1,) * setting.dims)
-    levels: Any = 0.0
-    spectra: Any = 0.0
-    true_spectrum: Any = 0.0
-    for chosen in setting.groups(1):
+
+    def score_group(
+        number: int, chosen: np.ndarray
+    ) -> tuple[ScoreTable, list[Any], Any, list[Any]]:
+        rows = ScoreTable(setting.store.path.stem)
+        generator = seeded(module.device, seed, 1, number)
+        levels, true_spectra = [], []  # of every start
         nrmse: Any = 0.0
         energy: Any = 0.0
         diverged: Any = False
@@ -580,14 +609,23 @@ def _score_one_step(
             nrmse = nrmse + np.where(alive, score, UNBOUNDED) / len(starts)
             energy = energy + setting.energy(error).sum(axis=2) / len(starts)
             diverged = diverged | ~alive
-            levels = levels + np.square(error / scale).mean(axis=(2, *axes)).sum(axis=1)
-            true_spectrum = true_spectrum + setting.energy(truth).sum(axis=(0, 1))
-        rows: dict[str, Any] = {"trajectory": chosen, "stage": np.arange(len(energy))[:, None]}
-        table.add("one_step_nrmse", nrmse, censored=diverged, **rows)
+            levels.append(np.square(error / scale).mean(axis=(2, *axes)).sum(axis=1))
+            true_spectra.append(setting.energy(truth).sum(axis=(0, 1)))
+        cells: dict[str, Any] = {"trajectory": chosen, "stage": np.arange(len(energy))[:, None]}
+        rows.add("one_step_nrmse", nrmse, censored=diverged, **cells)
         for band, mask in setting.bands.items():
             amplitude = spectrum.amplitude(energy, mask)
-            table.add(f"one_step_error_{band}", amplitude, censored=diverged, **rows)
-        spectra = spectra + energy.sum(axis=1)
+            rows.add(f"one_step_error_{band}", amplitude, censored=diverged, **cells)
+        return rows, levels, energy.sum(axis=1), true_spectra
+
+    levels: Any = 0.0
+    spectra: Any = 0.0
+    true_spectrum: Any = 0.0
+    for rows, squares, energy, true_spectra in spread(score_group, setting.groups(1)):
+        table.extend(rows)
+        levels = sum(squares, levels)
+        spectra = spectra + energy
+        true_spectrum = sum(true_spectra, true_spectrum)
     stage = np.arange(len(levels))
     count = setting.trajectories
     where: dict[str, Any] = {"stage": stage[:, None], "wavenumber": setting.wavenumbers}
@@ -599,6 +637,35 @@ def _score_one_step(
     )
     table.add("level_error", np.sqrt(levels / (count * len(starts))), stage=stage)
     table.add("noise_level", module.noise_levels, stage=np.arange(len(module.noise_levels)))
+
+
+# Trajectories that were trained on -------------------------------------------------------------
+
+
+def _score_gap(
+    module: Forecaster,
+    store: Any,
+    options: Mapping[str, Any],
+    table: ScoreTable,
+    seed: int,
+) -> None:
+    """Score each trajectory's error over the mean error on trajectories of the training split."""
+    count = options["train_trajectories"]
+    setting = _setting(
+        module, store, {**options, "split": "train", "trajectories": count, "keep": 0}
+    )
+    seen = ScoreTable(store.path.stem)
+    _score_rollouts(module, setting, seen, seed)
+    trained = _mean_nrmse(seen)
+    tested = _mean_nrmse(table)
+    table.add("train_nrmse", trained.mean())
+    table.add("generalisation_gap", tested / trained.mean(), trajectory=tested.index)
+
+
+def _mean_nrmse(table: ScoreTable) -> pd.Series:
+    """Mean over steps and members of each trajectory."""
+    scores = table.frame()
+    return scores[scores["metric"] == "nrmse"].groupby("trajectory")["value"].mean()
 
 
 # Cost ------------------------------------------------------------------------------------------

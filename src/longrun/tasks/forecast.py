@@ -83,6 +83,9 @@ class AbstractForecaster(AbstractLearner):
         Space dimensions that the method is written for.
     equations
         Equations that it is written for; empty for all.
+    direct
+        Whether a frame comes from parameters and time alone: a rollout begins at the first frame
+        of a trajectory, and there is no single step from a true frame to score.
     period
         Steps after which the cost of a step repeats: a network may serve several with one call.
     """
@@ -90,6 +93,7 @@ class AbstractForecaster(AbstractLearner):
     supported_dims: tuple[int, ...] = (1, 2, 3)
     translates: bool = True
     equations: tuple[str, ...] = ()
+    direct: bool = False
     period: int = 1
     preview = "space_time"
     field_mean: Tensor
@@ -507,8 +511,10 @@ class AbstractForecaster(AbstractLearner):
         window, parameters = batch["window"], batch["parameters"]
         history, following = window[:, : self.history], window[:, self.history]
         error = self.stages(history, parameters, generator)[-1] - following
-        increment = following - history[:, -1]
-        return {"increment_error": (error.square().mean() / increment.square().mean()).sqrt()}
+        increment = (following - history[:, -1]).square().mean()
+        smallest = torch.finfo(increment.dtype).tiny  # frames that are all the same have none
+        ratio = error.square().mean() / increment.clamp_min(smallest)
+        return {"increment_error": ratio.sqrt()}
 
 
 def _wavenumber_squared(

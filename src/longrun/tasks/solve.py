@@ -87,6 +87,7 @@ class AbstractFieldSolver(AbstractLearner):
         numbers of points.
     """
 
+    shares_batches = False
     boundaries: tuple[str, ...] = ("periodic", "dirichlet")
     conditions: Tensor
     duration: Tensor

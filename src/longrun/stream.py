@@ -1,0 +1,82 @@
+"""Simulate for a training that runs: one solver of a stream.
+
+The trainer says which equation and which trajectories; they are those of the dataset, bit by bit.
+A training starts solvers of its own on its machine. Others, as jobs of a cluster, come by this
+program; it ends when the training does.
+"""
+
+import argparse
+import contextlib
+import os
+import platform
+from concurrent import futures
+
+import numpy as np
+
+from longrun import cli
+from longrun.cli import UserError
+from longrun.data.messages import PROTOCOL, MessageError
+from longrun.data.pool import BEAT, Connection
+from longrun.generate import build, simulate
+from longrun.solvers.memory import keep_freed_memory
+
+
+def stream(address: str, name: str, patience: float) -> None:
+    """Simulate what a trainer orders, until it says stop.
+
+    Parameters
+    ----------
+    address
+        The trainer's, `tcp://host:port`.
+    name
+        How the trainer calls this solver.
+    patience
+        Seconds to wait for any word of the trainer.
+
+    Raises
+    ------
+    UserError
+        The trainer is silent or refuses this solver, or a trajectory diverged.
+    """
+    with (
+        contextlib.closing(Connection(address, name, patience)) as trainer,
+        futures.ThreadPoolExecutor(1) as thread,
+    ):
+        trainer.say("hello", protocol=PROTOCOL, host=platform.node())
+        job = trainer.hear("welcome").values
+        equation = build(job["equation"])
+        while (order := trainer.hear("simulate", "stop")).kind == "simulate":
+            simulations = order.values["simulations"]
+            work = thread.submit(
+                simulate, equation, job["seed"], "train", simulations, job["frames"], job["dtype"]
+            )
+            while not futures.wait([work], BEAT).done:
+                trainer.beat()
+            try:
+                parameters, states = work.result()
+            except UserError as error:
+                trainer.say("failed", reason=str(error))
+                raise
+            table = np.stack([*parameters.values()], axis=1)
+            trainer.say("frames", {"parameters": table, "states": states}, simulations=simulations)
+
+
+def main() -> None:
+    """Read the command line and simulate."""
+    parser = argparse.ArgumentParser(prog="python -m longrun.stream", description=__doc__)
+    parser.add_argument("--connect", required=True, help="address of the training, tcp://host:port")
+    parser.add_argument(
+        "--patience", type=float, default=60.0, help="seconds to wait for a word of the training"
+    )
+    parser.add_argument("--name", help="in the log of the training; one of its own by default")
+    arguments = parser.parse_args()
+    name = arguments.name or f"{platform.node()}-{os.getpid()}"
+    keep_freed_memory()
+    try:
+        stream(arguments.connect, name, arguments.patience)
+    except MessageError as error:
+        raise UserError(f"{arguments.connect}: is no training of this version: {error}") from None
+
+
+if __name__ == "__main__":
+    cli.run(main)
