@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from longrun.nn.fno import FNOBackbone
+from longrun.tasks._learner import over_devices
 from longrun.tasks.assimilate import AbstractAssimilator
 
 
@@ -133,7 +134,8 @@ class NODA(AbstractAssimilator):
         """Return the loss of the analysis and, where there is a measurement, of the map E."""
         value = super().loss(forecast, analysis, truth, measurement, mask)
         error = torch.where(mask, self.measured_state(forecast) - measurement, 0.0)
-        scale = measurement.square().sum().clamp_min(torch.finfo(measurement.dtype).tiny)
+        scale = over_devices(measurement.square().sum())  # of the whole batch
+        scale = scale.clamp_min(torch.finfo(measurement.dtype).tiny)
         return value + self.measurement_weight * error.square().sum() / scale
 
 

@@ -44,6 +44,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longrun.tasks._learner import over_devices
 from longrun.tasks.forecast import AbstractForecaster
 
 Tokens = Float[Tensor, "batch x y channel"]
@@ -496,9 +497,12 @@ def grouped_relative_l1(
     truth: Float[Tensor, "batch channel x y"],
     groups: Sequence[Sequence[int]],
 ) -> Float[Tensor, ""]:
-    """Return mean|error| / (mean|truth| + 1e-10), means over a batch, mean over groups."""
-    parts = [
-        error[:, list(group)].abs().mean() / (truth[:, list(group)].abs().mean() + 1e-10)
-        for group in groups
-    ]
-    return torch.stack(parts).mean()
+    """Return mean|error| / (mean|truth| + 1e-10), means over a batch, mean over groups.
+
+    Where devices share a batch, |truth| is that of all of it.
+    """
+    errors, sizes = (
+        torch.stack([field[:, list(group)].abs().mean() for group in groups])
+        for field in (error, truth)
+    )
+    return (errors / (over_devices(sizes) + 1e-10)).mean()

@@ -216,3 +216,27 @@ class AbstractLearner(pl.LightningModule, ABC):
             times = (update - first) / self.decay_every
             return self.decay ** (math.floor(times) if self.staircase else times)
         return final + (1 - final) * falling
+
+
+# Losses of a batch that several devices share ----------------------------------------------------
+#
+# The gradient of an update is the mean of the devices' gradients. A loss that is a mean over the
+# samples needs nothing more. One that isn't says so with these; with one device they do nothing.
+
+
+def sharing() -> int:
+    """Return the number of devices that share a batch: the factor of a loss that is a sum."""
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+
+
+def over_devices(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return the mean of a value over the devices that share a batch, for a norm to divide by.
+
+    No gradient goes through it, so the value must be one of the data alone. Every device must call
+    it as often as the others.
+    """
+    if sharing() == 1:
+        return value
+    total = value.detach().clone()  # what it is given is overwritten
+    torch.distributed.all_reduce(total)
+    return total / sharing()

@@ -37,7 +37,7 @@ from longrun.tasks._evaluation import (
     score_size,
     seconds_per_call,
 )
-from longrun.tasks._learner import AbstractLearner, Batch
+from longrun.tasks._learner import AbstractLearner, Batch, sharing
 
 BLOCK = 256  # states that are read at once
 SMALLEST = 1e-5  # standard deviation of a point, relative to that of its field
@@ -219,7 +219,7 @@ class AbstractMap(AbstractLearner):
         weight = None
         if self.criterion == "relative_h1":
             weight = h1_weight(truth.shape[2:], self.truncation).to(truth)
-        return relative_error(prediction, truth, weight).mean(1).sum()
+        return sharing() * relative_error(prediction, truth, weight).mean(1).sum()
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the mean relative L2 error."""
