@@ -120,9 +120,9 @@ def training(project, method, name):
     return command(project, "train", method, output / "model.ckpt", **{"run-dir": output / "run"})
 
 
-def start(arguments, project):
+def start(arguments, project, tracking="disabled"):
     """Start a verb as a user does: it starts the other process itself."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": tracking}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments)],
         cwd=project,
@@ -132,8 +132,8 @@ def start(arguments, project):
     )
 
 
-def complete(arguments, project):
-    process = start(arguments, project)
+def complete(arguments, project, tracking="disabled"):
+    process = start(arguments, project, tracking)
     _, log = process.communicate()
     assert process.returncode == 0, log
     return log
@@ -164,8 +164,8 @@ def rows(folder, metric):
 
 @pytest.fixture(scope="module")
 def two(project):
-    """Folder and log of an undisturbed training by two processes."""
-    return project / "two", complete(training(project, "two", "two"), project)
+    """Folder and log of an undisturbed training by two processes, tracked by wandb."""
+    return project / "two", complete(training(project, "two", "two"), project, "offline")
 
 
 @pytest.mark.slow
@@ -197,6 +197,8 @@ def test_two_processes_learn_what_one_does(project, two, here):
     assert rows(two, "valid/increment_error")[0] == rows(one, "valid/increment_error")[0]
     lines = [line for line in log.splitlines() if line.startswith(("step ", "train "))]
     assert len(lines) == len(set(lines)) == 3  # the first process speaks for all
+    (run,) = two.glob("run/*/wandb/offline-run-*")  # and tracks, a preview at the end included
+    assert list(run.glob("files/media/images/valid/*.png"))
 
 
 def disturb(project, name, how, rank):

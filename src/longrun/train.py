@@ -256,6 +256,8 @@ def fit(
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
     if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
         module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()  # what follows is the first process's alone
     return whole.state if whole else None
 
 
