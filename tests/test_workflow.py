@@ -1,6 +1,5 @@
 """What the graph reruns, seen in dry runs. Stand-ins for the verbs write the outputs at once."""
 
-import json
 import re
 import sys
 
