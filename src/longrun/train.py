@@ -95,7 +95,8 @@ class ResumeCheckpoint(pl.Callback):
         if trainer.global_step % self.every == 0:
             self._save(trainer)
         # all of them end after the same update, one whose loss they exchange anyway
-        if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.world_size > 1 and trainer.global_step % every == 0:
             ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
             trainer._signal_connector.received_sigterm |= ends
 

@@ -265,7 +265,12 @@ def test_a_damaged_state_to_resume_from(whole, project, chance, row, number):
     data = state.read_bytes()
     place = chance.randrange(len(data) // 4, 3 * len(data) // 4)  # weights, not padding at the ends
     state.write_bytes(data[:place] if number % 2 else data[:place] + b"no" + data[place + 2 :])
-    said = project.run("train").refusal()
+    done = project.run("train")
+    if done.code == 0:
+        assert project.content("train") == whole.content("train") and not number % 2
+        row.add("nothing: the bytes were in the padding between two entries")
+        return
+    said = done.refusal()
     assert state.name in said and "delete it to train from the start" in said
     state.unlink()
     again = project.run("train")
