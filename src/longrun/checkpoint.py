@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import pickle
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         # tensors and plain values alone: nothing that a pickle could run is let in
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # of bytes that are none torch says whatever comes of reading on
+    except (pickle.UnpicklingError, RuntimeError, ValueError, LookupError, EOFError) as error:
         raise UserError(f"{path}: is not a checkpoint of longrun.train") from error
     if not isinstance(content, dict) or any(
         not isinstance(content.get(key), kind) for key, kind in CONTENT.items()
@@ -100,9 +101,8 @@ def check(path: Path) -> None:
                         pass
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint; run longrun.train first") from error
-    except UserError:
-        raise
-    except Exception as error:  # the module says many things of bytes that it can't make sense of
+    # what the module says of bytes that it can't make sense of
+    except (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError) as error:
         raise UserError(f"{path}: is not a checkpoint of longrun.train, or damaged") from error
 
 

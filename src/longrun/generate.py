@@ -491,7 +491,7 @@ def _writer(
     partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
 ) -> StoreWriter:
     """Return a writer for what an earlier call left, or for a new store."""
-    writer = _resume(partial, equation, spec, origin)
+    writer = _resume(partial, origin)
     if writer is None:
         _create(partial, equation, spec, origin)
         writer = StoreWriter(partial)
@@ -542,33 +542,17 @@ def _finished(output: Path, origin: Mapping[str, Any]) -> bool:
         return False
 
 
-def _resume(
-    partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
-) -> StoreWriter | None:
+def _resume(partial: Path, origin: Mapping[str, Any]) -> StoreWriter | None:
     """Return a writer for what an earlier call left, if it was making the same."""
     if not partial.exists():
         return None
     with contextlib.suppress(NotAStoreError):  # killed before it was one
-        if _same(StoreWriter(partial).attrs, origin):
-            _renew(partial, equation, spec, origin)
-            return StoreWriter(partial)
+        writer = StoreWriter(partial)
+        if _same(writer.attrs, origin):
+            return writer
     log.info("%s was begun with another configuration or code: starting afresh", partial)
     shutil.rmtree(partial)
     return None
-
-
-def _renew(
-    partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
-) -> None:
-    """Write all that is no trajectory anew: a power cut may have spoilt it, and nothing tells."""
-    fresh = partial.with_name(f"{partial.name}.fresh")
-    shutil.rmtree(fresh, ignore_errors=True)
-    _create(fresh, equation, spec, origin)
-    with cli.writing(partial):
-        for file in fresh.rglob("*"):
-            if file.is_file():
-                file.replace(partial / file.relative_to(fresh))
-    shutil.rmtree(fresh)
 
 
 def _create(

@@ -72,9 +72,6 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     missing = [name for name in NEEDED if name not in attrs]
     if missing or not isinstance(attrs[schema.EQUATION], dict):
         raise StoreError(f"{path}: lacks {', '.join(missing) or schema.EQUATION}; generate it anew")
-    boundary = attrs[schema.BOUNDARY]
-    if not isinstance(boundary, dict) or not all(isinstance(b, str) for b in boundary.values()):
-        raise StoreError(f"{path}: {schema.BOUNDARY} has no name for each axis: {shown(boundary)}")
     found = attrs[schema.EQUATION].get("name")
     if equation is not None and found != equation:
         raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
@@ -141,7 +138,7 @@ class Store:
     @property
     def boundary(self) -> tuple[str, ...]:
         """Boundary condition of each axis."""
-        return tuple(self.attrs[schema.BOUNDARY].values())
+        return tuple(self.attrs[schema.BOUNDARY])
 
     @property
     def equation(self) -> dict[str, Any]:
@@ -633,7 +630,7 @@ def _link(source: Path, target: Path) -> None:
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
         group = zarr.open_group(path, mode=mode, zarr_format=3)
-    except (OSError, LookupError, ValueError, TypeError, AttributeError, RecursionError):
+    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
         group = None
     if group is None or schema.VERSION not in group.attrs:
         raise NotAStoreError(f"{path}: is not a Longrun store")
@@ -676,14 +673,7 @@ def open_array(path: Path) -> zarr.Array:
         array = zarr.open_array(path, mode="r")
     except FileNotFoundError:
         raise StoreError(f"{path}: is missing; generate the store anew") from None
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
     if codecs - CODECS or array.dtype.kind != "f":
         raise StoreError(
