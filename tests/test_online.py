@@ -335,6 +335,18 @@ def test_the_order_of_a_silent_solver_goes_to_another(make_pool, monkeypatch, ca
             silent.hear("simulate")
 
 
+def test_a_solver_that_starts_again_under_its_name_gets_its_order_again(make_pool):
+    with make_pool() as pool:
+        first = Solver(pool, "job")
+        order = first.order()
+        with closing(Solver(pool, "job")) as second:  # while the first seems to be there still
+            first.close()
+            assert second.order() == order
+            second.send(order)
+            assert second.order() == [1]
+            assert pool.take().simulation == 0
+
+
 def test_a_trajectory_that_diverged_ends_the_training(make_pool):
     with make_pool() as pool, closing(Solver(pool)) as solver:
         solver.order()
@@ -643,19 +655,36 @@ def test_impossible_trainers_are_refused(project, tmp_path, change, says):
     assert says in refusal(project, tmp_path, change)
 
 
+def test_how_solvers_find_a_training_is_no_part_of_it(project, tmp_path):
+    def composed(**change):
+        online = EXPERIMENT["methods"]["online"]["trainer"]["online"] | change
+        folder = changed(project, tmp_path / str(len(change)), {"online": online})
+        return config.train_spec(config.compose(folder / "configs", "test", "smoke"), "online")
+
+    before = composed()
+    assert composed(listen="tcp://*:5577", patience=5) == before
+    assert composed(policy="fifo") != before
+
+
 def test_a_gap_to_what_was_not_trained_on_is_refused(project, tmp_path):
     line = refusal(project, tmp_path, {}, evaluate={"train_trajectories": 5})
     assert "train_trajectories: must be at most 4, those that online trains on" in line
 
 
-def refusal(project, tmp_path, trainer, **sections):
-    """The line that refuses a change of the online method's trainer."""
-    folder = shutil.copytree(project, tmp_path / "changed", ignore=shutil.ignore_patterns("*.zarr"))
+def changed(project, folder, trainer, **sections):
+    """A copy of the project with another trainer of the online method."""
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("*.zarr"))
     spec = json.loads(json.dumps(EXPERIMENT))
     spec["methods"]["online"]["trainer"] |= trainer
     for name, section in sections.items():
         spec[name] |= section
     (folder / "configs/experiments/test.yaml").write_text(yaml.safe_dump(spec))
+    return folder
+
+
+def refusal(project, tmp_path, trainer, **sections):
+    """The line that refuses a change of the online method's trainer."""
+    folder = changed(project, tmp_path / "changed", trainer, **sections)
     with pytest.raises(config.ConfigError) as caught:
         config.compose(folder / "configs", "test", "smoke")
     assert "\n" not in str(caught.value)

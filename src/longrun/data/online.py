@@ -3,7 +3,7 @@
 The store gives what is small: statistics, validation and tests. Its training split is what another
 method trains on from disk; here its first trajectories are a pilot for the statistics, and the
 stream holds the same trajectories from number 0 on, and all that would follow. Nothing of the
-stream is written down but the order of arrival.
+stream is written down but the order of arrival. PyZMQ brings it, `longrun.data.pool` says why.
 """
 
 import collections
