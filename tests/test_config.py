@@ -269,7 +269,7 @@ REFUSALS = [
         ("evaluate", "step"),
         8,
         f"{PAPER}: evaluate.step: unknown key; allowed: batch_size, keep, members, start, steps, "
-        "stride, trajectories; did you mean steps?",
+        "stride, train_trajectories, trajectories; did you mean steps?",
     ),
     (
         PAPER,

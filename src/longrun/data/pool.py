@@ -4,11 +4,11 @@ A solver asks, gets an order, simulates it, sends the result, and so asks for th
 trainer has enough it gets no answer. One order per solver is all the credit there is, so solvers
 wait for the trainer and not the other way round, and nothing piles up on the way.
 
-PyZMQ carries this, as in Melissa. ZeroMQ keeps messages whole, reconnects, and speaks TCP within a machine and
-between the jobs of a cluster; its router sends an answer to whom it belongs; trainer and solvers
-start in any order, and come and go. MPI and `torch.distributed` want all processes from the start
-and end with the first that dies. Torch's RPC and the queues of `multiprocessing` unpickle what
-they are sent, and Monarch, meant to follow that RPC, calls itself experimental.
+PyZMQ carries this, as in Melissa. ZeroMQ keeps messages whole, reconnects, and speaks TCP within a
+machine and between the jobs of a cluster; its router sends an answer to whom it belongs; trainer
+and solvers start in any order, and come and go. MPI and `torch.distributed` want all processes from
+the start and end with the first that dies. Torch's RPC and the queues of `multiprocessing` unpickle
+what they are sent, and Monarch, meant to follow that RPC, calls itself experimental.
 """
 
 import collections
