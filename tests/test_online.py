@@ -1,19 +1,20 @@
 """Training online: messages, the pool of solvers, batches of a stream, the verb."""
 
 import csv
+import itertools
 import json
 import logging
 import math
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,12 @@ class Thread(threading.Thread):
         )
         self.start()
 
+    def run(self):
+        try:
+            super().run()
+        except UserError as error:
+            assert "interrupted" in str(error)
+
     def poll(self):
         return None
 
@@ -190,7 +197,7 @@ def test_what_is_no_message_is_refused(parts, says):
 def make_pool(tmp_path):
     def make(simulations=None, **options):
         given = {"solvers": 0, "logs": tmp_path, "patience": PATIENCE} | options
-        return SolverPool(JOB, simulations or count(), **given)
+        return SolverPool(JOB, simulations or itertools.count(), **given)
 
     return make
 
@@ -277,6 +284,19 @@ def test_nothing_is_handed_out_once_finished(make_pool):
         pool.finish()
         solver.send(order)
         assert solver.order_if_any() is None
+
+
+def test_solvers_learn_whether_a_training_ended_or_was_interrupted(make_pool):
+    with make_pool() as pool, closing(Solver(pool)) as solver:
+        solver.order()
+        pool.finish()
+        pool.__exit__()
+        assert solver.hear("stop")
+    with make_pool() as pool, closing(Solver(pool)) as solver:
+        solver.order()
+        pool.__exit__()
+        with pytest.raises(UserError, match="refuses: the training was interrupted"):
+            solver.hear("stop")
 
 
 @pytest.mark.parametrize(
@@ -497,7 +517,7 @@ def test_a_resumed_run_goes_on_with_fresh_simulations(store, tmp_path, threads):
 
 def test_a_buffer_full_of_what_was_not_drawn_lets_nothing_in(store, tmp_path):
     stream = _Stream(data(store, tmp_path, capacity=40, threshold=16))
-    numbers = count()
+    numbers = itertools.count()
 
     def more(block):
         number = next(numbers)
@@ -512,7 +532,9 @@ def test_a_buffer_full_of_what_was_not_drawn_lets_nothing_in(store, tmp_path):
     assert stream.buffer.unseen == len(stream.buffer) == 40 and len(stream.gate) == 6
 
 
-def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, monkeypatch):
+@pytest.fixture
+def entered(monkeypatch):
+    """The pool of a training, once there is one."""
     pool = Future()
 
     def enter(self, enter=SolverPool.__enter__):
@@ -520,10 +542,32 @@ def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, monkeypatch):
         return enter(self)
 
     monkeypatch.setattr(SolverPool, "__enter__", enter)
+    return pool
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_a_training_says_when_it_has_all_that_it_needs(store, tmp_path, threads, entered, policy):
+    batches = iter(data(store, tmp_path, policy=policy).train_dataloader())
+    next(batches)
+    assert not entered.result()._finished.is_set()
+    assert len([*itertools.islice(batches, 23)]) == 23
+    assert entered.result()._finished.is_set()  # though nobody asks whether there is a 25th
+
+
+def test_each_seed_has_a_port_of_its_own(store, tmp_path, threads, entered):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    batches = data(store, tmp_path, listen=f"tcp://127.0.0.1:{port - 5}").train_dataloader()
+    next(iter(batches))  # of seed 5
+    assert entered.result().address == f"tcp://127.0.0.1:{port}"
+
+
+def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, entered):
     with ThreadPoolExecutor(1) as executor:
         batches = iter(data(store, tmp_path, solvers=0, batches=100).train_dataloader())
         first = executor.submit(next, batches)
-        with closing(Solver(pool.result(PATIENCE))) as solver:
+        with closing(Solver(entered.result(PATIENCE))) as solver:
             sent = 0
             while True:
                 pauses = first.done()

@@ -174,7 +174,10 @@ class SolverPool:
                 self._changed.wait(1.0)
 
     def finish(self) -> None:
-        """Hand out nothing more."""
+        """Hand out nothing more: what has arrived is enough.
+
+        Solvers are told so at the end; of a pool that is left before, that it was interrupted.
+        """
         self._finished.set()
 
     # The thread --------------------------------------------------------------------------------
@@ -197,7 +200,10 @@ class SolverPool:
 
     def _end(self) -> None:
         for solver in self._solvers:
-            self._send(solver, "stop")
+            if self._finished.is_set():
+                self._send(solver, "stop")
+            else:
+                self._send(solver, "refuse", reason="the training was interrupted")
         self._socket.close()
         for process in self._processes.values():
             process.terminate()
