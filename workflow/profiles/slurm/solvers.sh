@@ -22,4 +22,4 @@ node() { squeue --me --noheader --states=RUNNING --format='%B %k' | sed -n "s/ $
 until [ -n "$(node)" ]; do sleep 10; done
 OMP_NUM_THREADS=1 python -m longrun.stream --connect "tcp://$(node):$(($5 + $4))" --patience 600 \
     --name "solver$SLURM_ARRAY_TASK_ID"
-scancel "$SLURM_ARRAY_JOB_ID" # the training has what it needs: no other solver must wait
+scancel --state=PENDING "$SLURM_ARRAY_JOB_ID" # the training has all that it needs
