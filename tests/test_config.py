@@ -470,20 +470,14 @@ REFUSALS = [
     (
         PAPER,
         ("methods", "plain", "trainer"),
+        {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"},
+        f"{PAPER}: methods.plain.trainer.precision: must be 32-true, bf16-mixed, bf16-true with "
+        "strategy fsdp",
+    ),
+    (
+        PAPER,
+        ("methods", "plain", "trainer"),
         {"devices": 2, "strategy": "fsdp"},
-        f"{PAPER}: methods.plain.trainer.strategy: fsdp needs accelerator gpu, is cpu",
-    ),
-    (
-        PAPER,
-        ("methods", "plain", "trainer"),
-        {"devices": 2, "strategy": "fsdp", "accelerator": "gpu", "clip": 1.0},
-        f"{PAPER}: methods.plain.trainer.clip: must be null with strategy fsdp: no device has the "
-        "whole gradient",
-    ),
-    (
-        PAPER,
-        ("methods", "plain", "trainer"),
-        {"devices": 2, "strategy": "fsdp", "accelerator": "gpu"},
         f"{PAPER}: methods.plain.trainer.strategy: fsdp needs ema_decay 0 of plain: no device has "
         "all weights",
     ),

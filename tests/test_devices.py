@@ -1,6 +1,7 @@
 """Several devices, here two processes on the CPU: they compute what one does, and end together."""
 
 import csv
+import itertools
 import os
 import shutil
 import signal
@@ -43,13 +44,8 @@ DATASET = {
 }
 FNO = {"name": "fno", "width": 4, "modes": 4, "layers": 1}  # its weights are complex
 REFINER = {"name": "pde_refiner", "width": 4, "multipliers": [1, 2], "refinement_steps": 1}
-PLAIN = {
-    "name": "unet",
-    "width": 4,
-    "multipliers": [1, 2],
-    "ema_decay": 0.0,
-    "trainer": {"clip": None, "max_steps": 12},
-}
+# real weights, none of them with a gradient that is but rounding, as a bias before a normalisation
+PLAIN = {"name": "direct_mlp", "width": 16, "horizon": 4, "ema_decay": 0.0, "learning_rate": 2e-4}
 EXPERIMENT = {
     "paper": {"title": "A test", "arxiv": "0000.00000"},
     "task": {"name": "forecast", "learning_rate": 1e-3, "ema_decay": 0.9, "warmup_steps": 3},
@@ -67,7 +63,7 @@ EXPERIMENT = {
         "one": FNO,
         "two": FNO | {"trainer": {"devices": 2}},
         "plain": PLAIN,
-        "plain_two": PLAIN | {"trainer": {"clip": None, "max_steps": 12, "devices": 2}},
+        "plain_fsdp": PLAIN | {"trainer": {"devices": 2, "strategy": "fsdp"}},
         "refiner": REFINER | {"trainer": {"max_steps": 2}},
         "refiner_two": REFINER | {"trainer": {"max_steps": 2, "devices": 2}},
     },
@@ -201,10 +197,10 @@ def test_two_processes_learn_what_one_does(project, two, here):
     assert list(run.glob("files/media/images/valid/*.png"))
 
 
-def disturb(project, name, how, rank):
+def disturb(project, name, how, rank, method="two"):
     """Send a signal to a process as soon as there is a new state to go on from."""
     folder, began = project / name, time.time()
-    process = start(training(project, "two", name), project)
+    process = start(training(project, method, name), project)
     while process.poll() is None:
         states = list(folder.glob("run/*/last.ckpt"))
         if states and states[0].stat().st_mtime > began:
@@ -262,61 +258,43 @@ def test_an_evaluation_by_two_processes_has_the_scores_of_one(project, here):
     assert one.identical(two)
 
 
-FSDP_ON_CPU = """
-import torch
-from torch.distributed.fsdp import FullStateDictConfig, FullyShardedDataParallel, StateDictType
-
-from longrun import cli, devices, train
-
-
-class OnCPU(devices.FSDPStrategy):
-    # Lightning's own asks for a GPU, and moves whole weights to the CPU without a copy if they are
-    # there, where torch then frees them.
-
-    def _setup_model(self, model):
-        return FullyShardedDataParallel(model, device_id=torch.device("cpu"), **self.kwargs)
-
-    def lightning_module_state_dict(self):
-        whole = StateDictType.FULL_STATE_DICT, FullStateDictConfig()
-        with FullyShardedDataParallel.state_dict_type(self.model, *whole):
-            return {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
-
-
-devices.strategy = lambda trainer: OnCPU(timeout=devices.PATIENCE, state_dict_type="full")
-cli.run(train.main)
-"""
-
-
 @pytest.mark.slow
-def test_fsdp_learns_what_one_process_does(project, here):
+def test_fsdp_learns_what_one_process_does_and_resumes(project, here):
     here(train_verb, training(project, "plain", "plain"))
-    (project / "on_cpu.py").write_text(FSDP_ON_CPU)
-    _, _, *words = training(project, "plain_two", "fsdp")
-    log = complete([project / "on_cpu.py", *words], project)
-    assert "keeps no state to resume from" in log
-    assert not list((project / "fsdp").glob("run/*/last.ckpt"))
+    before = checkpoint.build(
+        "direct_mlp", checkpoint.read(project / "plain/model.ckpt")["arguments"], seed=0
+    ).state_dict()
+    disturb(project, "plain_fsdp", signal.SIGTERM, rank=0, method="plain_fsdp")
+    assert 5 <= state(project / "plain_fsdp")["global_step"] < 60
+    complete(training(project, "plain_fsdp", "plain_fsdp"), project)
     whole, parts = (
-        checkpoint.read(project / name / "model.ckpt")["state_dict"] for name in ("plain", "fsdp")
+        checkpoint.read(project / name / "model.ckpt")["state_dict"]
+        for name in ("plain", "plain_fsdp")
     )
     assert whole.keys() == parts.keys()
     for name, weight in whole.items():
         assert torch.allclose(weight, parts[name], rtol=0, atol=1e-6), name
+    assert max(float((weight - before[name]).abs().max()) for name, weight in whole.items()) > 1e-3
 
 
 @pytest.mark.parametrize(("groups", "world"), [(5, 3), (2, 3), (4, 2), (1, 1)])
 def test_every_group_is_scored_once(monkeypatch, groups, world):
     shares = []
+
+    def gather(shares_of_all, mine):  # what the others send is not there: each is asked in turn
+        shares_of_all[:] = [mine]
+
+    for name, value in (("is_initialized", True), ("get_world_size", world)):
+        monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
+    monkeypatch.setattr(torch.distributed, "all_gather_object", gather)
     for rank in range(world):
-        for name, value in (("is_initialized", True), ("get_world_size", world)):
-            monkeypatch.setattr(torch.distributed, name, lambda value=value: value)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
-        monkeypatch.setattr(
-            torch.distributed, "all_gather_object", lambda parts, mine: shares.append(mine)
+        trajectories = [np.array([10 + group]) for group in range(groups)]
+        shares.append(
+            _evaluation.spread(lambda number, chosen: (number, int(chosen[0])), trajectories)
         )
-        with pytest.raises(TypeError):  # nothing is gathered here
-            _evaluation.spread(lambda number, chosen: (number, chosen), range(10, 10 + groups))
         assert _evaluation.is_first() == (rank == 0)
-    assert [group for share in shares for group in share] == list(enumerate(range(10, 10 + groups)))
+    assert list(itertools.chain(*shares)) == [(group, 10 + group) for group in range(groups)]
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 

@@ -794,10 +794,8 @@ def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: s
         fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
     if trainer["strategy"] != "fsdp":
         return
-    if trainer["accelerator"] != "gpu":
-        fail("strategy", f"fsdp needs accelerator gpu, is {trainer['accelerator']}")
-    if trainer["clip"] is not None:
-        fail("clip", "must be null with strategy fsdp: no device has the whole gradient")
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+        fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
     if _option(spec, method, "ema_decay", 0.0):
         fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
 

@@ -23,12 +23,16 @@ from pytorch_lightning.plugins.environments import (
     LightningEnvironment,
     SLURMEnvironment,
 )
-from pytorch_lightning.strategies import DDPStrategy, FSDPStrategy, Strategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 
 from longrun import config
 from longrun.cli import UserError
 
 PATIENCE = timedelta(minutes=10)  # of a process for one that lives and doesn't answer
+FIRST = "LONGRUN_FIRST_PROCESS"
 GLANCE = 1.0  # seconds between looks at the parent
 
 
@@ -62,10 +66,48 @@ def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
     if config.devices(trainer) == 1:
         return "auto"
     if trainer["strategy"] == "fsdp":
-        return FSDPStrategy(timeout=PATIENCE, state_dict_type="full")
+        return ModelParallelStrategy(
+            data_parallel_size=config.devices(trainer),
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,
+            timeout=PATIENCE,
+        )
     # Buffers are the same everywhere to begin with, and are not learned: to send them around before
     # every batch would make validation hang where processes have different numbers of batches.
     return DDPStrategy(timeout=PATIENCE, forward_sync_buffers=False)
+
+
+def shard(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Leave each device of a mesh a part of a module's weights (FSDP2), in place.
+
+    A device has the whole weights of a layer only while that layer computes. Layers are the entries
+    of lists of modules.
+
+    Parameters
+    ----------
+    module
+        To train. Its gradients become means over the devices.
+    mesh
+        Of one dimension.
+
+    Raises
+    ------
+    UserError
+        Weights are complex: torch exchanges weights of one type, and these stand beside real ones.
+    """
+    for name, parameter in module.named_parameters():
+        if parameter.is_complex():
+            raise UserError(
+                f"trainer.strategy: fsdp can't share complex weights ({name}); take ddp"
+            )
+    lists = (nn.ModuleList, nn.Sequential)
+    layers = [layer for part in module.modules() if isinstance(part, lists) for layer in part]
+    for layer in reversed(layers):  # inner ones first
+        if any(True for _ in layer.parameters()) and not isinstance(layer, nn.ModuleList):
+            fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    for name in ("training_step", "validation_step"):  # what a trainer calls instead of forward
+        register_fsdp_forward_method(module, name)
 
 
 def share(trainer: Mapping[str, Any]) -> torch.device:
@@ -119,11 +161,12 @@ def join(trainer: Mapping[str, Any], place: ClusterEnvironment) -> None:
         return
     torch.set_num_threads(max(1, torch.get_num_threads() // trainer["devices"]))
     if place.local_rank() == 0:
+        os.environ[FIRST] = str(os.getpid())  # the others inherit it
         return
-    parent = os.getppid()
+    first = int(os.environ[FIRST])
 
     def follow() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == first:  # it may have died before this one got here
             time.sleep(GLANCE)
         os._exit(1)
 

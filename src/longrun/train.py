@@ -30,7 +30,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import TQDMProgressBar, WeightAveraging
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.strategies import FSDPStrategy
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -53,7 +53,7 @@ class ResumeCheckpoint(pl.Callback):
 
     Only between updates: gradients accumulated so far are no part of a checkpoint. It takes its
     place when what its last update logged is in the curves: a run that goes on from there misses no
-    row. Of fsdp nothing is kept: its optimiser's state is spread over the devices.
+    row.
     """
 
     def __init__(self, path: Path, every: int):
@@ -94,7 +94,8 @@ class ResumeCheckpoint(pl.Callback):
             return
         if trainer.global_step % self.every == 0:
             self._save(trainer)
-        if trainer.world_size > 1:  # all of them end after the same update
+        # all of them end after the same update, one whose loss they exchange anyway
+        if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps == 0:
             ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
             trainer._signal_connector.received_sigterm |= ends
 
@@ -107,7 +108,7 @@ class ResumeCheckpoint(pl.Callback):
             self._publish(trainer)
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step == self._saved or isinstance(trainer.strategy, FSDPStrategy):
+        if trainer.global_step == self._saved:
             return
         with writing(self.path):
             # also the optimiser and the counters
@@ -126,8 +127,7 @@ class WholeWeights(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
         """Gather them in the first process."""
-        state = trainer.strategy.lightning_module_state_dict()
-        self.state = {name: tensor.cpu() for name, tensor in state.items()}
+        self.state = trainer.strategy.lightning_module_state_dict()
 
 
 class LogLines(pl.Callback):
@@ -181,7 +181,8 @@ def fit(
     Returns
     -------
     dict or None
-        The weights, in the first process, where fsdp leaves the module with a part of them.
+        The weights, where the module is not left with them: they are spread over devices, and the
+        first has them all, or the run was killed after its last update.
 
     Raises
     ------
@@ -203,12 +204,10 @@ def fit(
         # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
         average = get_ema_multi_avg_fn(module.ema_decay)
         callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
-    whole = WholeWeights() if isinstance(strategy, FSDPStrategy) else None
+    whole = WholeWeights() if isinstance(strategy, ModelParallelStrategy) else None
     if whole:
-        if len({parameter.dtype for parameter in module.parameters()}) > 1:
-            raise UserError("trainer.strategy: fsdp can't share weights of which some are complex")
-        log.info("strategy fsdp keeps no state to resume from: a stopped run begins anew")
         callbacks.append(whole)
+        module.configure_model = lambda: devices.shard(module, module.device_mesh["data_parallel"])
     # last, so that what it saves includes the average after the same update
     keeper = ResumeCheckpoint(last, options["checkpoint_every"])
     callbacks.append(keeper)
@@ -254,10 +253,10 @@ def fit(
         raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
-    if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
-        module.load_state_dict(torch.load(last, weights_only=True)["state_dict"])
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()  # what follows is the first process's alone
+    if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
+        return torch.load(last, weights_only=True)["state_dict"]
     return whole.state if whole else None
 
 

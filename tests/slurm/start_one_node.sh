@@ -2,6 +2,7 @@
 # A Slurm cluster of one node on this machine, for tests. Debian or Ubuntu, as root; no systemd needed.
 #
 #   start_one_node.sh [FOLDER]      install what is missing, start the daemons; prints the folder
+#   start_one_node.sh [FOLDER] 2    the same, as two nodes of one CPU each; their names don't resolve
 #   start_one_node.sh stop FOLDER   stop them
 #
 # Keys, state, sockets and logs are in FOLDER, a new temporary one unless given. Outside it there is one
@@ -21,8 +22,8 @@ stop() {
     if timeout 10 scancel --me 2>/dev/null; then # no job outlives the daemons
         timeout 90 bash -c 'while [ -n "$(squeue --noheader)" ]; do sleep 0.2; done' || true
     fi
-    for daemon in slurmctld slurmd munged; do
-        pid=$(cat "$folder/$daemon.pid" 2>/dev/null) || continue
+    for daemon in "$folder"/{slurmctld,slurmd.*,munged}.pid; do
+        pid=$(cat "$daemon" 2>/dev/null) || continue
         kill "$pid" 2>/dev/null || continue
         timeout 30 tail --pid="$pid" -f /dev/null || kill -9 "$pid"
     done
@@ -44,25 +45,31 @@ fi
 [ ! -e "$LINK" ] || die "$LINK exists: this machine has a Slurm already"
 
 folder=$(realpath -m "${1:-$(mktemp -d)}")
-mkdir -p "$folder"/{state,spool}
+mkdir -p "$folder/state"
 chmod 755 "$folder"
-node=$(hostname -s)
+machine=$(hostname -s)
+case ${2:-1} in
+    1) nodes=("$machine") names=$machine ports=6818 ;;
+    2) nodes=("$machine"-{1,2}) names="$machine-[1-2]" ports="[6818-6819]" ;;
+    *) die "one node or two, not '$2'" ;;
+esac
+cpus=$((2 / ${#nodes[@]}))
 head -c 1024 /dev/urandom >"$folder/munge.key"
 chmod 600 "$folder/munge.key"
 
 cat >"$folder/slurm.conf" <<END
 ClusterName=longrun-test
-SlurmctldHost=$node(127.0.0.1)
+SlurmctldHost=$machine(127.0.0.1)
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 AuthInfo=socket=$folder/munge.socket
 StateSaveLocation=$folder/state
-SlurmdSpoolDir=$folder/spool
+SlurmdSpoolDir=$folder/spool.%n
 SlurmctldPidFile=$folder/slurmctld.pid
-SlurmdPidFile=$folder/slurmd.pid
+SlurmdPidFile=$folder/slurmd.%n.pid
 SlurmctldLogFile=$folder/slurmctld.log
-SlurmdLogFile=$folder/slurmd.log
+SlurmdLogFile=$folder/slurmd.%n.log
 # without control groups, which a container may not have
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -78,8 +85,8 @@ ReturnToService=2
 MinJobAge=3600
 KillWait=60
 SchedulerParameters=batch_sched_delay=0
-NodeName=$node NodeAddr=127.0.0.1 CPUs=2 Boards=1 SocketsPerBoard=1 CoresPerSocket=2 ThreadsPerCore=1 RealMemory=64000
-PartitionName=main Nodes=$node Default=YES MaxTime=UNLIMITED
+NodeName=$names NodeHostname=$machine NodeAddr=127.0.0.1 Port=$ports CPUs=$cpus Boards=1 SocketsPerBoard=1 CoresPerSocket=$cpus ThreadsPerCore=1 RealMemory=64000
+PartitionName=main Nodes=$names Default=YES MaxTime=UNLIMITED
 END
 mkdir -p "$(dirname "$LINK")"
 ln -sf "$folder/slurm.conf" "$LINK"
@@ -90,9 +97,12 @@ setsid munged --force --key-file "$folder/munge.key" --socket "$folder/munge.soc
     --pid-file "$folder/munged.pid" --log-file "$folder/munged.log" --seed-file "$folder/munge.seed" \
     </dev/null >>"$folder/munged.log" 2>&1
 setsid slurmctld -i </dev/null >>"$folder/slurmctld.log" 2>&1
-setsid slurmd </dev/null >>"$folder/slurmd.log" 2>&1
+for node in "${nodes[@]}"; do
+    mkdir -p "$folder/spool.$node"
+    setsid slurmd -N "$node" </dev/null >>"$folder/slurmd.$node.log" 2>&1
+done
 for _ in $(seq 60); do
-    state=$(sinfo --noheader --format=%T 2>/dev/null || true)
+    state=$(sinfo --noheader --format=%T 2>/dev/null | sort -u || true)
     [ "$state" != idle ] || break
     sleep 1
 done

@@ -26,10 +26,16 @@ def slurm(*command):
     return subprocess.run(command, capture_output=True, text=True).stdout
 
 
+def running(nodes):
+    """Whether the script's cluster of so many nodes is there: others' are no place for tests."""
+    if not shutil.which("scontrol") or "longrun-test" not in slurm("scontrol", "show", "config"):
+        return False
+    return len(slurm("sinfo", "--noheader", "--Node").splitlines()) == nodes
+
+
 @pytest.fixture(scope="module", autouse=True)
 def one_node():
-    """Only the cluster of the script: other people's is no place for tests."""
-    if not shutil.which("scontrol") or "longrun-test" not in slurm("scontrol", "show", "config"):
+    if not running(1):
         pytest.skip("no slurmctld of tests/slurm/start_one_node.sh answers")
 
 

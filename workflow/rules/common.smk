@@ -265,20 +265,38 @@ def nodes(wildcards):
 
 
 def tasks(wildcards):
-    """Return the processes of a training on several nodes, one for each of its devices.
+    """Return the processes of a training on several nodes of one device each.
 
     On one node there is nothing to say: a training is one task, and Lightning starts the rest.
     """
-    number = nodes(wildcards)
-    return number * method_of(wildcards)["trainer"]["devices"] if number else None
+    several = nodes(wildcards) and method_of(wildcards)["trainer"]["devices"] == 1
+    return nodes(wildcards) if several else None
+
+
+def tasks_per_node(wildcards):
+    """Return the processes of each of several nodes, one for each of its devices."""
+    devices = method_of(wildcards)["trainer"]["devices"]
+    return devices if nodes(wildcards) and devices > 1 else None
+
+
+def gres(wildcards):
+    """Return the GPUs of each of several nodes: a total could be split unevenly among them."""
+    several = nodes(wildcards) and gpus(wildcards)
+    return f"gpu:{gpus(wildcards) // nodes(wildcards)}" if several else None
+
+
+def job_gpus(wildcards):
+    """Return the GPUs of a training on one node."""
+    return 0 if nodes(wildcards) else gpus(wildcards)
 
 
 def launcher(wildcards, threads):
     """Return what starts the tasks; nothing on one node."""
     if not nodes(wildcards):
         return ""
+    devices = method_of(wildcards)["trainer"]["devices"]
     return (
-        f"srun --nodes={nodes(wildcards)} --ntasks={tasks(wildcards)} "
+        f"srun --nodes={nodes(wildcards)} --ntasks-per-node={devices} "
         f"--cpus-per-task={threads} --kill-on-bad-exit=1"
     )
 

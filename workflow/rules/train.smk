@@ -14,11 +14,13 @@ rule train:
         "../../environment.yml"
     threads: cores
     resources:
-        gpu=gpus,
+        gpu=job_gpus,
+        gres=gres,
         mem_mb=run_memory,
         runtime=train_runtime,
         nodes=nodes,
         tasks=tasks,
+        tasks_per_node=tasks_per_node,
         tasks_per_gpu=0,  # the tasks are counted already
         mpi=mpi,
     params:
