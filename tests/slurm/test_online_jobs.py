@@ -1,10 +1,9 @@
 """Training online through a real Slurm: its solvers are jobs, of which one is cancelled on the way.
 
-`start_one_node.sh` starts the cluster and prints its folder; with `stop FOLDER` it ends it.
+The cluster is that of one node of `start_one_node.sh`.
 """
 
 import csv
-import shutil
 import socket
 import subprocess
 import time
@@ -12,23 +11,17 @@ import time
 import pytest
 import yaml
 from conftest import Tree
+from test_cluster import PATIENCE, running, slurm, state
 
 from longrun import checkpoint, config
 
 UPDATES, BATCH = 3000, 8
 RUN = "smoke/online_training/online_reservoir/seed0"
-PATIENCE = 300  # seconds after which a machine, however loaded, is taken for stuck
-
-
-def slurm(*command):
-    done = subprocess.run(command, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 @pytest.fixture(scope="module", autouse=True)
 def one_node():
-    """Only the cluster of the script: other people's is no place for tests."""
-    if not shutil.which("scontrol") or "longrun-test" not in slurm("scontrol", "show", "config"):
+    if not running(1):
         pytest.skip("no slurmctld of tests/slurm/start_one_node.sh answers")
     yield
     slurm("scancel", "--me")
@@ -76,10 +69,6 @@ def submit(tree, *words):
         check=True,
     )
     return done.stdout.strip()
-
-
-def state(job):
-    return slurm("squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={job}")
 
 
 def wait_for(what, log):
