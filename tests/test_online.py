@@ -1,19 +1,20 @@
 """Training online: messages, the pool of solvers, batches of a stream, the verb."""
 
 import csv
+import itertools
 import json
 import logging
 import math
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
-from itertools import count
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,6 +111,12 @@ class Thread(threading.Thread):
         )
         self.start()
 
+    def run(self):
+        try:
+            super().run()
+        except UserError as error:
+            assert "interrupted" in str(error)
+
     def poll(self):
         return None
 
@@ -190,7 +197,7 @@ def test_what_is_no_message_is_refused(parts, says):
 def make_pool(tmp_path):
     def make(simulations=None, **options):
         given = {"solvers": 0, "logs": tmp_path, "patience": PATIENCE} | options
-        return SolverPool(JOB, simulations or count(), **given)
+        return SolverPool(JOB, simulations or itertools.count(), **given)
 
     return make
 
@@ -279,6 +286,19 @@ def test_nothing_is_handed_out_once_finished(make_pool):
         assert solver.order_if_any() is None
 
 
+def test_solvers_learn_whether_a_training_ended_or_was_interrupted(make_pool):
+    with make_pool() as pool, closing(Solver(pool)) as solver:
+        solver.order()
+        pool.finish()
+        pool.__exit__()
+        assert solver.hear("stop")
+    with make_pool() as pool, closing(Solver(pool)) as solver:
+        solver.order()
+        pool.__exit__()
+        with pytest.raises(UserError, match="refuses: the training was interrupted"):
+            solver.hear("stop")
+
+
 @pytest.mark.parametrize(
     ("answer", "says"),
     [
@@ -333,6 +353,18 @@ def test_the_order_of_a_silent_solver_goes_to_another(make_pool, monkeypatch, ca
         silent.send(order)  # too late
         with pytest.raises(UserError, match="silent for too long"):
             silent.hear("simulate")
+
+
+def test_a_solver_that_starts_again_under_its_name_gets_its_order_again(make_pool):
+    with make_pool() as pool:
+        first = Solver(pool, "job")
+        order = first.order()
+        with closing(Solver(pool, "job")) as second:  # while the first seems to be there still
+            first.close()
+            assert second.order() == order
+            second.send(order)
+            assert second.order() == [1]
+            assert pool.take().simulation == 0
 
 
 def test_a_trajectory_that_diverged_ends_the_training(make_pool):
@@ -485,7 +517,7 @@ def test_a_resumed_run_goes_on_with_fresh_simulations(store, tmp_path, threads):
 
 def test_a_buffer_full_of_what_was_not_drawn_lets_nothing_in(store, tmp_path):
     stream = _Stream(data(store, tmp_path, capacity=40, threshold=16))
-    numbers = count()
+    numbers = itertools.count()
 
     def more(block):
         number = next(numbers)
@@ -500,7 +532,9 @@ def test_a_buffer_full_of_what_was_not_drawn_lets_nothing_in(store, tmp_path):
     assert stream.buffer.unseen == len(stream.buffer) == 40 and len(stream.gate) == 6
 
 
-def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, monkeypatch):
+@pytest.fixture
+def entered(monkeypatch):
+    """The pool of a training, once there is one."""
     pool = Future()
 
     def enter(self, enter=SolverPool.__enter__):
@@ -508,10 +542,32 @@ def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, monkeypatch):
         return enter(self)
 
     monkeypatch.setattr(SolverPool, "__enter__", enter)
+    return pool
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_a_training_says_when_it_has_all_that_it_needs(store, tmp_path, threads, entered, policy):
+    batches = iter(data(store, tmp_path, policy=policy).train_dataloader())
+    next(batches)
+    assert not entered.result()._finished.is_set()
+    assert len([*itertools.islice(batches, 23)]) == 23
+    assert entered.result()._finished.is_set()  # though nobody asks whether there is a 25th
+
+
+def test_each_seed_has_a_port_of_its_own(store, tmp_path, threads, entered):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    batches = data(store, tmp_path, listen=f"tcp://127.0.0.1:{port - 5}").train_dataloader()
+    next(iter(batches))  # of seed 5
+    assert entered.result().address == f"tcp://127.0.0.1:{port}"
+
+
+def test_solvers_wait_for_a_trainer_that_pauses(store, tmp_path, entered):
     with ThreadPoolExecutor(1) as executor:
         batches = iter(data(store, tmp_path, solvers=0, batches=100).train_dataloader())
         first = executor.submit(next, batches)
-        with closing(Solver(pool.result(PATIENCE))) as solver:
+        with closing(Solver(entered.result(PATIENCE))) as solver:
             sent = 0
             while True:
                 pauses = first.done()
@@ -643,19 +699,36 @@ def test_impossible_trainers_are_refused(project, tmp_path, change, says):
     assert says in refusal(project, tmp_path, change)
 
 
+def test_how_solvers_find_a_training_is_no_part_of_it(project, tmp_path):
+    def composed(**change):
+        online = EXPERIMENT["methods"]["online"]["trainer"]["online"] | change
+        folder = changed(project, tmp_path / str(len(change)), {"online": online})
+        return config.train_spec(config.compose(folder / "configs", "test", "smoke"), "online")
+
+    before = composed()
+    assert composed(listen="tcp://*:5577", patience=5) == before
+    assert composed(policy="fifo") != before
+
+
 def test_a_gap_to_what_was_not_trained_on_is_refused(project, tmp_path):
     line = refusal(project, tmp_path, {}, evaluate={"train_trajectories": 5})
     assert "train_trajectories: must be at most 4, those that online trains on" in line
 
 
-def refusal(project, tmp_path, trainer, **sections):
-    """The line that refuses a change of the online method's trainer."""
-    folder = shutil.copytree(project, tmp_path / "changed", ignore=shutil.ignore_patterns("*.zarr"))
+def changed(project, folder, trainer, **sections):
+    """A copy of the project with another trainer of the online method."""
+    shutil.copytree(project, folder, ignore=shutil.ignore_patterns("*.zarr"))
     spec = json.loads(json.dumps(EXPERIMENT))
     spec["methods"]["online"]["trainer"] |= trainer
     for name, section in sections.items():
         spec[name] |= section
     (folder / "configs/experiments/test.yaml").write_text(yaml.safe_dump(spec))
+    return folder
+
+
+def refusal(project, tmp_path, trainer, **sections):
+    """The line that refuses a change of the online method's trainer."""
+    folder = changed(project, tmp_path / "changed", trainer, **sections)
     with pytest.raises(config.ConfigError) as caught:
         config.compose(folder / "configs", "test", "smoke")
     assert "\n" not in str(caught.value)

@@ -26,6 +26,7 @@ RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 CHANGES = Path("changes")  # where an error is that is in no file
 # keys of a trainer that say what a job may take: they change no bit of a result
 ALLOCATION = ("mem_mb", "runtime")
+MEETING = ("listen", "patience")  # of `online`: neither does how solvers find it
 
 # what no configuration needs, and an accident or an attack would have; an alias counts as what it
 # stands for
@@ -463,6 +464,8 @@ def train_spec(
     del spec["seeds"]
     for key in ALLOCATION:
         spec["trainer"].pop(key, None)
+    if online := spec["trainer"].get("online"):
+        spec["trainer"]["online"] = {k: v for k, v in online.items() if k not in MEETING}
     if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
         del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}

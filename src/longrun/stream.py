@@ -2,7 +2,8 @@
 
 The trainer says which equation and which trajectories; they are those of the dataset, bit by bit.
 A training starts solvers of its own on its machine. Others, as jobs of a cluster, come by this
-program; it ends when the training does.
+program, before the training or after it has begun; docs/cluster.md says how. It ends when the
+training does, with exit code 0. What lies between the two is in `longrun.data.pool`.
 """
 
 import argparse
@@ -61,19 +62,36 @@ def stream(address: str, name: str, patience: float) -> None:
             trainer.say("frames", {"parameters": table, "states": states}, simulations=simulations)
 
 
+EXAMPLES = """
+python -m longrun.stream --connect tcp://localhost:5577
+python -m longrun.stream --connect tcp://node7:5577 --name solver3 --patience 600
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Make the command line's parser."""
+    made = cli.parser("stream", __doc__, EXAMPLES)
+    made.add_argument("--connect", required=True, help="address of the training, tcp://host:port")
+    made.add_argument(
+        "--patience",
+        type=float,
+        default=60.0,
+        help="seconds to wait for a word of the training, also for its first; default: 60",
+    )
+    made.add_argument(
+        "--name",
+        default=f"{platform.node()}-{os.getpid()}",
+        help="in the log of the training, no other's; default: machine and process",
+    )
+    return made
+
+
 def main() -> None:
     """Read the command line and simulate."""
-    parser = argparse.ArgumentParser(prog="python -m longrun.stream", description=__doc__)
-    parser.add_argument("--connect", required=True, help="address of the training, tcp://host:port")
-    parser.add_argument(
-        "--patience", type=float, default=60.0, help="seconds to wait for a word of the training"
-    )
-    parser.add_argument("--name", help="in the log of the training; one of its own by default")
-    arguments = parser.parse_args()
-    name = arguments.name or f"{platform.node()}-{os.getpid()}"
+    arguments = parser().parse_args()
     keep_freed_memory()
     try:
-        stream(arguments.connect, name, arguments.patience)
+        stream(arguments.connect, arguments.name, arguments.patience)
     except MessageError as error:
         raise UserError(f"{arguments.connect}: is no training of this version: {error}") from None
 

@@ -1,7 +1,8 @@
 """What a trainer and its solvers say to each other: JSON headers and plain arrays, all checked.
 
-A message is a list of byte strings: a header, and one buffer per array. Nothing is unpickled, and
-nothing is taken at its word: a header says kind, numbers and shapes, and what does not fit is a
+A message is a list of byte strings: a header, and one buffer per array. PyZMQ carries it whole,
+see `longrun.data.pool`; its own `send_pyobj` would pickle. Nothing is unpickled here, and nothing
+is taken at its word: a header says kind, numbers and shapes, and what does not fit is a
 `MessageError` with one line. Who can reach the trainer's address can take part, so an address
 other than this machine's belongs on a network of trusted people alone.
 """

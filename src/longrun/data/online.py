@@ -3,7 +3,7 @@
 The store gives what is small: statistics, validation and tests. Its training split is what another
 method trains on from disk; here its first trajectories are a pilot for the statistics, and the
 stream holds the same trajectories from number 0 on, and all that would follow. Nothing of the
-stream is written down but the order of arrival.
+stream is written down but the order of arrival. PyZMQ brings it, `longrun.data.pool` says why.
 """
 
 import collections
@@ -46,7 +46,8 @@ class Online:
     together
         Trajectories that a solver simulates as one batch.
     listen
-        Address at which solvers are awaited; only this machine's can come by default.
+        Address at which solvers are awaited; only this machine's can come by default. Seed n adds
+        n to the port, since several seeds may run on one machine.
     patience
         Seconds after which a silent solver counts as dead.
     deterministic
@@ -160,7 +161,7 @@ class _Stream:
         self.lost: dict[int, list[Window]] = collections.defaultdict(list)
         self.simulations = self.entered = 0
         self.waited = 0.0
-        self.stops = data.stops
+        self.seed, self.stops = data.seed, data.stops
 
     def batches(self, first: int) -> Iterator[list[Window]]:
         """Yield the windows of each batch from number `first` on."""
@@ -177,7 +178,7 @@ class _Stream:
                 itertools.chain(sorted(self.lost), itertools.count(following)),
                 solvers=self.online.solvers,
                 together=self.online.together,
-                listen=self.online.listen,
+                listen=_own(self.online.listen, self.seed),
                 patience=self.online.patience,
                 ordered=self.online.deterministic,
                 logs=self.path.parent,
@@ -188,7 +189,7 @@ class _Stream:
                 more(True)
             for number in range(first, self.total):
                 self.number = number
-                if not self._admit(number, more):
+                if not self._admit(number, more) or number == self.total - 1:
                     pool.finish()
                 yield self.buffer.draw(self.count)
 
@@ -289,6 +290,12 @@ class _Stream:
             entered += 1
         self.entered += entered
         return True
+
+
+def _own(listen: str, seed: int) -> str:
+    """Return the address at which a seed's training listens."""
+    host, _, port = listen.rpartition(":")
+    return listen if port == "*" else f"{host}:{int(port) + seed}"
 
 
 def _read(path: Path) -> list[list[str]]:

@@ -2,10 +2,13 @@
 
 A solver asks, gets an order, simulates it, sends the result, and so asks for the next; while the
 trainer has enough it gets no answer. One order per solver is all the credit there is, so solvers
-wait for the trainer and not the other way round, and nothing piles up on the way. ZeroMQ carries
-this: it reconnects, keeps messages whole, speaks TCP within a machine and between the jobs of a
-cluster, and its router knows whom an answer belongs to. Torch's RPC is deprecated, MPI would have
-trainer and solvers started together, and queues of `multiprocessing` pickle.
+wait for the trainer and not the other way round, and nothing piles up on the way.
+
+PyZMQ carries this, as in Melissa. ZeroMQ keeps messages whole, reconnects, and speaks TCP within a
+machine and between the jobs of a cluster; its router sends an answer to whom it belongs; trainer
+and solvers start in any order, and come and go. MPI and `torch.distributed` want all processes from
+the start and end with the first that dies. Torch's RPC and the queues of `multiprocessing` unpickle
+what they are sent, and Monarch, meant to follow that RPC, calls itself experimental.
 """
 
 import collections
@@ -130,6 +133,8 @@ class SolverPool:
         self._changed = threading.Condition()
         self._socket: Any = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
+        # a solver that comes back is let in, even if the line that it lost seems to be there still
+        self._socket.setsockopt(zmq.ROUTER_HANDOVER, True)
         try:
             self._socket.bind(listen)
         except zmq.ZMQError as error:
@@ -169,7 +174,10 @@ class SolverPool:
                 self._changed.wait(1.0)
 
     def finish(self) -> None:
-        """Hand out nothing more."""
+        """Hand out nothing more: what has arrived is enough.
+
+        Solvers are told so at the end; of a pool that is left before, that it was interrupted.
+        """
         self._finished.set()
 
     # The thread --------------------------------------------------------------------------------
@@ -192,7 +200,10 @@ class SolverPool:
 
     def _end(self) -> None:
         for solver in self._solvers:
-            self._send(solver, "stop")
+            if self._finished.is_set():
+                self._send(solver, "stop")
+            else:
+                self._send(solver, "refuse", reason="the training was interrupted")
         self._socket.close()
         for process in self._processes.values():
             process.terminate()
@@ -234,8 +245,7 @@ class SolverPool:
     def _welcome(self, sender: bytes, message: Message) -> None:
         if message.values["protocol"] != PROTOCOL:
             raise MessageError(f"speaks protocol {message.values['protocol']}, not {PROTOCOL}")
-        if sender in self._solvers:
-            raise MessageError("said hello twice")
+        self._lose(sender)  # a job that was started again comes under the same name
         name = f"{sender.decode(errors='replace')} on {message.values['host']}"
         self._solvers[sender] = _Solver(name, time.monotonic())
         log.info("online: %s is here", name)
