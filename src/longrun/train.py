@@ -9,6 +9,11 @@ What a killed run needs to go on is in `--run-dir`, in a folder named after ever
 depends on.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from longrun import cli, early
+
+    cli.run(early.check)
+
 import argparse
 import contextlib
 import functools
@@ -118,6 +123,8 @@ class ResumeCheckpoint(pl.Callback):
 
     def _publish(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self._part.exists():
+            with writing(self.path):
+                checkpoint.seal(self._part)
             replace(self._part, self.path)
 
 
