@@ -279,7 +279,7 @@ def read_json(path: Path, verb: str) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; longrun.{verb} writes it") from error
-    except ValueError as error:  # of the encoding too
+    except (ValueError, RecursionError) as error:  # of the encoding too
         raise UserError(f"{path}: is damaged; run longrun.{verb} again") from error
 
 

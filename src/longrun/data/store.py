@@ -644,7 +644,11 @@ def _link(source: Path, target: Path) -> None:
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
         group = zarr.open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
+        group = None
+    except OSError:
+        raise
+    except Exception:  # whatever zarr says of what it can't make sense of
         group = None
     if group is None or schema.VERSION not in group.attrs:
         raise NotAStoreError(f"{path}: is not a Longrun store")
@@ -687,7 +691,9 @@ def open_array(path: Path) -> zarr.Array:
         array = zarr.open_array(path, mode="r")
     except FileNotFoundError:
         raise StoreError(f"{path}: is missing; generate the store anew") from None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever zarr says of what it can't make sense of
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
     if codecs - CODECS or array.dtype.kind != "f":
         raise StoreError(
