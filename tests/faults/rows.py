@@ -44,13 +44,14 @@ ROWS = {
     "disk_predictions": "one random file of the arrays in `predictions.zarr` flipped or cut",
     "disk_json": "`claims.json` or `evaluation.json` cut at a random length",
     "disk_clock": "the wall clock jumps by years, back or forth, whenever it is read",
-    "twice_verb": "a verb is started while another process writes the same output",
+    "twice_verb": "a verb is started while another process writes the same: two generators of one "
+    "store, two trainings with one id",
     "twice_killed": "the process that held the lock was killed",
     "twice_snakemake": "a second `snakemake` in a folder where one is running",
     "config_hand": "configurations made bad by hand: YAML that explodes, refers to itself or "
     "constructs objects, names that are paths, numbers without end, wrong types, unknown keys",
     "config_random": "configurations made bad at random (hypothesis)",
-    "config_started": "some of these, given to `python -m longrun.generate` or `train` as users do",
+    "config_started": "the same, given to `python -m longrun.generate` or `train` as users do",
     "config_command": "names that are paths or no names, and what only the machine or a network's "
     "constructor can refuse, given to `generate` and `train` after their imports",
     "hostile_checkpoint": "checkpoints that would run code, allocate without end, or hold nonsense",
