@@ -5,6 +5,7 @@ import torch
 SMALL = {"width": 8, "multipliers": [1, 2], "modes": 4, "layers": 2}
 OPTIONS = {
     "poseidon": {"depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4},
+    "sinenet": {"waves": 2},
 }
 POINTS = {1: 32, 2: 16}
 KURAMOTO_SIVASHINSKY = {

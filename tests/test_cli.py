@@ -19,6 +19,24 @@ def test_a_users_error_is_one_line_and_exit_code_2(capsys):
     assert capsys.readouterr().err.endswith(": error: no such store\n")
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError("4 GB"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 GB"),
+        RuntimeError("CUDA out of memory. Tried to allocate 4 GB"),
+    ],
+)
+def test_too_little_memory_is_one_line(capsys, error):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        cli.run(main)
+    assert caught.value.code == 2
+    assert ": error: not enough memory: " in capsys.readouterr().err
+
+
 def test_other_errors_keep_their_traceback():
     def main():
         raise ZeroDivisionError

@@ -1,4 +1,5 @@
 import pickle
+import re
 import shutil
 import warnings
 
@@ -127,6 +128,23 @@ def test_xarray_reads_it_and_time_stays_a_number(store):
     root = xr.open_dataset(store.path, engine="zarr", consolidated=False)
     assert root.attrs["boundary"] == {"x": "periodic", "y": "periodic"}
     assert root.reference_error.dims == ("lead_time",)
+
+
+def test_attributes_have_a_checksum(store, tmp_path):
+    assert store.boundary == ("periodic", "periodic")
+    meta = shutil.copytree(store.path, tmp_path / "copy.zarr") / "zarr.json"
+    content = meta.read_text()
+    for old, new, problem in (
+        ('"x": "periodic"', '"x": "perhodic"', "is damaged: attributes"),
+        ('"boundary": {', '"bound": {', "lacks boundary"),
+    ):
+        assert old in content
+        meta.write_text(content.replace(old, new))
+        with pytest.raises(UserError, match=problem):
+            open_store(meta.parent)
+    older = re.sub(r'"complete": "\w+"', '"complete": true', content)
+    meta.write_text(older)
+    assert open_store(meta.parent).attrs == store.attrs | {"complete": True}
 
 
 def test_reference_error_comes_with_lead_times(store):

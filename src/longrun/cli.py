@@ -32,6 +32,7 @@ REFUSED = {
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG")
     if hasattr(errno, name)
 }
+NO_MEMORY = re.compile("can't allocate memory|out of memory")  # in what torch says
 BUSY, NO_LOCKS = -1, -2
 # options that several verbs have
 SHARED: dict[str, dict[str, Any]] = {
@@ -62,7 +63,9 @@ def run(main: Callable[[], object]) -> None:
         main()
     except UserError as error:
         problem = str(error)
-    except MemoryError as error:
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not NO_MEMORY.search(str(error)):
+            raise
         problem = f"not enough memory: {error}"
     except OSError as error:
         if error.errno is None or isinstance(error, ConnectionError):
@@ -189,7 +192,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     target = Path(path)
     with locked(target), writing(target):
         discard_parts(target)
-        part = _beside(target)
+        part = beside(target)
         try:
             yield part
             replace(part, target)
@@ -207,7 +210,7 @@ def replace(part: Path, target: Path) -> None:
     """
     _flush(part)
     if part.is_dir() and target.is_dir():  # os.replace refuses a folder that is not empty
-        old = _beside(target)
+        old = beside(target)
         os.replace(target, old)  # a folder that is half removed would pass as one that is there
         os.replace(part, target)
         _remove(old)
@@ -224,7 +227,8 @@ def discard_parts(target: Path) -> None:
             _remove(Path(entry.path))
 
 
-def _beside(target: Path) -> Path:
+def beside(target: Path) -> Path:
+    """Make up a hidden name beside a path, which `discard_parts` knows."""
     return target.with_name(f".{target.stem}.{uuid.uuid4().hex[:8]}{target.suffix}")
 
 
@@ -275,7 +279,7 @@ def read_json(path: Path, verb: str) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; longrun.{verb} writes it") from error
-    except ValueError as error:  # of the encoding too
+    except (ValueError, RecursionError) as error:  # of the encoding too
         raise UserError(f"{path}: is damaged; run longrun.{verb} again") from error
 
 

@@ -7,6 +7,11 @@ Outputs in `--output`
 `evaluation.json`: provenance and wall time.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from longrun import cli, early
+
+    cli.run(early.check)
+
 import argparse
 import contextlib
 import json

@@ -1,5 +1,10 @@
 """Make a dataset: simulate an equation, write the trajectories, their error and their origin."""
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from longrun import cli, early
+
+    cli.run(early.check)
+
 import argparse
 import contextlib
 import hashlib
@@ -490,12 +495,19 @@ def _origin(
 def _writer(
     partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
 ) -> StoreWriter:
-    """Return a writer for what an earlier call left, or for a new store."""
-    writer = _resume(partial, origin)
-    if writer is None:
-        _create(partial, equation, spec, origin)
-        writer = StoreWriter(partial)
-    return writer
+    """Return a writer for a new store, with the shards that an earlier call left.
+
+    Nothing else of what it left is believed: neither coordinates nor what describes an array, which
+    has no checksum.
+    """
+    cli.discard_parts(partial)
+    fresh = cli.beside(partial)
+    _create(fresh, equation, spec, origin)
+    if _resumes(partial, origin):
+        StoreWriter(fresh).adopt(partial)
+    with cli.writing(partial):
+        cli.replace(fresh, partial)
+    return StoreWriter(partial)
 
 
 def _fill(
@@ -542,17 +554,15 @@ def _finished(output: Path, origin: Mapping[str, Any]) -> bool:
         return False
 
 
-def _resume(partial: Path, origin: Mapping[str, Any]) -> StoreWriter | None:
-    """Return a writer for what an earlier call left, if it was making the same."""
+def _resumes(partial: Path, origin: Mapping[str, Any]) -> bool:
+    """Whether an earlier call left something, and was making the same."""
     if not partial.exists():
-        return None
-    with contextlib.suppress(NotAStoreError):  # killed before it was one
-        writer = StoreWriter(partial)
-        if _same(writer.attrs, origin):
-            return writer
+        return False
+    with contextlib.suppress(StoreError):  # killed before it was a store, or damaged
+        if _same(StoreWriter(partial).attrs, origin):
+            return True
     log.info("%s was begun with another configuration or code: starting afresh", partial)
-    shutil.rmtree(partial)
-    return None
+    return False
 
 
 def _create(

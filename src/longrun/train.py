@@ -9,6 +9,11 @@ What a killed run needs to go on is in `--run-dir`, in a folder named after ever
 depends on.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds
+    from longrun import cli, early
+
+    cli.run(early.check)
+
 import argparse
 import contextlib
 import functools
@@ -95,7 +100,8 @@ class ResumeCheckpoint(pl.Callback):
         if trainer.global_step % self.every == 0:
             self._save(trainer)
         # all of them end after the same update, one whose loss they exchange anyway
-        if trainer.world_size > 1 and trainer.global_step % trainer.log_every_n_steps == 0:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.world_size > 1 and trainer.global_step % every == 0:
             ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
             trainer._signal_connector.received_sigterm |= ends
 
@@ -117,6 +123,8 @@ class ResumeCheckpoint(pl.Callback):
 
     def _publish(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero and self._part.exists():
+            with writing(self.path):
+                checkpoint.seal(self._part)
             replace(self._part, self.path)
 
 

@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 
-from faults.rows import HEADINGS, ROWS
+from faults.rows import ABOUT, HEADINGS, ROWS
 from longrun import checkpoint, cli, config
 from longrun.metrics.table import read_scores
 
@@ -117,16 +117,7 @@ def page() -> str:
     lines = [
         "# Reliability",
         "",
-        "Written by `make faults`, which breaks things on purpose; CI repeats a tenth of it. A row "
-        "is there",
-        "only if every case ended as the last column says: there is no other outcome.",
-        "",
-        "Locks are advisory (`flock`) and end with their process. On network file systems they are "
-        "as good",
-        "as the file system makes them: where it has none, nothing is locked, and two processes on "
-        "two",
-        "machines must not write one output. What is flushed to the disk is only as safe as the "
-        "disk is honest.",
+        ABOUT,
     ]
     for group, heading in HEADINGS.items():
         lines += ["", f"## {heading}", "", "| what was done | how often | what was lost |"]
@@ -182,16 +173,16 @@ class Server:
 
     def __init__(self, root: Path, logs: Path):
         self.logs, self.count = logs, 0
+        self.environment = os.environ | {
+            "OMP_NUM_THREADS": "1",
+            "MKL_NUM_THREADS": "1",
+            "WANDB_MODE": "disabled",
+            "PYTHONPATH": str(root / "src"),
+            "PYTHONWARNINGS": "ignore",
+        }
         self.process = subprocess.Popen(
             [sys.executable, Path(__file__).with_name("server.py")],
-            env=os.environ
-            | {
-                "OMP_NUM_THREADS": "1",
-                "MKL_NUM_THREADS": "1",
-                "WANDB_MODE": "disabled",
-                "PYTHONPATH": str(root / "src"),
-                "PYTHONWARNINGS": "ignore",
-            },
+            env=self.environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -204,14 +195,35 @@ class Server:
         return json.loads(self.process.stdout.readline())
 
     def start(self, verb, arguments, cwd, **how) -> Child:
-        self.count += 1
-        log = self.logs / f"{self.count}.log"
-        words = [str(word) for word in arguments]
+        log, words = self.log(), [str(word) for word in arguments]
         request = {"verb": verb, "arguments": words, "cwd": str(cwd), "log": str(log), **how}
         return Child(self, self.ask(start=request)["pid"], log)
 
     def run(self, verb, arguments, cwd, **how) -> Child:
         return self.start(verb, arguments, cwd, **how).wait()
+
+    def fresh(self, verb, arguments, cwd) -> Child:
+        """Run a verb as a user starts it, in a Python that has imported nothing."""
+        log = self.log()
+        with log.open("w") as file:
+            process = subprocess.Popen(
+                [sys.executable, "-m", f"longrun.{verb}", *map(str, arguments)],
+                cwd=cwd,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+            )
+            _, status, usage = os.wait4(process.pid, 0)
+        child = Child(self, process.pid, log)
+        child.code = process.returncode = os.waitstatus_to_exitcode(status)
+        child.cpu = usage.ru_utime + usage.ru_stime
+        return child
+
+    def log(self) -> Path:
+        """A new file for what a verb says."""
+        self.count += 1
+        return self.logs / f"{self.count}.log"
 
 
 # A project ---------------------------------------------------------------------------------------
@@ -245,6 +257,9 @@ class Project:
 
     def run(self, verb, method="net", more=(), **how) -> Child:
         return self.start(verb, method, more, **how).wait()
+
+    def fresh(self, verb) -> Child:
+        return self.server.fresh(verb, self.arguments(verb), self.folder)
 
     def made(self, verb, method="net", **how) -> "Project":
         """Run a verb that must succeed."""

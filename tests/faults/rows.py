@@ -1,5 +1,19 @@
 """The rows of docs/reliability.md: what the suite does, in order. Tests name a row by its key."""
 
+ABOUT = """\
+Written by `make faults`, which breaks things on purpose; CI repeats a tenth of it. A row is there
+only if every case ended as the last column says: there is no other outcome.
+
+Arrays, attributes of stores, checkpoints and scores have checksums. What is text, such as claims,
+curves and tables, has none; a JSON file that is cut is noticed, a digit that has changed is not.
+
+Locks are advisory (`flock`) and end with their process. On network file systems they are as good as
+the file system makes them: where it has none, nothing is locked, and two processes on two machines
+must not write one output. What is flushed to the disk is only as safe as the disk is honest.
+
+What the YAML files say wrongly is found before torch is imported: in a fraction of a second. What
+only a network's constructor can refuse, such as a width of 0, comes after Lightning's import."""
+
 HEADINGS = {
     "kill": "Killed in the middle",
     "disk": "Disks, files and clocks",
@@ -21,11 +35,13 @@ ROWS = {
     "disk_gone_meanwhile": "a file vanishes after the verb has looked at it",
     "disk_flipped_chunk": "one random bit of a store's fields and parameters flipped",
     "disk_truncated_chunk": "one file of a store's fields and parameters cut at a random length",
-    "disk_resumed": "one shard of an unfinished store flipped or cut, then `generate` again",
+    "disk_metadata": "one random bit of what describes a store or its arrays flipped",
+    "disk_resumed": "one random file of an unfinished store flipped or cut, then `generate` again",
     "disk_truncated_checkpoint": "a checkpoint cut at a random length",
     "disk_flipped_checkpoint": "one random bit of a checkpoint flipped",
     "disk_state": "the state that a training goes on from, flipped or cut",
     "disk_scores": "one random bit of `scores.parquet` flipped, or the file cut",
+    "disk_predictions": "one random file of the arrays in `predictions.zarr` flipped or cut",
     "disk_json": "`claims.json` or `evaluation.json` cut at a random length",
     "disk_clock": "the wall clock jumps by years, back or forth, whenever it is read",
     "twice_verb": "a verb is started while another process writes the same output",
@@ -34,7 +50,9 @@ ROWS = {
     "config_hand": "configurations made bad by hand: YAML that explodes, refers to itself or "
     "constructs objects, names that are paths, numbers without end, wrong types, unknown keys",
     "config_random": "configurations made bad at random (hypothesis)",
-    "config_command": "bad configurations and names given to `generate` and `train`",
+    "config_started": "some of these, given to `python -m longrun.generate` or `train` as users do",
+    "config_command": "names that are paths or no names, and what only the machine or a network's "
+    "constructor can refuse, given to `generate` and `train` after their imports",
     "hostile_checkpoint": "checkpoints that would run code, allocate without end, or hold nonsense",
     "hostile_store": "stores with absurd shapes, other codecs, or paths and links that leave them",
     "hostile_hdf5": "HDF5 files that are none, that lead to other files, or with absurd shapes",

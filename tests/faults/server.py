@@ -34,11 +34,11 @@ def main() -> None:
         print(json.dumps(answer), flush=True)
 
 
-def start(verb, arguments, cwd, log, user=None, data=None, file=None, patch=None):
+def start(verb, arguments, cwd, log, data=None, patch=None):
     """Fork a child.
 
-    `user` is a number to become, `data` how many bytes it may allocate beyond those of the parent,
-    `file` how large a file may become, `patch` Python to run before the verb.
+    `data` is how many bytes it may allocate beyond those of the parent, `patch` Python to run
+    before the verb.
     """
     sys.stdout.flush()
     pid = os.fork()
@@ -53,17 +53,10 @@ def start(verb, arguments, cwd, log, user=None, data=None, file=None, patch=None
         os.chdir(cwd)
         sys.argv = [f"longrun.{verb}", *arguments]
         sys.modules["__main__"].__spec__ = importlib.util.find_spec(f"longrun.{verb}")
-        if file is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # an error instead
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
         if data is not None:
             threading.stack_size(2**20)  # those of eight threads would be the most of it
             limit = allocated() + data
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-        if user is not None:
-            os.setgroups([])
-            os.setgid(user)
-            os.setuid(user)
         if patch:
             exec(patch, {})
         code = call(verb)

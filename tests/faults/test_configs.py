@@ -9,13 +9,14 @@ import pytest
 from hypothesis import HealthCheck, given, reject, seed, settings
 from hypothesis import strategies as st
 
-from faults.project import DATASET, EXPERIMENT, SEED, some, times
+from faults.project import DATASET, EXPERIMENT, SEED, few, some, times
 from longrun import config
 
 pytestmark = pytest.mark.xdist_group("faults")
 
 SECONDS = 3.0  # of CPU
 LINE = 1200  # letters; what is allowed may be a long list
+STARTED = "nothing: one line, exit code 2, no file written, in less than 3 s of a processor"
 LEVELS = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghi")]
 BOMB = f"{{a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1], {', '.join(LEVELS)}}}"
 TEST, TOY, SETTINGS = "experiments/test", "datasets/toy", "config"
@@ -130,11 +131,11 @@ CONTENT = {
 }
 
 
-def written(name, key, text) -> str | bytes:
+def written(name, key, text) -> bytes:
     """The file with a piece of YAML where the key is; JSON is YAML."""
-    if key is None:
-        return text
-    return json.dumps(put(CONTENT[name], key, "@@@")).replace('"@@@"', text)
+    if key is not None:
+        text = json.dumps(put(CONTENT[name], key, "@@@")).replace('"@@@"', text)
+    return text if isinstance(text, bytes) else text.encode()
 
 
 def put(content, key, value):
@@ -171,6 +172,25 @@ def refusal(folder, name) -> str | None:
     return line
 
 
+def as_a_user(project, name, bad: bytes) -> None:
+    """Start the verb that reads the file in a Python of its own."""
+    file = project.folder / f"configs/{name}.yaml"
+    before = files(project.folder)
+    file.write_bytes(bad)
+    child = project.fresh("generate" if name == TOY else "train")
+    check(child, project.folder, before)
+    assert file.name in child.refusal()
+    file.write_text(json.dumps(CONTENT[name]))
+
+
+def check(child, folder, before):
+    said = child.refusal()
+    assert child.cpu < SECONDS, said
+    assert len(said) < LINE
+    assert files(folder) == before, said
+    return said
+
+
 def files(folder):
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
@@ -189,14 +209,20 @@ def test_bad_by_hand(configs, row):
     before = files(configs.folder)
     for what, (name, key, text) in HAND.items():
         file = configs.folder / f"configs/{name}.yaml"
-        bad = written(name, key, text)
-        file.write_bytes(bad if isinstance(bad, bytes) else bad.encode())
+        file.write_bytes(written(name, key, text))
         line = refusal(configs.folder, name)
         assert line is not None, what
         assert file.name in line, line
         file.write_text(json.dumps(CONTENT[name]))
         row.add("nothing: one line names file and key")
     assert files(configs.folder) == before
+
+
+@pytest.mark.fault("config_started")
+def test_bad_by_hand_as_a_user_starts_it(configs, chance, row):
+    for _, (name, key, text) in some(chance, HAND):
+        as_a_user(configs, name, written(name, key, text))
+        row.add(STARTED)
 
 
 # At random ---------------------------------------------------------------------------------------
@@ -235,9 +261,10 @@ def changes(draw):
     return name, key, draw(values)
 
 
-@pytest.mark.fault("config_random")
-def test_bad_at_random(configs, row):
-    refused = []
+@pytest.fixture
+def refused(configs):
+    """Bad configurations, found at random."""
+    found = []
 
     @seed(SEED)
     @settings(
@@ -250,7 +277,8 @@ def test_bad_at_random(configs, row):
     def try_one(change):
         name, key, value = change
         file = configs.folder / f"configs/{name}.yaml"
-        file.write_text(json.dumps(put(CONTENT[name], key, value)))
+        bad = json.dumps(put(CONTENT[name], key, value))
+        file.write_text(bad)
         try:
             line = refusal(configs.folder, name)
         finally:
@@ -258,13 +286,25 @@ def test_bad_at_random(configs, row):
         if line is None:  # it happens to be a good one
             reject()
         assert f"configs/{name}.yaml" in line
-        refused.append(line)
+        found.append((name, bad.encode()))
 
     before = files(configs.folder)
     try_one()
     assert files(configs.folder) == before
-    assert len(refused) >= times(200)
+    assert len(found) >= times(200)
+    return found
+
+
+@pytest.mark.fault("config_random")
+def test_bad_at_random(refused, row):
     row.add("nothing: one line names file and key", len(refused))
+
+
+@pytest.mark.fault("config_started")
+def test_bad_at_random_as_a_user_starts_it(configs, refused, row):
+    for name, bad in few(refused):
+        as_a_user(configs, name, bad)
+        row.add(STARTED)
 
 
 # On the command line -----------------------------------------------------------------------------
@@ -298,14 +338,6 @@ COMMAND = {
 NAMES = ["../toy", "/etc/passwd", "a b", "größe", "", ".", "x" * 5000, "toy\n", "toy;id", "%00"]
 
 
-def check(child, folder, before):
-    said = child.refusal()
-    assert child.cpu < SECONDS, said
-    assert len(said) < LINE
-    assert files(folder) == before, said
-    return said
-
-
 @pytest.mark.fault("config_command")
 def test_bad_on_the_command_line(project, chance, row):
     project.without("train").without("generate")
@@ -316,7 +348,7 @@ def test_bad_on_the_command_line(project, chance, row):
     (project.folder / "toy.zarr").rename(store)
     for _, (name, key, text) in some(chance, cases):
         file = project.folder / f"configs/{name}.yaml"
-        file.write_text(written(name, key, text))
+        file.write_bytes(written(name, key, text))
         verb = "generate" if name == TOY else "train"
         more = [] if verb == "generate" else ["--data", str(store)]
         before = files(project.folder)

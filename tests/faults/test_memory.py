@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.slow]
 
 STEPS = 100_000 if FULL else 10_000
 # bytes beyond what the libraries have taken when a verb starts; the system gives no more
-ROLLOUT, STORE = 256 * 2**20, 64 * 2**20
+ROLLOUT, STORE = 256 * 2**20, 96 * 2**20
 TIMES = 10 if FULL else 2
 
 

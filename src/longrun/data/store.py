@@ -25,13 +25,19 @@ from numpy import ndarray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from longrun.cli import UserError, atomic, memory, writing
+from longrun.config import fingerprint
 from longrun.data import schema
 from longrun.registry import allowed, shown
 
 FORMAT = 1
 CODECS = {"bytes", "crc32c", "sharding_indexed"}  # what is stored takes the room that it has
 ROOM = 2**26  # bytes that may be allocated on the word of a shape alone
-NEEDED = (schema.EQUATION, schema.BOUNDARY, schema.REFERENCE_ERROR, schema.PREDICTABILITY)
+NEEDED: dict[str, Any] = {  # attributes, and what they are
+    schema.EQUATION: dict,
+    schema.BOUNDARY: dict,
+    schema.REFERENCE_ERROR: float | int | None,
+    schema.PREDICTABILITY: float | int | None,
+}
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
 
 
@@ -67,15 +73,23 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     if not path.exists():
         raise StoreError(f"{path}: no such store; longrun.generate makes it")
     attrs = _attributes(path, _open_group(path, "r"))
-    if not attrs.get(schema.COMPLETE):
+    complete = attrs.get(schema.COMPLETE)
+    if not complete:
         raise StoreError(f"{path}: is incomplete; run longrun.generate again to finish it")
-    missing = [name for name in NEEDED if name not in attrs]
-    if missing or not isinstance(attrs[schema.EQUATION], dict):
-        raise StoreError(f"{path}: lacks {', '.join(missing) or schema.EQUATION}; generate it anew")
+    lacks = [name for name, kind in NEEDED.items() if not isinstance(attrs.get(name, ...), kind)]
+    if lacks:
+        raise StoreError(f"{path}: lacks {', '.join(lacks)}; generate it anew")
+    if complete is not True and complete != checksum(attrs):  # older stores have none
+        raise StoreError(f"{path}: is damaged: attributes that nobody wrote; generate it anew")
     found = attrs[schema.EQUATION].get("name")
     if equation is not None and found != equation:
         raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
     return Store(path, attrs)
+
+
+def checksum(attrs: Mapping[str, Any]) -> str:
+    """Hash of all attributes of a store but the one that holds it."""
+    return fingerprint({name: value for name, value in attrs.items() if name != schema.COMPLETE})
 
 
 @dataclass(frozen=True)
@@ -138,7 +152,7 @@ class Store:
     @property
     def boundary(self) -> tuple[str, ...]:
         """Boundary condition of each axis."""
-        return tuple(self.attrs[schema.BOUNDARY])
+        return tuple(self.attrs[schema.BOUNDARY].values())
 
     @property
     def equation(self) -> dict[str, Any]:
@@ -609,7 +623,7 @@ class StoreWriter:
                     dimension=schema.LEAD_TIME,
                 )
             self._group.attrs.update(attrs)
-            self._group.attrs[schema.COMPLETE] = True
+            self._group.attrs[schema.COMPLETE] = checksum(self._group.attrs.asdict())
 
     def _array(self, name: str) -> zarr.Array:
         array = self._group[name]
@@ -630,7 +644,11 @@ def _link(source: Path, target: Path) -> None:
 def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
     try:
         group = zarr.open_group(path, mode=mode, zarr_format=3)
-    except (FileNotFoundError, NotADirectoryError, KeyError, ValueError, TypeError):
+    except (FileNotFoundError, NotADirectoryError):
+        group = None
+    except OSError:
+        raise
+    except Exception:  # whatever zarr says of what it can't make sense of
         group = None
     if group is None or schema.VERSION not in group.attrs:
         raise NotAStoreError(f"{path}: is not a Longrun store")
@@ -673,7 +691,9 @@ def open_array(path: Path) -> zarr.Array:
         array = zarr.open_array(path, mode="r")
     except FileNotFoundError:
         raise StoreError(f"{path}: is missing; generate the store anew") from None
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # whatever zarr says of what it can't make sense of
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
     if codecs - CODECS or array.dtype.kind != "f":
         raise StoreError(
@@ -732,14 +752,14 @@ def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
     text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
     dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
-    checked = {"compressors": [ZstdCodec(checksum=True)]}
+    checked = {"compressors": [ZstdCodec(), Crc32cCodec()]}
     with atomic(path) as part:
         dataset.to_zarr(
             part,
             mode="w",
             zarr_format=3,
             consolidated=False,
-            encoding={name: checked for name in dataset.data_vars},
+            encoding={name: checked for name in dataset.variables},
         )
 
 

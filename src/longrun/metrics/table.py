@@ -1,5 +1,7 @@
 """The tidy table of scores: one row per value, the only thing that judging and figures read."""
 
+import hashlib
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,11 @@ _KINDS: dict[str, type] = {
     **dict.fromkeys(("lead_time", "wavenumber"), np.float64),
     "censored": np.bool_,
 }
+
+
+# Parquet has checksums for pages of values, and none for what says how to read them. Ours is over
+# all of the file, and stands where nobody who reads Parquet looks: between pages and footer.
+_MARK = b"longrun sha256:"
 
 
 class ScoreTable:
@@ -92,9 +99,18 @@ class ScoreTable:
 
 
 def write_scores(path: Path, scores: pd.DataFrame) -> None:
-    """Write a table of scores whole or not at all, with checksums."""
+    """Write a table of scores whole or not at all, with a checksum."""
+    data = scores.to_parquet(index=False, compression="zstd", write_page_checksum=True)
+    footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")  # its length, four letters
     with atomic(path) as part:
-        scores.to_parquet(part, index=False, compression="zstd", write_page_checksum=True)
+        part.write_bytes(data[:footer] + _MARK + hashlib.sha256(data).digest() + data[footer:])
+
+
+def _is_sound(data: bytes) -> bool:
+    """Whether the checksum of a table is right, where it has one: other programs write none."""
+    before, mark, after = data.rpartition(_MARK)
+    size = hashlib.sha256().digest_size
+    return not mark or hashlib.sha256(before + after[size:]).digest() == after[:size]
 
 
 def read_scores(
@@ -117,13 +133,17 @@ def read_scores(
         No such file, one that is no table of scores, or one that is damaged.
     """
     try:
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no scores; longrun.evaluate makes them") from error
+    try:
+        if not _is_sound(data):
+            raise ValueError("another checksum")
         return pd.read_parquet(
-            path,
+            io.BytesIO(data),
             columns=None if columns is None else list(columns),
             filters=None if metrics is None else [("metric", "in", sorted(metrics))],
             page_checksum_verification=True,
         )
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no scores; longrun.evaluate makes them") from error
-    except (ValueError, OSError, KeyError, TypeError) as error:  # pyarrow's own are some of these
+    except Exception as error:  # pyarrow says many things of bytes that it can't make sense of
         raise UserError(f"{path}: is damaged; run longrun.evaluate again") from error
