@@ -82,7 +82,10 @@ def test_what_wandbs_agent_starts_is_a_run_of_that_point(say, tmp_path, root):
         (["--key", "width=[4"], "can't be read"),
         (["--key", "learning_rate={uniform: [2, 1]}"], "low, high"),
         (["--key", "learning_rate={uniform: [1, 2]}"], "a grid needs values"),
-        (["--key", "width=4", "--metric", "valid/loss"], "allowed: valid/field_error, valid/increment_error"),
+        (
+            ["--key", "width=4", "--metric", "valid/loss"],
+            "allowed: valid/field_error, valid/increment_error",
+        ),
     ],
 )
 def test_what_cannot_be_swept_is_refused_in_one_line(say, tmp_path, words, message):
