@@ -3,7 +3,6 @@
 import csv
 import itertools
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -14,15 +13,14 @@ import pandas as pd
 import psutil
 import pytest
 import torch
-import yaml
+import toy
 
-from longrun import checkpoint, config, devices
+from longrun import checkpoint, devices
 from longrun import evaluate as evaluate_verb
 from longrun import train as train_verb
 from longrun.cli import UserError
 from longrun.data.module import TrajectoryData
 from longrun.data.store import read_predictions
-from longrun.generate import generate
 from longrun.tasks import _evaluation
 
 DATASET = {
@@ -84,18 +82,7 @@ LIMIT = 60  # seconds in which a job must end whose process has died
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
-    for kind, name, content in (
-        ("datasets", "toy", DATASET),
-        ("experiments", "test", EXPERIMENT),
-        ("presets", "smoke", {}),
-    ):
-        (folder / "configs" / kind).mkdir(parents=True)
-        (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    spec = config.compose_dataset(folder / "configs", "toy", "smoke")
-    generate(spec, folder / "toy.zarr", provenance={})
-    return folder
+    return toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
 
 
 def command(project, verb, method, output, **options):

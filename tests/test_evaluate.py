@@ -9,14 +9,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import yaml
+import toy
 
 from longrun import checkpoint, cli, config
 from longrun import evaluate as verb
 from longrun.cli import UserError
 from longrun.data.describe import describe
 from longrun.data.store import open_store, read_predictions
-from longrun.generate import generate
 from longrun.metrics.table import ABSENT
 
 DATASET = {
@@ -58,16 +57,7 @@ EXPERIMENT = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
     """Configuration, a store, and a checkpoint of either method as `train` writes it, untrained."""
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
-    for kind, name, content in (
-        ("datasets", "toy", DATASET),
-        ("experiments", "test", EXPERIMENT),
-        ("presets", "smoke", {}),
-    ):
-        (folder / "configs" / kind).mkdir(parents=True)
-        (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    generate(config.compose_dataset(folder / "configs", "toy", "smoke"), folder / "toy.zarr", {})
+    folder = toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
     experiment = config.compose(folder / "configs", "test", "smoke")
     description = describe([open_store(folder / "toy.zarr")], 2) | {"stride": 2}
     for method in EXPERIMENT["methods"]:

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 import stores
 import torch
+import toy
 import yaml
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 
@@ -33,7 +34,7 @@ from longrun.data.online import Online, OnlineData, Window, _Stream
 from longrun.data.pool import Connection, Job, SolverPool
 from longrun.data.store import open_store
 from longrun.generate import build as build_equation
-from longrun.generate import generate, simulate
+from longrun.generate import simulate
 from longrun.stream import stream
 
 PATIENCE = 120.0  # s; a loaded machine is not a dead one
@@ -80,18 +81,7 @@ EXPERIMENT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
-    for kind, name, content in (
-        ("datasets", "toy", DATASET),
-        ("experiments", "test", EXPERIMENT),
-        ("presets", "smoke", {}),
-    ):
-        (folder / "configs" / kind).mkdir(parents=True)
-        (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    spec = config.compose_dataset(folder / "configs", "toy", "smoke")
-    generate(spec, folder / "toy.zarr", provenance={})
-    return folder
+    return toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
 
 
 @pytest.fixture(scope="module")

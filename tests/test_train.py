@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+import toy
 
 from longrun import checkpoint, config
 from longrun import train as train_verb
 from longrun.cli import UserError
-from longrun.generate import generate
 
 DATASET = {
     "equation": {
@@ -76,18 +75,7 @@ EXPERIMENT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    folder = tmp_path_factory.mktemp("project")
-    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
-    for kind, name, content in (
-        ("datasets", "toy", DATASET),
-        ("experiments", "test", EXPERIMENT),
-        ("presets", "smoke", {}),
-    ):
-        (folder / "configs" / kind).mkdir(parents=True)
-        (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
-    spec = config.compose_dataset(folder / "configs", "toy", "smoke")
-    generate(spec, folder / "toy.zarr", provenance={})
-    return folder
+    return toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
 
 
 def command(project, name, method="refiner", **options):

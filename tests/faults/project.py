@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
+import toy
 
 from faults.rows import ABOUT, HEADINGS, ROWS
 from longrun import checkpoint, cli, config
@@ -238,14 +238,7 @@ class Project:
     seconds: dict[str, float] = field(default_factory=dict)  # that each verb took
 
     def configure(self, root: Path, dataset=DATASET, experiment=EXPERIMENT) -> "Project":
-        shutil.copytree(root / "workflow/schemas", self.folder / "workflow/schemas")
-        for kind, name, content in (
-            ("datasets", "toy", dataset),
-            ("experiments", "test", experiment),
-            ("presets", "smoke", {}),
-        ):
-            (self.folder / "configs" / kind).mkdir(parents=True)
-            (self.folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
+        toy.configure(self.folder, root, dataset, experiment)
         return self
 
     def copy(self, folder: Path) -> "Project":

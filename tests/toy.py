@@ -1,0 +1,28 @@
+"""A folder in which a verb can run: the schemas, one dataset, one experiment, one preset."""
+
+import shutil
+
+import yaml
+
+from longrun import config
+from longrun.generate import generate
+
+
+def configure(folder, root, dataset, experiment):
+    """Write the dataset `toy`, the experiment `test` and the preset `smoke`."""
+    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
+    for kind, name, content in (
+        ("datasets", "toy", dataset),
+        ("experiments", "test", experiment),
+        ("presets", "smoke", {}),
+    ):
+        (folder / "configs" / kind).mkdir(parents=True)
+        (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
+
+
+def with_store(folder, root, dataset, experiment):
+    """Write them, make `toy.zarr`, and return the folder."""
+    configure(folder, root, dataset, experiment)
+    spec = config.compose_dataset(folder / "configs", "toy", "smoke")
+    generate(spec, folder / "toy.zarr", provenance={})
+    return folder
