@@ -19,11 +19,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.profilers import SimpleProfiler
 
-from longrun import checkpoint, config
+from longrun import config
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store, StoreWriter, create_store, open_store
 from longrun.generate import build
+from longrun.runtime import checkpoint
 
 WARM_UP = 10  # steps: workers start, buffers fill
 GOALS = {True: 0.03, False: 0.10}

@@ -157,7 +157,7 @@ def our_solver(
     """Build our solver; a frame is the time of the case."""
     import torch
 
-    from longrun import registry
+    from longrun.runtime import registry
 
     equation = registry.find("equations", case.equation)(
         **case.options, integrator=method, substeps=case.fine
@@ -448,7 +448,7 @@ def developed_states(case: Case) -> np.ndarray:
     """States of a flow that has left its initial condition behind."""
     import torch
 
-    from longrun import registry
+    from longrun.runtime import registry
 
     equation = registry.find("equations", case.equation)(**case.options, substeps=case.fine // 8)
     _, state = equation.sample([np.random.default_rng(i) for i in range(case.batch)])

@@ -19,10 +19,11 @@ import torch
 from loader_share import Clock, noise
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from longrun import checkpoint, config, tracking, train
+from longrun import config, train
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store
+from longrun.runtime import checkpoint, tracking
 
 WARM_UP = 10  # as in loader_share's clock
 GOAL = 0.95

@@ -7,8 +7,8 @@ import ast
 import runpy
 import sys
 
-from longrun import cli, registry
-from longrun.cli import UserError
+from longrun.runtime import cli, registry
+from longrun.runtime.cli import UserError
 
 
 def verbs() -> dict[str, str]:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from longrun import cli, config, registry
-from longrun.cli import UserError
+from longrun import config
+from longrun.runtime import cli, registry
+from longrun.runtime.cli import UserError
 
 HEADING = """# Datasets
 

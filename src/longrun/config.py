@@ -15,9 +15,9 @@ from typing import Any, NoReturn
 import jsonschema
 import yaml
 
-from longrun import registry
-from longrun.cli import UserError
-from longrun.registry import Argument, allowed, shown
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
+from longrun.runtime.registry import Argument, allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
 ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
@@ -722,11 +722,10 @@ def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, pres
 
 
 def _check_method(source: _Source, key: Key, name: str, task: str) -> None:
-    every = registry.names("methods")
-    if name in every and registry.task(name) == task:
+    able = registry.names("methods", task)
+    if name in able:
         return
-    able = [method for method in every if registry.task(method) == task]
-    if name in every:
+    if name in registry.names("methods"):
         source.fail(
             key, f"{name} is a method of the task {registry.task(name)}; {allowed(able, name)}"
         )

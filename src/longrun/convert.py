@@ -1,7 +1,7 @@
 """Convert a dataset between a store, The Well's HDF5 files and PDEBench's.
 
-One side is a store. What the formats hold, and what they don't, is said in `longrun.data.well` and
-`longrun.data.pdebench`.
+One side is a store. `longrun.exchange.well` and `longrun.exchange.pdebench` say what the formats
+hold, and what they don't.
 """
 
 import argparse
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longrun import cli
-from longrun.cli import UserError
-from longrun.data import exchange
-from longrun.data.pdebench import export_pdebench, read_pdebench
 from longrun.data.store import open_store
-from longrun.data.well import export_well, read_well
+from longrun.exchange import formats as exchange
+from longrun.exchange.pdebench import export_pdebench, read_pdebench
+from longrun.exchange.well import export_well, read_well
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def convert(
     kind
         `the_well` or `pdebench`.
     provenance
-        See `longrun.cli.provenance`.
+        See `longrun.runtime.cli.provenance`.
     splits
         Trajectories of train, valid and test, where the files aren't split.
     parameters

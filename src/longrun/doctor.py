@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from longrun import cli
+from longrun.runtime import cli
 
 PYTHONS = ((3, 11), (3, 14))  # from, up to but without
 MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}

@@ -8,7 +8,7 @@ Outputs in `--output`
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    from longrun import cli, early
+    from longrun.runtime import cli, early
 
     cli.run(early.check)
 
@@ -26,10 +26,11 @@ import torch
 import xarray as xr
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from longrun import checkpoint, cli, config, devices
-from longrun.cli import UserError, atomic, locked, provenance, run
+from longrun import config
 from longrun.data.store import Store, View, open_store, write_predictions
 from longrun.metrics.table import ScoreTable, write_scores
+from longrun.runtime import checkpoint, cli, devices
+from longrun.runtime.cli import UserError, atomic, locked, provenance, run
 from longrun.tasks._evaluation import is_first
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def check_checkpoint(
     path
         Where it was read, for the message.
     content
-        As read by `longrun.checkpoint.read`.
+        As read by `longrun.runtime.checkpoint.read`.
     spec
         What the experiment says of the method, from `longrun.config.method_spec`.
     stride

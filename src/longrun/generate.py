@@ -1,7 +1,7 @@
 """Make a dataset: simulate an equation, write the trajectories, their error and their origin."""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    from longrun import cli, early
+    from longrun.runtime import cli, early
 
     cli.run(early.check)
 
@@ -32,13 +32,14 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm import tqdm
 
-from longrun import cli, config, registry
-from longrun.cli import UserError
+from longrun import config
 from longrun.data import schema
 from longrun.data.store import NotAStoreError, StoreError, StoreWriter, create_store, open_store
 from longrun.equations._base import AbstractEquation, Quantity
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import unit
+from longrun.runtime import cli, registry
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.memory import keep_freed_memory
 
@@ -380,7 +381,7 @@ def generate(
     output
         Folder of the store. A store of another configuration that is there is replaced.
     provenance
-        Origin of the code and machine, see `longrun.cli.provenance`.
+        Origin of the code and machine, see `longrun.runtime.cli.provenance`.
     workers
         Processes that simulate; this one writes.
     report

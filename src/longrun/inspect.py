@@ -16,9 +16,9 @@ from matplotlib.image import AxesImage
 from numpy import ndarray
 from PIL import Image
 
-from longrun import cli
 from longrun.data import schema
 from longrun.data.store import Split, Store, open_store
+from longrun.runtime import cli
 
 TRAJECTORIES = 3
 FRAMES = 4

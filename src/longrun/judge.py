@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from longrun import cli, config
-from longrun.cli import UserError
+from longrun import config
 from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
 from longrun.metrics.table import ABSENT
 from longrun.metrics.table import read_scores as read_table
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
 
 Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
 

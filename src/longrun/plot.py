@@ -11,10 +11,11 @@ import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
 
-from longrun import cli, config, registry
+from longrun import config
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 from longrun.metrics.table import read_scores
+from longrun.runtime import cli, registry
 
 
 class Predictions(Mapping[str, xr.Dataset]):
@@ -58,7 +59,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
 
     Raises
     ------
-    longrun.cli.UserError
+    longrun.runtime.cli.UserError
         A file that an earlier verb should have written is missing.
     """
     module = importlib.import_module(registry.find("figures", name).__module__)

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from longrun import cli, config
-from longrun.cli import UserError
+from longrun import config
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +110,9 @@ def main() -> None:
     if mode == "disabled":
         log.info("tracking is disabled: %s is written, nothing is logged", arguments.output)
     else:
-        from longrun import tracking  # Lightning: seconds that a disabled mode need not wait
+        from longrun.runtime import (
+            tracking,  # Lightning: seconds that a disabled mode need not wait
+        )
 
         folder = arguments.runs / preset / experiment / "artefacts" / config.fingerprint(listed)
         pack(spec, files, folder)

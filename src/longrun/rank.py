@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from longrun import cli, config, sweep
-from longrun.cli import UserError
+from longrun import config, sweep
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
 
 log = logging.getLogger(__name__)
 

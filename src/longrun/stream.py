@@ -3,7 +3,7 @@
 The trainer says which equation and which trajectories; they are those of the dataset, bit by bit.
 A training starts solvers of its own on its machine. Others, as jobs of a cluster, come by this
 program, before the training or after it has begun; docs/cluster.md says how. It ends when the
-training does, with exit code 0. What lies between the two is in `longrun.data.pool`.
+training does, with exit code 0. What lies between the two is in `longrun.online.pool`.
 """
 
 import argparse
@@ -14,11 +14,11 @@ from concurrent import futures
 
 import numpy as np
 
-from longrun import cli
-from longrun.cli import UserError
-from longrun.data.messages import PROTOCOL, MessageError
-from longrun.data.pool import BEAT, Connection
 from longrun.generate import build, simulate
+from longrun.online.messages import PROTOCOL, MessageError
+from longrun.online.pool import BEAT, Connection
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
 from longrun.solvers.memory import keep_freed_memory
 
 

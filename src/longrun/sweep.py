@@ -16,10 +16,11 @@ from typing import Any
 
 import yaml
 
-from longrun import cli, config
-from longrun.cli import UserError
+from longrun import config
 from longrun.config import NAME
-from longrun.registry import allowed
+from longrun.runtime import cli
+from longrun.runtime.cli import UserError
+from longrun.runtime.registry import allowed
 
 log = logging.getLogger(__name__)
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
-from longrun import cli, config, registry
+from longrun import config
 from longrun.metrics.table import read_scores
+from longrun.runtime import cli, registry
 
 DASH = "–"
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
@@ -66,7 +67,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
 
     Raises
     ------
-    longrun.cli.UserError
+    longrun.runtime.cli.UserError
         None was, or a run that a verdict rests on has lost its files.
     """
     outcomes = []
@@ -194,7 +195,7 @@ def insert(document: str, preset: str, parts: dict[str, str], known: Collection[
 
     Raises
     ------
-    longrun.cli.UserError
+    longrun.runtime.cli.UserError
         One of the section's two markers is missing, or there are several.
     """
     begin, end = f"<!-- begin {preset} -->", f"<!-- end {preset} -->"

@@ -10,7 +10,7 @@ depends on.
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds
-    from longrun import cli, early
+    from longrun.runtime import cli, early
 
     cli.run(early.check)
 
@@ -40,13 +40,14 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from longrun import checkpoint, cli, config, devices, registry, tracking
-from longrun.cli import UserError, atomic, locked, provenance, replace, run, writing
+from longrun import config
 from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
-from longrun.data.online import Online, OnlineData
 from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
+from longrun.online.stream import Online, OnlineData
+from longrun.runtime import checkpoint, cli, devices, registry, tracking
+from longrun.runtime.cli import UserError, atomic, locked, provenance, replace, run, writing
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 
 from faults.project import FULL, PAGE, RECORDED, SEED, Project, Row, Server, mounted, page
 from faults.rows import ROWS
-from longrun import cli
+from longrun.runtime import cli
 
 
 @pytest.fixture

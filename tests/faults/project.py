@@ -19,8 +19,9 @@ import torch
 import toy
 
 from faults.rows import ABOUT, HEADINGS, ROWS
-from longrun import checkpoint, cli, config
+from longrun import config
 from longrun.metrics.table import read_scores
+from longrun.runtime import checkpoint, cli
 
 FULL = os.environ.get("FAULTS") == "full"  # as `make faults` does; else a tenth of the cases
 SEED = 20260117

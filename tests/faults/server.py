@@ -24,9 +24,10 @@ def main() -> None:
     torch.set_num_threads(1)
     for verb in VERBS:
         importlib.import_module(f"longrun.{verb}")
-    for kind, name in (("tasks", "forecast"), ("methods", "unet"), ("methods", "persistence")):
-        importlib.import_module(f"longrun.{kind}.{name}")
-    sys.modules["longrun.cli"]._git = lambda *_: None  # a commit may come in between two runs
+    for name in ("tasks.forecast", "methods.forecast.unet", "methods.forecast.persistence"):
+        importlib.import_module(f"longrun.{name}")
+    # a commit may come between two runs
+    sys.modules["longrun.runtime.cli"]._git = lambda *_: None
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
         request = json.loads(line)
@@ -71,7 +72,7 @@ def call(verb) -> int:
     """Run a verb to its exit code."""
     import traceback
 
-    from longrun import cli
+    from longrun.runtime import cli
 
     try:
         cli.run(sys.modules[f"longrun.{verb}"].main)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from faults.project import RUN, VERBS, _content, few, flipped, resize, times, until
-from longrun import checkpoint, cli
 from longrun.data.store import open_store, read_predictions
+from longrun.runtime import checkpoint, cli
 
 pytestmark = pytest.mark.xdist_group("faults")
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from faults.project import saved, some
-from longrun import cli
 from longrun.data.store import StoreWriter, checksum
+from longrun.runtime import cli
 
 pytestmark = pytest.mark.xdist_group("faults")
 

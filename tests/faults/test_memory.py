@@ -5,9 +5,9 @@ import copy
 import pytest
 
 from faults.project import DATASET, EXPERIMENT, FULL, Project
-from longrun import cli
 from longrun.data.store import open_store
 from longrun.metrics.table import read_scores
+from longrun.runtime import cli
 
 pytestmark = [pytest.mark.xdist_group("faults"), pytest.mark.slow]
 

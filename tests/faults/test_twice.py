@@ -15,7 +15,7 @@ pytestmark = pytest.mark.xdist_group("faults")
 # holds a verb up at the moment when all that it has written is about to take its place
 HELD = """
 import os, time
-from longrun import cli
+from longrun.runtime import cli
 flush = cli._flush
 def hold(path):
     open("reached", "w").close()

@@ -13,7 +13,8 @@ import yaml
 from conftest import Tree
 from test_cluster import PATIENCE, running, slurm, state
 
-from longrun import checkpoint, config
+from longrun import config
+from longrun.runtime import checkpoint
 
 UPDATES, BATCH = 3000, 8
 RUN = "smoke/online_training/online_reservoir/seed0"

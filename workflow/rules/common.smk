@@ -10,8 +10,9 @@ from shlex import join
 from snakemake.exceptions import WorkflowError
 
 from longrun import config as yaml_files
-from longrun import registry, sweep
-from longrun.cli import UserError
+from longrun.runtime import registry
+from longrun import sweep
+from longrun.runtime.cli import UserError
 
 CONFIGS = Path("configs")
 DATASETS = yaml_files.datasets(CONFIGS)
@@ -104,12 +105,17 @@ def method_of(wildcards):
 
 def equation_source(wildcards):
     """Return the file of the dataset's equation."""
-    return f"src/longrun/equations/{dataset_of(wildcards)['equation']['name']}.py"
+    return source("equations", dataset_of(wildcards)["equation"]["name"])
 
 
 def method_source(wildcards):
     """Return the file of the method."""
-    return f"src/longrun/methods/{method_of(wildcards)['name']}.py"
+    return source("methods", method_of(wildcards)["name"])
+
+
+def source(kind, name):
+    """Return the file of a unit, as seen from the repository's root."""
+    return Path("src/longrun") / registry.path(kind, name).relative_to(registry.ROOT)
 
 
 def train_stores(wildcards):

@@ -4,7 +4,7 @@ for figure in FIGURES:
         name:
             f"plot_{figure}"
         input:
-            source=f"src/longrun/figures/{figure}.py",
+            source=source("figures", figure),
             claims="results/{preset}/{experiment}/claims.json",
             scores=of_runs("scores.parquet"),
             curves=of_runs("curves.csv"),

@@ -12,9 +12,9 @@ from numpy import ndarray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from longrun.cli import UserError
 from longrun.data.store import Store, StoreError
 from longrun.data.windows import WindowBatches, Windows, parameter_table
+from longrun.runtime.cli import UserError
 
 Batch = dict[str, Tensor]
 

@@ -24,10 +24,10 @@ from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from longrun.cli import UserError, atomic, memory, writing
 from longrun.config import fingerprint
 from longrun.data import schema
-from longrun.registry import allowed, shown
+from longrun.runtime.cli import UserError, atomic, memory, writing
+from longrun.runtime.registry import allowed, shown
 
 FORMAT = 1
 CODECS = {"bytes", "crc32c", "sharding_indexed"}  # what is stored takes the room that it has

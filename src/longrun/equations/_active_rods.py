@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.spectral import indices
 from longrun.solvers.stokes import ActiveStokes
 

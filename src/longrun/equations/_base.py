@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.spectral import resample
 

@@ -11,8 +11,8 @@ from numpy import ndarray
 from scipy.fft import dstn
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.relaxation import LinearSystem
 

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations import _active_rods
 from longrun.equations._base import AbstractEquation, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, inverse, resample
 from longrun.solvers.stokes import ActiveStokes
 

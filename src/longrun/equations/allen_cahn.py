@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
 from longrun.solvers.waves import random_field

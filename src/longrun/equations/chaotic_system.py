@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
-from longrun.registry import allowed
+from longrun.runtime.cli import UserError
+from longrun.runtime.registry import allowed
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
 
 with warnings.catch_warnings():

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.finite_volume import (
     AbstractFiniteVolumeSolver,
     check_substeps,

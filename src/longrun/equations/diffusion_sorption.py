@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.cells import blocks
 from longrun.solvers.tridiagonal import solve

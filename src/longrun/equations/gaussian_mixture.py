@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 

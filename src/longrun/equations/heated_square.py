@@ -9,7 +9,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import Distribution, Quantity, Varying
 from longrun.equations._systems import (
     AbstractSystems,
@@ -20,6 +19,7 @@ from longrun.equations._systems import (
     sine_values,
     with_edge,
 )
+from longrun.runtime.cli import UserError
 from longrun.solvers.relaxation import LinearSystem
 
 

@@ -12,8 +12,8 @@ from numpy import ndarray
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.cells import interpolate
 from longrun.solvers.elliptic import AbstractEllipticSolver, System, second_derivative
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
 
 LONGEST_STEP = 0.05  # Lorenz' own, with the method of order four

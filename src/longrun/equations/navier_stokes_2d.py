@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.equations._initial_vorticity import FLOWS, on_grid, velocity
+from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices
 from longrun.solvers.vorticity import VelocitySolver, advection

@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.mac import PeriodicMACSolver, coarsen, refine_periodic
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from numpy import ndarray
 from scipy.special import erf
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.cells import blocks
 from longrun.solvers.elliptic import AbstractEllipticSolver, System, Wall, diffusion_matrix
 

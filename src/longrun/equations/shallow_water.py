@@ -10,8 +10,8 @@ from jaxtyping import Float
 from scipy.special import erf
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers.finite_volume import (
     AbstractFiniteVolumeSolver,
     check_substeps,

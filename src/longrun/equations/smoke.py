@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
 from longrun.equations._initial_vorticity import FLOWS, RADIUS, noise, on_grid, velocity
+from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import check_points, forward, indices, inverse
 from longrun.solvers.vorticity import VelocitySolver, to_flux, to_velocity

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.cells import Parity, blocks, interpolate
 

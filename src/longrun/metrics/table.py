@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from longrun.cli import UserError, atomic
+from longrun.runtime.cli import UserError, atomic
 
 ABSENT: dict[str, Any] = {
     "dataset": "",

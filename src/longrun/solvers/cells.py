@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 
 Parity = Literal["periodic", "even", "odd"]
 

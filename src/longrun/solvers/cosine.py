@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.etdrk import ETDRK4, AbstractETDRK
 

@@ -17,7 +17,7 @@ from numpy import ndarray
 from scipy.sparse.linalg import splu
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 Wall = Literal["dirichlet", "neumann"]

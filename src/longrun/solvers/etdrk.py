@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Inexact
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 
 Spectrum = Inexact[Tensor, "batch channel *mode"]  # real in a cosine basis
 Product = Callable[[Tensor], Tensor]

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 COURANT = 0.5

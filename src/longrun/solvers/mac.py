@@ -21,7 +21,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 GHOSTS = 2

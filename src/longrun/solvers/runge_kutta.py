@@ -8,7 +8,7 @@ from jaxtyping import Float
 from scipy.integrate import DOP853, RK45
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 Tendency = Callable[[Tensor], Tensor]

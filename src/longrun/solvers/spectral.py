@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.etdrk import ETDRK4, AbstractETDRK, Product
 

@@ -12,9 +12,9 @@ import pandas as pd
 import torch
 import xarray as xr
 
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.table import ScoreTable
+from longrun.runtime.cli import UserError
 
 Part = TypeVar("Part")
 

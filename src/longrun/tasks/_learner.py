@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.cli import UserError
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
 
 Batch = dict[str, Tensor]

@@ -50,14 +50,14 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from longrun import registry
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics import ensemble, pointwise, spectrum
 from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import (
     TIMED_CALLS,
     Evaluation,

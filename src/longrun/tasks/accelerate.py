@@ -33,10 +33,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun import registry
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.table import ScoreTable
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.solvers.relaxation import LinearSystem, Solution, relative_residual, solve
 from longrun.tasks._evaluation import Evaluation, check_size, field_coordinates, score_size, seeded
 from longrun.tasks._learner import AbstractLearner, Batch

@@ -32,13 +32,13 @@ import xarray as xr
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics import pointwise
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
 from longrun.nn.fno import as_channels
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import (
     Evaluation,
     check_size,

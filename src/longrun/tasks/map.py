@@ -24,12 +24,12 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics import pointwise, steady
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
 from longrun.nn.fno import as_channels
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import (
     Evaluation,
     check_size,

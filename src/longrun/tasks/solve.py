@@ -34,11 +34,11 @@ import xarray as xr
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun import registry
-from longrun.cli import UserError
 from longrun.data import schema
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation, field_coordinates, score_size
 from longrun.tasks._learner import AbstractLearner, Batch
 

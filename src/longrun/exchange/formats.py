@@ -1,0 +1,441 @@
+"""What the converters share: a dataset in another format, and how it becomes a store.
+
+A converted store says `equation: {name: imported, format: ..., source: ..., layout: ...}`. No file
+of this package solves it, so there are neither invariants nor a coarse solver, and nobody has
+measured its error: `reference_error` and `predictability` are null.
+"""
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Float, Shaped
+from numpy import ndarray
+
+from longrun.data import schema
+from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
+from longrun.runtime.cli import UserError, atomic, memory
+from longrun.runtime.registry import shown
+
+IMPORTED = "imported"
+FIRST_TIME = "first_time"  # parameter: time of a trajectory's first frame, where it isn't 0
+BLOCK = 2**28  # bytes of trajectories in memory at a time
+FRAMES_PER_CHUNK = 10
+UNEVEN = 1e-2  # largest departure from equal spacing, in spacings: files hold rounded coordinates
+
+Read = Callable[[int, int], Shaped[ndarray, "trajectory time channel *space"]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some trajectories of a dataset in another format.
+
+    Attributes
+    ----------
+    trajectories, frames
+        How many.
+    parameters
+        Values of each trajectory by name.
+    read
+        Frames of the trajectories from the first number to before the second.
+    """
+
+    trajectories: int
+    frames: int
+    parameters: dict[str, Float[ndarray, " trajectory"]]
+    read: Read
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A dataset in another format.
+
+    Attributes
+    ----------
+    fields, parameters
+        `units` and `long_name` by name, in order.
+    boundary, space
+        Boundary condition and number of points of each axis.
+    centred
+        Whether the first point is half a cell from the edge.
+    dtype
+        Of the fields.
+    parts
+        By split, or one under the name "" that is still to be divided.
+    layout
+        What the way back needs to know: plain JSON.
+    """
+
+    fields: dict[str, dict[str, str]]
+    parameters: dict[str, dict[str, str]]
+    boundary: tuple[str, ...]
+    space: tuple[int, ...]
+    centred: bool
+    dtype: str
+    parts: dict[str, Part]
+    layout: dict[str, Any]
+
+
+def joined(parts: Sequence[Part]) -> Part:
+    """Put parts one after the other.
+
+    Raises
+    ------
+    UserError
+        Trajectories of different lengths.
+    """
+    frames = {part.frames for part in parts}
+    if len(frames) > 1:
+        raise UserError(
+            f"files of one split have trajectories of {min(frames)} to {max(frames)} frames; "
+            "convert them one by one"
+        )
+    ends = np.cumsum([part.trajectories for part in parts])
+
+    def read(first: int, stop: int) -> ndarray:
+        pieces = []
+        for part, end in zip(parts, ends.tolist(), strict=True):
+            begin = end - part.trajectories
+            if first < end and stop > begin:
+                pieces.append(part.read(max(first, begin) - begin, min(stop, end) - begin))
+        return np.concatenate(pieces)
+
+    names = parts[0].parameters
+    values = {name: np.concatenate([part.parameters[name] for part in parts]) for name in names}
+    return Part(int(ends[-1]), parts[0].frames, values, read)
+
+
+def divided(foreign: Foreign, counts: Sequence[int]) -> Foreign:
+    """Divide trajectories into the splits, in order; what is beyond the last count is left out.
+
+    Raises
+    ------
+    UserError
+        More are wanted than there are, or none for a split.
+    """
+    part = foreign.parts[""]
+    if len(counts) != len(schema.SPLITS) or min(counts) < 1:
+        raise UserError("give the trajectories of train, valid and test, each at least 1")
+    if sum(counts) > part.trajectories:
+        raise UserError(f"{sum(counts)} trajectories are wanted, there are {part.trajectories}")
+    ends = np.cumsum(counts).tolist()
+    parts = {
+        name: _slice(part, end - count, end)
+        for name, count, end in zip(schema.SPLITS, counts, ends, strict=True)
+    }
+    return replace(foreign, parts=parts)
+
+
+def _slice(part: Part, begin: int, end: int) -> Part:
+    def read(first: int, stop: int) -> ndarray:
+        return part.read(begin + first, begin + stop)
+
+    values = {name: column[begin:end] for name, column in part.parameters.items()}
+    return Part(end - begin, part.frames, values, read)
+
+
+def with_parameters(foreign: Foreign, values: Mapping[str, float]) -> Foreign:
+    """Add parameters that all trajectories share, or replace those of that name."""
+    parts = {
+        split: replace(
+            part,
+            parameters=part.parameters
+            | {name: np.full(part.trajectories, value) for name, value in values.items()},
+        )
+        for split, part in foreign.parts.items()
+    }
+    described = {name: foreign.parameters.get(name, described_as(name)) for name in values}
+    return replace(foreign, parts=parts, parameters=foreign.parameters | described)
+
+
+def described_as(name: str, attrs: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """Describe a field or parameter by what a file says of it, as far as it does."""
+    found = attrs or {}
+    return {
+        "units": str(found.get("units", "unknown")),
+        "long_name": str(found.get("long_name", name)),
+    }
+
+
+def as_name(name: str, taken: Sequence[str] = ()) -> str:
+    """Make a name that an array of a store can have, close to the given one."""
+    plain = re.sub(r"\W", "_", name)
+    plain = plain if plain.isidentifier() else f"_{plain}"
+    reserved = (*schema.AXES, schema.TIME, *taken)
+    return f"{plain}_" if plain in reserved else plain
+
+
+def spacing(
+    values: Float[ndarray, "*trajectory point"], what: str
+) -> tuple[Float[ndarray, " trajectory"], Float[ndarray, " trajectory"]]:
+    """First value and step of coordinates, of all trajectories or of each; they must be even.
+
+    Raises
+    ------
+    UserError
+        They are not.
+    """
+    exact = np.atleast_2d(np.asarray(values, np.float64))
+    first, count = exact[..., 0], exact.shape[-1]
+    if count == 1:
+        return first, np.ones_like(first)
+    step = (exact[..., -1] - first) / (count - 1)
+    even = first[..., None] + step[..., None] * np.arange(count)
+    if not np.isfinite(exact).all() or (step <= 0).any():
+        raise UserError(f"{what} doesn't increase")
+    if (np.abs(exact - even) > UNEVEN * step[..., None]).any():
+        raise UserError(f"{what} isn't evenly spaced; a store holds even grids alone")
+    if values.dtype.itemsize < 8:
+        first, step = _tidy(first), _tidy(step, count, count - 1)
+    return first, step
+
+
+def _tidy(values: Float[ndarray, "..."], *counts: int) -> Float[ndarray, "..."]:
+    """Undo the rounding to single precision of numbers that have few digits, or whose multiples do.
+
+    0.1 in single precision is 0.10000000149, which would be another length of the box.
+    """
+
+    def one(value: float) -> float:
+        for count in (1, *counts):
+            short = float(f"{value * count:.6g}")
+            if abs(short - value * count) <= 2e-7 * abs(short):  # two units in the last place
+                return short / count
+        return value
+
+    return np.vectorize(one, otypes=[np.float64])(values)
+
+
+def grid_parameters(
+    axes: Sequence[tuple[Float[ndarray, " trajectory"], Float[ndarray, " trajectory"], int]],
+    time: tuple[Float[ndarray, " trajectory"], Float[ndarray, " trajectory"], int],
+    where: str,
+) -> tuple[dict[str, Float[ndarray, " trajectory"]], bool, list[float]]:
+    """Turn first value, step and number of points of each axis and of time into parameters.
+
+    Returns
+    -------
+    parameters
+        `length`, where they differ `length_y`, `length_z`; `dt`; `first_time` where it isn't 0.
+    centred
+        Whether every axis starts half a cell from 0.
+    origin
+        What else must be added to the positions along each axis.
+
+    Raises
+    ------
+    UserError
+        Grids of trajectories that start at different positions.
+    """
+    values, origin = {}, []
+    lengths = [step * points for _, step, points in axes]
+    centred = bool(axes) and all(np.allclose(f, 0.5 * s, rtol=1e-3) for f, s, _ in axes)
+    for axis, (first, step, _), length in zip(schema.AXES, axes, lengths, strict=False):
+        if not np.allclose(first, first[0], rtol=0, atol=1e-6 * np.abs(length).max()):
+            raise UserError(f"{where}: grids of trajectories start at different {axis}")
+        edge = 0.0 if centred or abs(first[0]) < 1e-6 * step[0] else float(first[0])
+        origin.append(edge)
+        if axis == schema.AXES[0]:
+            values[schema.LENGTH] = length
+        elif not np.allclose(length, lengths[0], rtol=1e-6):
+            values[f"{schema.LENGTH}_{axis}"] = length
+    first, step, frames = time
+    if frames > 1:
+        values[schema.DT] = step
+    if np.abs(first).max() > 1e-6 * step.max():
+        values[FIRST_TIME] = first
+    return values, centred, origin
+
+
+def import_store(
+    foreign: Foreign, path: Path, kind: str, source: str, provenance: Mapping[str, Any]
+) -> None:
+    """Write a dataset of another format as a store, whole or not at all.
+
+    Parameters
+    ----------
+    foreign
+        Divided into splits.
+    path
+        Folder of the store; must not exist.
+    kind
+        Name of the format.
+    source
+        Where the dataset came from, as a reader should know it.
+    provenance
+        See `longrun.runtime.cli.provenance`.
+
+    Raises
+    ------
+    UserError
+        `path` exists, or a value is not finite.
+    """
+    absent(path)
+    size = np.dtype(foreign.dtype).itemsize * len(foreign.fields) * int(np.prod(foreign.space))
+    longest = max(part.frames for part in foreign.parts.values())
+    with atomic(path) as folder:
+        create_store(
+            folder,
+            fields=foreign.fields,
+            parameters=foreign.parameters,
+            boundary=foreign.boundary,
+            space=foreign.space,
+            centred=foreign.centred,
+            splits={
+                name: {"trajectories": part.trajectories, "frames": part.frames}
+                for name, part in foreign.parts.items()
+            },
+            layout={
+                "frames_per_chunk": FRAMES_PER_CHUNK,
+                "trajectories_per_shard": max(1, min(64, BLOCK // (size * longest))),
+                "dtype": foreign.dtype,
+            },
+            attrs={
+                schema.EQUATION: {
+                    "name": IMPORTED,
+                    "format": kind,
+                    "source": source,
+                    "layout": foreign.layout,
+                },
+                "seed": None,
+                schema.CONFIG: None,
+                schema.PROVENANCE: dict(provenance),
+            },
+        )
+        writer = StoreWriter(folder)
+        for split, numbers in list(writer.missing()):
+            part = foreign.parts[split]
+            states = part.read(numbers.start, numbers.stop)
+            sound = np.isfinite(states).all(tuple(range(1, states.ndim)))
+            if not sound.all():
+                bad = numbers[int((~sound).argmax())]
+                raise UserError(f"{source}: trajectory {bad} of {split} holds values not finite")
+            block = slice(numbers.start, numbers.stop)
+            values = {name: part.parameters[name][block] for name in foreign.parameters}
+            writer.write(split, numbers, values, states)
+        unknown = {schema.REFERENCE_ERROR: None, schema.PREDICTABILITY: None, schema.CENSORED: None}
+        writer.finish(np.empty(0), np.empty(0), unknown)
+
+
+def absent(path: Path) -> None:
+    """Refuse to write where something is.
+
+    Raises
+    ------
+    UserError
+        Something is there.
+    """
+    if path.exists():
+        raise UserError(f"{path}: exists already; move it away or choose another output")
+
+
+def layout(store: Store) -> dict[str, Any]:
+    """Return what an imported store remembers of its former format; {} for others."""
+    return dict(store.equation.get("layout", {})) if store.equation["name"] == IMPORTED else {}
+
+
+def positions(store: Store, split: str, axis: int) -> Float[ndarray, "trajectory point"]:
+    """Coordinates of the points along an axis, for each trajectory of a split."""
+    part = store.split(split)
+    name = schema.AXES[axis]
+    # read, since only the coordinate says whether points are centres of cells
+    relative = np.asarray(open_array(part.path / name)[:])
+    length = part.parameters.get(f"{schema.LENGTH}_{name}", part.parameters[schema.LENGTH])
+    origin = layout(store).get("origin", [0.0] * len(part.space))
+    return origin[axis] + length[:, None] * relative
+
+
+def times(store: Store, split: str) -> Float[ndarray, "trajectory frame"]:
+    """Time of every frame of each trajectory of a split."""
+    part = store.split(split)
+    zero = np.zeros(part.trajectories)
+    step = part.parameters.get(schema.DT, zero)
+    return part.parameters.get(FIRST_TIME, zero)[:, None] + step[:, None] * np.arange(part.frames)
+
+
+def shared(values: Float[ndarray, "trajectory point"]) -> bool:
+    """Whether all trajectories have the same coordinates."""
+    return bool((values == values[:1]).all())
+
+
+def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]]]:
+    """Yield trajectories of a split in blocks: which, and each field in the precision it has.
+
+    Raises
+    ------
+    StoreError
+        The store is damaged.
+    """
+    part = store.split(split)
+    arrays = {name: open_array(part.path / name) for name in store.fields}
+    shards = next(iter(arrays.values())).shards
+    assert shards is not None
+    for start in range(0, part.trajectories, shards[0]):
+        block = slice(start, min(start + shards[0], part.trajectories))
+        try:
+            yield block, {name: np.asarray(array[block]) for name, array in arrays.items()}
+        except (ValueError, OSError) as error:
+            raise StoreError(f"{part.path}: is damaged: {error}; generate it anew") from None
+
+
+@contextlib.contextmanager
+def opened(path: Path, format_name: str) -> Iterator[h5py.File]:
+    """Open an HDF5 file, and say in one line what is wrong with it.
+
+    Raises
+    ------
+    UserError
+        Absent, no HDF5 file, cut short, or not laid out as the format wants.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with h5py.File(path, "r") as file:
+            _check_file(file, path)
+            yield file
+    except KeyError as error:
+        what = " ".join(str(error.args[0]).split())
+        raise UserError(f"{path}: is not in the layout of {format_name}: {what}") from None
+    except (
+        TypeError,
+        AttributeError,
+        ValueError,
+        IndexError,
+    ) as error:  # a group for an array, ...
+        raise UserError(f"{path}: is not in the layout of {format_name}: {shown(error)}") from None
+    except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: can't be read as HDF5, or is cut short: {reason}") from None
+
+
+def _check_file(file: h5py.File, path: Path) -> None:
+    """Refuse what would make a reader open other files, or allocate more than there is.
+
+    Shapes are believed as far as the machine's memory goes: what was never written takes no room in
+    a file, and what is compressed little.
+    """
+    room = memory()
+
+    # what is returned ends the search: h5py can't carry an exception out of it
+    def follow(name: str, link: Any) -> str | None:
+        return f"{name} leads to another file" if isinstance(link, h5py.ExternalLink) else None
+
+    def look(name: str, item: Any) -> str | None:
+        if not isinstance(item, h5py.Dataset):
+            return None
+        if item.external or item.is_virtual:
+            return f"{name} lies in another file"
+        rows = max(1, item.shape[0]) if item.ndim > 2 else 1  # trajectories are read in blocks
+        if item.dtype.itemsize * math.prod(item.shape) // rows > room:
+            return f"{name} has the shape {item.shape}: there is no memory for it"
+        return None
+
+    problem = file.visititems_links(follow) or file.visititems(look)
+    if problem:
+        raise UserError(f"{path}: {problem}")

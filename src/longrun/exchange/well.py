@@ -1,0 +1,394 @@
+"""Stores to and from the HDF5 layout of The Well (Ohana et al., 2024, arXiv:2412.00568).
+
+A dataset is a folder with `data/{train,valid,test}/*.hdf5`. A file has the groups `dimensions`
+(`time` and one array per axis), `boundary_conditions` (a mask per axis, with its type), `scalars`
+(the parameters) and `t0_fields`, `t1_fields`, `t2_fields`: scalar, vector and tensor fields,
+`(trajectory, time, *space, *component)`.
+
+Export: one file per split. Every field of a store is a scalar field under its own name, velocity
+components too, because a store doesn't say which of its fields form a vector; what was imported
+as a vector or tensor becomes one again. Parameters are scalars that vary by sample, the grid and
+the times vary by sample where `length` or `dt` do. The Well knows the boundary conditions wall,
+open and periodic; a store's own words for them are kept in the attribute `longrun_boundary`.
+
+Import: components of vectors are named as The Well names them, `velocity_x`; fields that are
+constant in time, or in space along some axis, are repeated; scalars that vary in time are left
+out, with a message.
+"""
+
+import itertools
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from jaxtyping import Shaped
+from numpy import ndarray
+
+from longrun.data import schema
+from longrun.data.store import Store
+from longrun.exchange import formats as exchange
+from longrun.exchange.formats import Foreign, Part
+from longrun.runtime.cli import UserError, atomic
+
+log = logging.getLogger(__name__)
+
+FORMAT = "The Well"
+ENDINGS = ("*.hdf5", "*.h5")
+KINDS = {"periodic": "PERIODIC", "open": "OPEN", "outflow": "OPEN", "no flux": "WALL"}
+OWN = "longrun_boundary"
+
+
+def export_well(store: Store, folder: Path) -> None:
+    """Write a store as a dataset of The Well, whole or not at all.
+
+    Parameters
+    ----------
+    store
+        Any store with at least one axis of space.
+    folder
+        Must not exist. `the_well` reads it by `WellDataset(path=folder, well_split_name="train")`.
+
+    Raises
+    ------
+    UserError
+        No axis, or something is at `folder`.
+    """
+    exchange.absent(folder)
+    if not store.split(schema.SPLITS[0]).space:
+        raise UserError(f"{store.path}: has no axis of space, which {FORMAT} needs")
+    with atomic(folder) as part:
+        for split in schema.SPLITS:
+            target = part / "data" / split
+            target.mkdir(parents=True)
+            with h5py.File(target / f"{store.path.stem}.hdf5", "w") as file:
+                _write(store, split, file)
+
+
+def _write(store: Store, split: str, file: h5py.File) -> None:
+    part = store.split(split)
+    axes = schema.AXES[: len(part.space)]
+    parameters = part.parameters
+    file.attrs["dataset_name"] = store.path.stem
+    file.attrs["grid_type"] = "cartesian"
+    file.attrs["n_spatial_dims"] = len(axes)
+    file.attrs["n_trajectories"] = part.trajectories
+    file.attrs["longrun"] = json.dumps(
+        {name: store.attrs.get(name) for name in (schema.EQUATION, schema.PROVENANCE)}
+    )
+    constant = [name for name, values in parameters.items() if (values == values[0]).all()]
+    file.attrs["simulation_parameters"] = constant
+    for name in constant:
+        file.attrs[name] = parameters[name][0]
+
+    dimensions = file.create_group("dimensions")
+    dimensions.attrs["spatial_dims"] = list(axes)
+    grids = {schema.TIME: exchange.times(store, split)}
+    grids |= {name: exchange.positions(store, split, axis) for axis, name in enumerate(axes)}
+    for name, values in grids.items():
+        same = exchange.shared(values)
+        array = dimensions.create_dataset(name, data=values[0] if same else values)
+        array.attrs["sample_varying"] = not same
+        array.attrs["time_varying"] = False
+
+    conditions = file.create_group("boundary_conditions")
+    for axis, points in zip(axes, part.space, strict=True):
+        _write_boundary(conditions, axis, points, store.attrs[schema.BOUNDARY][axis])
+
+    scalars = file.create_group("scalars")
+    scalars.attrs["field_names"] = list(parameters)
+    for name, values in parameters.items():
+        array = scalars.create_dataset(name, data=values)
+        array.attrs.update(part.array(name)["attrs"])
+        array.attrs["sample_varying"] = True
+        array.attrs["time_varying"] = False
+    _write_fields(store, split, file)
+
+
+def _write_boundary(group: h5py.Group, axis: str, points: int, name: str) -> None:
+    kind = KINDS.get(name, "WALL")
+    condition = group.create_group(f"{axis}_{kind.lower()}")
+    condition.attrs["bc_type"] = kind
+    condition.attrs["associated_dims"] = [axis]
+    condition.attrs["associated_fields"] = []
+    condition.attrs["sample_varying"] = False
+    condition.attrs["time_varying"] = False
+    condition.attrs[OWN] = name
+    mask = np.zeros(points, bool)
+    mask[[0, -1]] = True
+    condition.create_dataset("mask", data=mask)
+
+
+def _write_fields(store: Store, split: str, file: h5py.File) -> None:
+    part = store.split(split)
+    memory = exchange.layout(store)
+    tensors = {
+        name: (order, tuple(members))
+        for name, (order, members) in memory.get("tensors", {}).items()
+    }
+    member = {field for _, members in tensors.values() for field in members}
+    tensors |= {name: (0, (name,)) for name in store.fields if name not in member}
+    groups = [file.create_group(f"t{order}_fields") for order in range(3)]
+    for order, group in enumerate(groups):
+        group.attrs["field_names"] = [
+            name for name, (found, _) in tensors.items() if found == order
+        ]
+    dims = len(part.space)
+    arrays = {}
+    for name, (order, members) in tensors.items():
+        varies = name not in memory.get("constant", ())
+        described = part.array(members[0])
+        array = groups[order].create_dataset(
+            name,
+            shape=(
+                part.trajectories,
+                *((part.frames,) if varies else ()),
+                *part.space,
+                *(dims,) * order,
+            ),
+            dtype=described["dtype"],
+        )
+        for key in ("units", "long_name"):
+            array.attrs[key] = described["attrs"][key]
+        array.attrs["dim_varying"] = [True] * dims
+        array.attrs["sample_varying"] = True
+        array.attrs["time_varying"] = varies
+        arrays[name] = array
+    for block, states in exchange.blocks(store, split):
+        for name, (order, members) in tensors.items():
+            array = arrays[name]
+            values = np.stack([states[field] for field in members], -1)
+            if not array.attrs["time_varying"]:
+                values = values[:, 0]
+            array[block] = (
+                values.reshape(len(values), *array.shape[1:]) if order else values[..., 0]
+            )
+
+
+def read_well(path: Path) -> Foreign:
+    """Read a dataset of The Well: shapes and parameters now, frames block by block.
+
+    Parameters
+    ----------
+    path
+        A folder with `data/{train,valid,test}` or `{train,valid,test}` in it, a folder of files,
+        or one file; the last two are one part that is still to be divided.
+
+    Returns
+    -------
+    Foreign
+
+    Raises
+    ------
+    UserError
+        No files, files that are damaged, laid out otherwise, or not alike; a grid that isn't
+        cartesian and even.
+    """
+    files = {split: _files(path / "data" / split) for split in schema.SPLITS}
+    if not any(files.values()):
+        files = {split: _files(path / split) for split in schema.SPLITS}
+    if not any(files.values()):
+        files = {"": [path] if path.is_file() else _files(path)}
+    empty = [split for split, found in files.items() if not found]
+    if empty:
+        raise UserError(f"{path}: has no HDF5 files{' of ' if empty[0] else ''}{', '.join(empty)}")
+    read = {split: [_read(file) for file in found] for split, found in files.items()}
+    first, *others = [foreign for found in read.values() for foreign in found]
+    for other in others:
+        for what in ("fields", "boundary", "space", "centred", "layout"):
+            if getattr(first, what) != getattr(other, what):
+                raise UserError(f"{path}: {what} differ from file to file")
+    every = [foreign.parts[""] for found in read.values() for foreign in found]
+    described = {k: v for foreign in (first, *others) for k, v in foreign.parameters.items()}
+    parts = {}
+    for split, found in read.items():
+        pieces = [_completed(f.parts[""], list(described), every[0], path) for f in found]
+        parts[split] = exchange.joined(pieces)
+    return Foreign(
+        first.fields,
+        described,
+        first.boundary,
+        first.space,
+        first.centred,
+        str(np.result_type(*(foreign.dtype for foreign in (first, *others)))),
+        parts,
+        first.layout,
+    )
+
+
+def _completed(part: Part, names: Sequence[str], first: Part, path: Path) -> Part:
+    """Give a file the parameters that others have: lengths that are equal, times that are 0."""
+    values = dict(part.parameters)
+    for name in names:
+        if name in values:
+            continue
+        if name == exchange.FIRST_TIME:
+            values[name] = np.zeros(part.trajectories)
+        elif name.startswith(f"{schema.LENGTH}_"):
+            values[name] = values[schema.LENGTH]
+        else:
+            raise UserError(f"{path}: not every file has the scalar {name}")
+    return Part(part.trajectories, part.frames, {name: values[name] for name in names}, part.read)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(file for ending in ENDINGS for file in folder.glob(ending))
+
+
+def _read(path: Path) -> Foreign:
+    """Read one file."""
+    with exchange.opened(path, FORMAT) as file:
+        grid = str(file.attrs["grid_type"])
+        if grid != "cartesian":
+            raise UserError(f"{path}: the grid is {grid}; only cartesian ones can be stored")
+        count = int(file.attrs["n_trajectories"])
+        dimensions = file["dimensions"]
+        axes = [str(name) for name in dimensions.attrs["spatial_dims"]]
+        if not 1 <= len(axes) <= len(schema.AXES):
+            raise UserError(f"{path}: has {len(axes)} axes; 1 to {len(schema.AXES)} can be stored")
+        space = tuple(int(dimensions[name].shape[-1]) for name in axes)
+        frames = int(dimensions["time"].shape[-1])
+        evenly = [
+            (*_each(exchange.spacing(dimensions[n][()], f"{path}: {n}"), count), p)
+            for n, p in zip(axes, space, strict=True)
+        ]
+        time = exchange.spacing(dimensions["time"][()], f"{path}: time")
+        values, centred, origin = exchange.grid_parameters(
+            evenly, (*_each(time, count), frames), str(path)
+        )
+        described: dict[str, dict[str, str]] = {
+            name: {"units": "unknown", "long_name": name.replace("_", " ")} for name in values
+        }
+        _add_scalars(file["scalars"], count, values, described, path)
+        boundary = tuple(_boundary(file["boundary_conditions"], axis) for axis in axes)
+        fields, tensors, constant, sources = _field_names(file, axes)
+        for (group, name, _), field in zip(sources, fields, strict=True):
+            _check_shape(file[group][name], field, count, frames, space, path)
+        dtype = str(np.result_type(np.float32, *(file[g][n].dtype for g, n, _ in sources)))
+    layout: dict[str, Any] = {"tensors": tensors, "constant": constant, "origin": origin}
+
+    def read(first: int, stop: int) -> ndarray:
+        with exchange.opened(path, FORMAT) as file:
+            return np.stack(
+                [
+                    _frames(file[group][name], component, first, stop, frames, space)
+                    for group, name, component in sources
+                ],
+                axis=2,
+            )
+
+    part = Part(count, frames, values, read)
+    return Foreign(fields, described, boundary, space, centred, dtype, {"": part}, layout)
+
+
+def _each(pair: tuple[ndarray, ndarray], count: int) -> tuple[ndarray, ndarray]:
+    """Give every trajectory its value."""
+    first, step = (np.broadcast_to(value, (count,)).astype(np.float64) for value in pair)
+    return first, step
+
+
+def _add_scalars(
+    group: h5py.Group,
+    count: int,
+    values: dict[str, ndarray],
+    described: dict[str, dict[str, str]],
+    path: Path,
+) -> None:
+    """Add what is constant in time; what the grid says more exactly, is taken from here."""
+    for original in group.attrs["field_names"]:
+        scalar = group[original]
+        if scalar.attrs["time_varying"]:
+            log.warning("%s: scalar %s varies in time and is left out", path, original)
+            continue
+        column = np.broadcast_to(np.asarray(scalar[()], np.float64), (count,)).copy()
+        name = exchange.as_name(str(original))
+        if name in values and not np.allclose(values[name], column, rtol=1e-5):
+            name = f"{name}_"
+        values[name] = column
+        described[name] = exchange.described_as(str(original), scalar.attrs)
+
+
+def _boundary(group: h5py.Group, axis: str) -> str:
+    """Name the condition at the two ends of an axis; open where nothing is said."""
+    ends = ["open", "open"]
+    for condition in group.values():
+        dims = [str(name) for name in np.atleast_1d(condition.attrs["associated_dims"])]
+        if axis not in dims:
+            continue
+        name = str(condition.attrs.get(OWN, str(condition.attrs["bc_type"]).lower()))
+        mask = np.moveaxis(np.asarray(condition["mask"][()], bool), dims.index(axis), 0)
+        for end in (0, -1):
+            # as the_well reads it: a wall must cover the whole face
+            covered = mask[end].all() if name == "wall" else mask[end].any()
+            if covered:
+                ends[end] = name
+        if name == "periodic" and "periodic" not in ends:
+            ends = ["periodic", "periodic"]  # some files mark no point for it
+    return ends[0] if ends[0] == ends[1] else f"{ends[0]}; {ends[1]}"
+
+
+def _field_names(
+    file: h5py.File, axes: Sequence[str]
+) -> tuple[
+    dict[str, dict[str, str]],
+    dict[str, Any],
+    list[str],
+    list[tuple[str, str, tuple[int, ...]]],
+]:
+    """Names of the fields as a store has them, and where each is found."""
+    fields: dict[str, dict[str, str]] = {}
+    tensors: dict[str, Any] = {}
+    constant: list[str] = []
+    sources: list[tuple[str, str, tuple[int, ...]]] = []
+    for order in range(3):
+        group = file[f"t{order}_fields"]
+        for original in group.attrs["field_names"]:
+            array = group[original]
+            members = []
+            for component in itertools.product(range(len(axes)), repeat=order):
+                suffix = "".join(axes[i] for i in component)
+                full = f"{original}_{suffix}" if suffix else str(original)
+                name = exchange.as_name(full, tuple(fields))
+                fields[name] = exchange.described_as(full, array.attrs)
+                members.append(name)
+                sources.append((group.name, str(original), component))
+            name = str(original) if order else members[0]
+            if order:
+                tensors[name] = [order, members]
+            if not array.attrs["time_varying"]:
+                constant.append(name)
+    return fields, tensors, constant, sources
+
+
+def _check_shape(
+    array: h5py.Dataset, field: str, count: int, frames: int, space: tuple[int, ...], path: Path
+) -> None:
+    attrs = array.attrs
+    expected: tuple[int, ...] = (count,) if attrs["sample_varying"] else ()
+    expected += (frames,) if attrs["time_varying"] else ()
+    expected += tuple(n for n, v in zip(space, attrs["dim_varying"], strict=True) if v)
+    if array.shape[: len(expected)] != expected:
+        raise UserError(f"{path}: {field} has the shape {array.shape}, not {expected}")
+
+
+def _frames(
+    array: h5py.Dataset,
+    component: tuple[int, ...],
+    first: int,
+    stop: int,
+    frames: int,
+    space: tuple[int, ...],
+) -> Shaped[ndarray, "trajectory time *space"]:
+    """Read one component, repeated along what it doesn't vary with."""
+    attrs = array.attrs
+    block = array[first:stop] if attrs["sample_varying"] else array[()][None]
+    values = np.asarray(block[(..., *component)])
+    if not attrs["time_varying"]:
+        values = values[:, None]
+    for axis, varies in enumerate(attrs["dim_varying"]):
+        if not varies:
+            values = np.expand_dims(values, 2 + axis)
+    return np.broadcast_to(values, (stop - first, frames, *space))

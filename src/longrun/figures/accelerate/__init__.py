@@ -1,0 +1,1 @@
+"""Figures of experiments that make a classical solver fast."""

@@ -1,0 +1,1 @@
+"""Figures of experiments that estimate states from measurements."""

@@ -1,0 +1,1 @@
+"""Figures of experiments that map given fields to a steady state."""

@@ -1,0 +1,1 @@
+"""Figures of experiments that solve one problem from its equation."""

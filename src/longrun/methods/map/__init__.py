@@ -1,0 +1,1 @@
+"""Methods that map given fields to a steady state."""

@@ -1,0 +1,1 @@
+"""Methods that solve one problem from its equation."""

@@ -1,0 +1,1 @@
+"""Training on trajectories that solvers simulate meanwhile."""

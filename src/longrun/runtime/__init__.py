@@ -1,0 +1,1 @@
+"""What verbs share: command line, registry, devices, checkpoints, tracking."""

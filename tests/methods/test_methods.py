@@ -1,0 +1,241 @@
+"""What every method must do, whatever its task. A new file in methods/ is covered without an edit.
+
+A task's `tests/contracts/<task>.py` says how its methods are built and fed:
+`SMALL`, sizes for options that a constructor may have; `description(kind)` of the data for a class;
+`batch(module, size, dtype)` of training; `output(module, size, seed, dtype)`, what the method is
+used for.
+"""
+
+import importlib
+import inspect
+import json
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+from longrun.data.module import Batches, TrajectoryData
+from longrun.runtime import checkpoint, registry
+from longrun.train import fit
+
+METHODS = registry.names("methods")
+EMA = {"contracts.forecast": {"ema_decay": 0.9}}
+TRAINER = {
+    "accelerator": "cpu",
+    "devices": 1,
+    "num_nodes": 1,
+    "strategy": "ddp",
+    "precision": "32-true",
+    "accumulate": 1,
+    "validate_every": 4,
+    "checkpoint_every": 1,
+    "log_every": 1,
+}
+
+
+def contract(name):
+    return importlib.import_module(f"contracts.{registry.task(name)}")
+
+
+def build(name, seed=0, **options):
+    """Return a method of small size, and the arguments it was built with."""
+    task, kind = contract(name), registry.find("methods", name)
+    described = task.description(kind)
+    named = registry.arguments("methods", name)
+    arguments = checkpoint.sizes(name, described)
+    arguments |= {key: value for key, value in task.SMALL.items() if key in named}
+    arguments |= {k: v for k, v in getattr(task, "OPTIONS", {}).get(name, {}).items()} | options
+    module = checkpoint.build(name, arguments, seed)
+    module.fit_statistics(described["statistics"])
+    module.description = described
+    return module.eval(), arguments
+
+
+def perturb(module, seed=1):
+    """Leave the zeros of the initial weights, as one update would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            real = torch.view_as_real(parameter) if parameter.is_complex() else parameter
+            real.add_(0.05 * torch.randn(real.shape, generator=generator).to(real.dtype))
+    return module
+
+
+def fitted(module):
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+class FewBatches(TrajectoryData):
+    """Four batches that differ, as a run's data module gives them: from the trainer's step on."""
+
+    def __init__(self, batch, stops_at):
+        pl.LightningDataModule.__init__(self)
+        self.seed, self.batches = 0, 4
+        self.batch, self.stops_at = batch, stops_at
+
+    def train_dataloader(self):
+        return Batches(self.batches, self._rest)
+
+    def val_dataloader(self):
+        return Batches(1, lambda: iter([self.batch(self.trainer.lightning_module, size=2)]))
+
+    def _rest(self):
+        for number in range(self.trainer.global_step, self.batches):
+            if number == self.stops_at:
+                raise InterruptedError
+            batch = self.batch(self.trainer.lightning_module, size=3)
+            yield batch | {"window": (1 + 0.1 * number) * batch["window"]}
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("name", METHODS)
+class TestEveryMethod:
+    @pytest.mark.parametrize("size", [1, 3])
+    def test_gives_finite_output_and_changes_no_input(self, name, size):
+        module, _ = build(name)
+        result = contract(name).output(module, size)
+        assert result.isfinite().all()
+        assert torch.equal(result, contract(name).output(module, size))
+
+    def test_takes_float64(self, name):
+        module, _ = build(name)
+        result = contract(name).output(module.double(), dtype=torch.float64)
+        assert result.dtype == torch.float64
+
+    def test_same_seed_same_weights(self, name):
+        state = torch.random.get_rng_state()
+        first, second, other = build(name)[0], build(name)[0], build(name, seed=1)[0]
+        assert torch.equal(torch.random.get_rng_state(), state)
+        weights = [list(m.parameters()) for m in (first, second, other)]
+        assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
+        if weights[0]:
+            pairs = zip(weights[0], weights[2], strict=True)
+            assert any(not torch.equal(a, b) for a, b in pairs)
+
+    def test_every_parameter_gets_a_gradient(self, name):
+        module = perturb(build(name)[0]).train()
+        if not fitted(module):
+            return
+        module.batch_loss(contract(name).batch(module, size=16), generator()).backward()
+        for key, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue  # frozen by an option
+            assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
+
+    def test_a_batch_of_one_trains(self, name):
+        module = perturb(build(name)[0]).train()
+        if fitted(module):
+            loss = module.batch_loss(contract(name).batch(module, size=1), generator())
+            assert loss.ndim == 0 and loss.isfinite()
+
+    def test_what_it_logs_of_validation_is_what_a_sweep_can_sort_by(self, name, root):
+        module = perturb(build(name)[0])
+        logged = module.validate(contract(name).batch(module, size=4), generator())
+        task = json.loads((root / f"workflow/schemas/tasks/{registry.task(name)}.json").read_text())
+        assert set(logged) <= set(task["validation"])
+
+    def test_every_block_changes_the_output(self, name):
+        module = perturb(build(name)[0])
+        output = contract(name).output
+        whole = output(module)
+        for key, parameter in module.named_parameters():
+            kept = parameter.detach().clone()
+            with torch.no_grad():
+                parameter.mul_(0.5)
+            assert not torch.equal(output(module), whole), key
+            with torch.no_grad():
+                parameter.copy_(kept)
+
+    def test_noise_comes_from_the_generator_alone(self, name):
+        module = perturb(build(name)[0])
+        state = torch.random.get_rng_state()
+        results = [contract(name).output(module, seed=seed) for seed in (0, 0, 1)]
+        assert torch.equal(torch.random.get_rng_state(), state)
+        assert torch.equal(results[0], results[1])
+        assert torch.equal(results[0], results[2]) != module.stochastic
+
+    def test_checkpoint_round_trip(self, name, tmp_path):
+        module, arguments = build(name)
+        perturb(module)
+        path = tmp_path / "model.ckpt"
+        checkpoint.save(
+            path, module, method=name, arguments=arguments, description=module.description
+        )
+        assert arguments == json.loads(json.dumps(arguments))
+        again = checkpoint.load(path, method=name)
+        output = contract(name).output
+        assert torch.equal(output(again), output(module))
+        assert again.description == module.description
+
+    @pytest.mark.slow
+    def test_a_resumed_training_ends_with_the_same_bits(self, name, tmp_path):
+        ended = []
+        for folder, stops in (("whole", False), ("broken", True), ("broken", False)):
+            module, _ = build(name, **EMA.get(contract(name).__name__, {}))
+            if not fitted(module):
+                return
+            data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
+            options = TRAINER | {"clip": None if module.optimiser == "lbfgs" else 1.0}
+            (tmp_path / folder).mkdir(exist_ok=True)
+            try:
+                fit(module.train(), data, options, tmp_path / folder, [], progress=False)
+            except InterruptedError:
+                assert stops
+                continue
+            ended.append(module.state_dict())
+        whole, resumed = ended
+        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+    def test_its_docstring_says_where_it_is_from(self, name):
+        kind = registry.find("methods", name)
+        text = (inspect.getmodule(kind).__doc__ or "") + (kind.__doc__ or "")
+        assert "arXiv:" in text or name == "persistence"
+
+
+FORECASTERS = [name for name in METHODS if registry.task(name) == "forecast"]
+
+
+@pytest.mark.parametrize("name", FORECASTERS)
+class TestEveryForecaster:
+    @pytest.mark.parametrize("history", [1, 2])
+    def test_keeps_shape_and_dtype(self, name, history):
+        given = registry.arguments("methods", name)
+        if "history" not in given and history > 1:
+            pytest.skip("sees a history of its own")
+        module, _ = build(name, **({"history": history} if "history" in given else {}))
+        before = contract(name).batch(module)["window"]
+        result = contract(name).output(module)
+        assert result.shape[2:] == before.shape[2:]
+        assert result.dtype == before.dtype
+
+    def test_the_last_stage_is_the_forecast(self, name):
+        module = perturb(build(name)[0])
+        given = contract(name).batch(module)
+        history, parameters = given["window"][:, : module.history], given["parameters"]
+        stages = module.stages(history, parameters, generator())
+        frame, _ = module.advance(module.begin(history, parameters), generator())
+        assert torch.equal(stages[-1], frame)
+        assert len(module.noise_levels) in (0, len(stages))
+
+    def test_samples_of_a_batch_do_not_mix(self, name):
+        module = perturb(build(name)[0])
+        if module.stochastic:
+            pytest.skip("the noise depends on the batch")
+        whole = contract(name).output(module, size=4)
+        given = contract(name).batch(module, size=4)
+        memory = module.begin(given["window"][2:3, : module.history], given["parameters"][2:3])
+        alone, _ = module.advance(memory)
+        torch.testing.assert_close(alone, whole[2:3, 0], rtol=1e-4, atol=1e-5)
+
+    def test_a_shifted_field_gives_a_shifted_forecast(self, name):
+        module = perturb(build(name)[0])
+        if module.stochastic or not module.translates:
+            pytest.skip("the noise does not shift, or the method knows where it is")
+        given = contract(name).batch(module)
+        history, parameters = given["window"][:, : module.history], given["parameters"]
+        still, _ = module.advance(module.begin(history, parameters))
+        moved, _ = module.advance(module.begin(history.roll(4, 3), parameters))
+        torch.testing.assert_close(moved, still.roll(4, 2), rtol=1e-4, atol=1e-4)

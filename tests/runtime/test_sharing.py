@@ -1,0 +1,116 @@
+"""Two processes that share a batch: the mean of their gradients is that of the whole batch.
+
+Noise is drawn per process, so of methods with noise only those are compared that can do without.
+"""
+
+import pytest
+import test_methods
+import torch
+from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.nn.parallel import DistributedDataParallel
+
+from longrun.runtime import devices, registry
+
+SIZE, WORLD = 4, 2
+# Options by which the training of a task has no noise, or a method something to learn then.
+QUIET = {
+    "assimilate": {"snr": 600.0, "least_measured": 1.0, "most_measured": 1.0},
+    "direct_insertion": {"spacing": 2},
+}
+# They draw what they train on: levels, pairs.
+NOISY = ("pde_refiner", "rectified_flow")
+LEARN = [
+    name
+    for name in test_methods.METHODS
+    if any(p.requires_grad for p in test_methods.build(name)[0].parameters())
+]
+
+
+class Loss(nn.Module):
+    def __init__(self, method):
+        super().__init__()
+        self.method = method
+
+    def forward(self, batch):
+        return self.method.batch_loss(batch, torch.Generator().manual_seed(0))
+
+    training_step = validation_step = forward
+
+
+def fsdp(loss):
+    devices.shard(loss, init_device_mesh("cpu", (WORLD,)))
+    return loss
+
+
+STRATEGIES = {"ddp": DistributedDataParallel, "fsdp": fsdp}
+
+
+def prepared(name):
+    options = QUIET.get(registry.task(name), {}) | QUIET.get(name, {})
+    module, _ = test_methods.build(name, **options)
+    module = test_methods.perturb(module.double().train())
+    for part in module.modules():  # their statistics are those of a share
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
+    return module
+
+
+def whole(gradient):
+    return gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+
+
+def gradients(loss, batch):
+    loss(batch).backward()
+    learned = ((name, p) for name, p in loss.named_parameters() if p.requires_grad)
+    return {name: p.grad if p.grad is None else whole(p.grad) for name, p in learned}
+
+
+def share(rank, folder):
+    """Write the gradients of each method by each strategy, and the whole batch."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=WORLD
+    )
+    for name, strategy in CASES:
+        module = prepared(name)
+        batch = test_methods.contract(name).batch(module, SIZE, torch.float64)
+        mine = {key: value[rank::WORLD].contiguous() for key, value in batch.items()}
+        found = gradients(STRATEGIES[strategy](Loss(module)), mine)
+        assert all(g is not None for g in found.values()), f"{name}, {strategy}: unused weights"
+        if rank == 0:
+            torch.save((batch, found), f"{folder}/{name}_{strategy}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def fits(name, strategy):
+    module, _ = test_methods.build(name)
+    parts = strategy == "fsdp"
+    return module.shares_batches and not (
+        parts and any(p.is_complex() for p in module.parameters())
+    )
+
+
+CASES = [(name, strategy) for name in LEARN for strategy in STRATEGIES if fits(name, strategy)]
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("shared")
+    torch.multiprocessing.spawn(share, (str(folder),), nprocs=WORLD)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "strategy"), CASES)
+def test_two_processes_have_the_gradients_of_one(name, strategy, shared):
+    batch, found = torch.load(shared / f"{name}_{strategy}.pt")
+    assert found and all(torch.isfinite(gradient).all() for gradient in found.values())
+    if name in NOISY:
+        return
+    expected = gradients(Loss(prepared(name)), batch)
+    largest = max(float(gradient.abs().max()) for gradient in expected.values())
+    assert largest > 0
+    for key, gradient in found.items():
+        other = expected[key.removeprefix("module.")]
+        assert float((gradient - other).abs().max()) < 1e-9 * largest, key

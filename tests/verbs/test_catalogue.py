@@ -1,0 +1,99 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+import stores
+
+from longrun import catalogue, inspect
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
+
+
+def facts(path, **options):
+    store = stores.make(path, equation="kuramoto_sivashinsky", **options)
+    store.attrs["provenance"] = {
+        "commit": "c0ffee00",
+        "hardware": {"cpu": "a processor"},
+        "versions": {"python": "3.11", "torch": "2"},
+    }
+    return json.loads(json.dumps(inspect.facts(store)))
+
+
+@pytest.mark.parametrize(
+    ("space", "fields", "panels"),
+    [((), ("x", "y"), 2), ((8,), ("u",), 4), ((8, 6), ("u", "v"), 10), ((8, 6, 4), ("u",), 5)],
+)
+def test_previews_show_every_kind_of_field(tmp_path, space, fields, panels):
+    store = stores.make(tmp_path / "toy.zarr", fields=fields, space=space)
+    figure = inspect.preview(store)
+    assert len(figure.axes) == panels  # with colour bars
+    labels = [axes.get_ylabel() for axes in figure.axes]
+    for name in fields:
+        assert any(f"{name} [1]" in label for label in labels)
+    inspect._save(figure, tmp_path / "toy.png")
+    assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_steady_map_shows_samples(tmp_path):
+    splits = {name: {"trajectories": 4, "frames": 1} for name in stores.SPLITS}
+    store = stores.make(tmp_path / "toy.zarr", ("a", "b"), (8, 8), splits)
+    titles = [axes.get_title() for axes in inspect.preview(store).axes]
+    assert titles[:3] == ["sample 0", "sample 1", "sample 3"]
+
+
+def test_the_page_lists_what_was_measured(tmp_path):
+    found = facts(tmp_path / "waves.zarr")
+    steady = found | {"predictability": None, "predictability_censored": None}
+    page = catalogue.page("smoke", {"waves": found, "maps": steady}, "", ["maps", "waves"])
+    assert "| [waves](#waves) | kuramoto_sivashinsky | 8 | 7 + 3 + 1 × 23 | 1.0e-01 |" in page
+    assert "| 5 |" in page and "| none |" in page
+    assert "Long waves grow" in page  # of the equation's docstring
+    assert "![waves](datasets/waves.png)" in page
+    assert "c0ffee" in page and "a processor" in page
+    censored = catalogue.row("waves", found | {"predictability_censored": 0.5})
+    assert "| ≥ 5 |" in censored
+
+
+def test_the_page_keeps_what_was_measured_at_another_time(tmp_path):
+    found = facts(tmp_path / "waves.zarr")
+    old = catalogue.page("cpu", {"maps": found, "gone": found}, "", ["gone", "maps"])
+    page = catalogue.page("cpu", {"waves": found}, old, ["maps", "waves"])
+    assert page == catalogue.page("cpu", {"maps": found, "waves": found}, "", ["maps", "waves"])
+    with pytest.raises(UserError, match="maps: was not made"):  # at this preset
+        catalogue.page("gpu", {"waves": found}, old, ["maps", "waves"])
+
+
+def test_every_equation_explains_itself():
+    for name in registry.names("equations"):
+        text = catalogue.about(name)
+        assert len(text.split()) > 25, name
+        assert "Parameters" not in text.splitlines()
+
+
+def test_the_command_wants_the_facts_of_every_dataset(root, tmp_path, monkeypatch):
+    arguments = ["catalogue", "--preset", "smoke", "--configs", str(root / "configs")]
+    arguments += ["--facts", str(tmp_path), "--output", str(tmp_path / "docs" / "datasets.md")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(UserError, match="was not made; snakemake"):
+        catalogue.main()
+    found = facts(tmp_path / "waves.zarr")
+    for file in (root / "configs" / "datasets").glob("*.yaml"):
+        (tmp_path / f"{file.stem}.json").write_text(json.dumps(found))
+        (tmp_path / f"{file.stem}.png").write_bytes(b"picture")
+    catalogue.main()
+    text = (tmp_path / "docs" / "datasets.md").read_text()
+    assert "## kuramoto_sivashinsky" in text
+    picture = tmp_path / "docs" / "datasets" / "kuramoto_sivashinsky.png"
+    assert picture.read_bytes() == b"picture"
+
+
+def test_a_store_of_unknown_error_says_so(tmp_path):
+    writer = stores.begin(tmp_path / "toy.zarr")
+    stores.fill(writer)
+    unknown = ("reference_error", "predictability", "predictability_censored")
+    writer.finish(np.empty(0), np.empty(0), dict.fromkeys(unknown))
+    store = inspect.open_store(tmp_path / "toy.zarr")
+    assert store.predictability == np.inf
+    assert [len(part) for part in store.reference_error()] == [0, 0]
+    assert store.attrs["reference_error"] is None

@@ -1,0 +1,296 @@
+"""Verdicts follow from scores alone: tables with known answers."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic import METRICS
+
+from longrun import judge as verb
+from longrun.judge import judge
+from longrun.metrics.table import ABSENT
+from longrun.runtime.cli import UserError
+
+SEEDS, TRAJECTORIES = 3, 40
+
+
+def rows(method, metric, value, seeds=SEEDS, trajectories=TRAJECTORIES, **columns):
+    """Scores of every seed and trajectory; what is given broadcasts against (seed, trajectory)."""
+    cells = {
+        "method": method,
+        "metric": metric,
+        "dataset": "waves",
+        "seed": np.arange(seeds)[:, None],
+        "trajectory": np.arange(trajectories),
+        "value": value,
+    } | columns
+    shape = np.broadcast_shapes((seeds, trajectories), *(np.shape(v) for v in cells.values()))
+    filled = {name: np.broadcast_to(v, shape).ravel() for name, v in cells.items()}
+    return pd.DataFrame(ABSENT | filled)
+
+
+def noise(seed, scale=0.05, shape=(SEEDS, TRAJECTORIES)):
+    return np.random.default_rng(seed).normal(1, scale, size=shape)
+
+
+def verdict(scores, **claim):
+    claim = {"says": "...", "metric": "correlation_time_0.8", "of": "new", "against": "old"} | claim
+    if "r_squared" in claim:
+        del claim["against"]
+    experiment = {"claims": {"it": claim}, "methods": {"new": {}, "old": {}}, "metrics": {}}
+    (judged,), _ = judge(experiment, pd.concat(scores))
+    assert json.loads(json.dumps(judged, allow_nan=False)) == judged
+    return judged
+
+
+@pytest.mark.parametrize(
+    ("true", "test", "expected"),
+    [
+        (1.3, {"holds": 1.05}, "holds"),
+        (1.3, {"holds": 3.0}, "open"),
+        (0.8, {"holds": 1.05}, "contradicted"),
+        (1.0, {"holds": 1.05}, "open"),
+        (0.8, {"holds": 1.0, "direction": "below"}, "holds"),
+        (1.3, {"holds": 1.0, "direction": "below"}, "contradicted"),
+        (1.0, {"holds": 1.0, "direction": "below"}, "open"),
+        (0.8, {"holds": 0.5, "direction": "below"}, "open"),
+    ],
+)
+def test_ratios(true, test, expected):
+    hard = np.random.default_rng(9).lognormal(0, 0.5, size=TRAJECTORIES)
+    judged = verdict(
+        [
+            rows("new", "correlation_time_0.8", 50 * true * hard * noise(0)),
+            rows("old", "correlation_time_0.8", 50 * hard * noise(1, shape=(5, 40)), seeds=5),
+        ],
+        ratio=test | {"paper": 1.25},
+    )
+    assert judged["verdict"] == expected
+    assert judged["low"] < judged["value"] < judged["high"]
+    assert judged["value"] == pytest.approx(true, rel=0.03)
+    assert judged["direction"] == test.get("direction", "above")
+    assert (judged["kind"], judged["paper"], judged["holds"]) == ("ratio", 1.25, test["holds"])
+    assert (judged["seeds"], judged["trajectories"], judged["censored"]) == (3, 40, 0)
+    assert judged["bound"] is None and judged["note"] == ""
+
+
+@pytest.mark.parametrize(("signal", "expected"), [(3, "holds"), (0.1, "contradicted"), (1, "open")])
+def test_shares_of_variance(signal, expected):
+    rng = np.random.default_rng(5)
+    horizon = rng.normal(50, 10, size=(SEEDS, TRAJECTORIES))
+    guess = signal * horizon + 10 * rng.normal(size=horizon.shape)
+    judged = verdict(
+        [
+            rows("new", "predicted_horizon", guess),
+            *(
+                rows("new", "correlation_time_0.8", horizon + shift, member=member)
+                for member, shift in enumerate((-5.0, 5.0))
+            ),
+        ],
+        metric="predicted_horizon",
+        explains="correlation_time_0.8",
+        r_squared={"holds": 0.5},
+    )
+    assert judged["verdict"] == expected
+    expected_value = np.mean(
+        [np.corrcoef(g, h)[0, 1] ** 2 for g, h in zip(guess, horizon, strict=True)]
+    )
+    assert judged["value"] == pytest.approx(expected_value)
+    assert judged["kind"] == "r_squared" and judged["against"] is None and judged["paper"] is None
+
+
+def test_members_are_averaged_within_their_trajectory():
+    """One trajectory with many rows (members, or steps) weighs no more than another."""
+    new = pd.concat([rows("new", "nrmse", 1.0, member=m) for m in range(3)])
+    extra = rows("new", "nrmse", 7.0, trajectories=1, member=2)
+    scores = [new, extra, rows("old", "nrmse", 1.0)]
+    judged = verdict(scores, metric="nrmse", ratio={"holds": 1.0})
+    assert judged["value"] == pytest.approx((39 + (1 + 1 + 4) / 3) / 40)
+
+
+def test_the_last_stage_counts_unless_another_is_named():
+    scores = [
+        *(rows("new", "one_step_error_high", value, stage=s) for s, value in enumerate((8.0, 2.0))),
+        rows("old", "one_step_error_high", 4.0, stage=0),
+    ]
+    claim = {"metric": "one_step_error_high", "ratio": {"holds": 1.0}}
+    assert verdict(scores, **claim)["value"] == 0.5
+    assert verdict(scores, **claim, at={"stage": 0})["value"] == 2
+    with pytest.raises(UserError, match="old has no scores of one_step_error_high, stage 1"):
+        verdict(scores, **claim, at={"stage": 1})
+
+
+def test_a_step_may_be_named():
+    scores = [
+        *(rows("new", "nrmse", float(step), step=step) for step in (1, 2, 6)),
+        *(rows("old", "nrmse", 1.0, step=step) for step in (1, 2, 6)),
+    ]
+    claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
+    assert verdict(scores, **claim)["value"] == pytest.approx(3)
+    assert verdict(scores, **claim, at={"step": 2})["value"] == pytest.approx(2)
+
+
+def test_censored_rows_make_a_bound_and_say_so():
+    def judged(new, old, **test):
+        censored = [np.arange(TRAJECTORIES) < share * TRAJECTORIES for share in (new, old)]
+        return verdict(
+            [
+                rows("new", "correlation_time_0.8", 60 * noise(0), censored=censored[0]),
+                rows("old", "correlation_time_0.8", 40 * noise(1), censored=censored[1]),
+            ],
+            ratio={"holds": 1.05} | test,
+        )
+
+    lower = judged(0.25, 0)
+    assert (lower["bound"], lower["censored"], lower["verdict"]) == ("lower", 0.125, "holds")
+    assert "only a lower bound" in lower["note"] and "25% of correlation_time_0.8" in lower["note"]
+    assert judged(0, 0.5)["bound"] == "upper"
+    both = judged(0.25, 0.5)
+    assert both["bound"] == "unclear" and both["verdict"] == "holds"
+    short = judged(0.9, 0.6)
+    assert short["verdict"] == "open" and "too short" in short["note"]
+
+
+def test_rollouts_that_all_reach_the_end_do_not_prove_a_tie():
+    same = [rows(m, "correlation_time_0.8", 64.0, censored=True) for m in ("new", "old")]
+    judged = verdict(same, ratio={"holds": 1.0, "direction": "below"})
+    assert (judged["value"], judged["verdict"], judged["bound"]) == (1, "open", "unclear")
+
+
+def test_one_run_on_one_trajectory_proves_nothing():
+    scores = [
+        rows(m, "wall_time_per_second", v, 1, 1, trajectory=-1)
+        for m, v in (("new", 1.0), ("old", 9.0))
+    ]
+    judged = verdict(
+        scores, metric="wall_time_per_second", ratio={"holds": 1, "direction": "below"}
+    )
+    assert judged["verdict"] == "open" and "no interval" in judged["note"]
+
+
+def test_what_cannot_be_predicted_is_named():
+    scores = [rows(m, "correlation_time_0.8", v) for m, v in (("new", 60.0), ("old", 40.0))]
+    limit = rows("new", "predictability", 50.0, trajectories=1, trajectory=-1)
+    assert "beyond the 50 s" in verdict([*scores, limit], ratio={"holds": 1.0})["note"]
+    assert verdict([*scores, limit.assign(value=61.0)], ratio={"holds": 1.0})["note"] == ""
+
+
+def test_a_ratio_to_nothing_is_open():
+    scores = [rows("new", "nrmse", noise(0)), rows("old", "nrmse", 0.0)]
+    judged = verdict(scores, metric="nrmse", ratio={"holds": 1.0})
+    assert judged["verdict"] == "open" and judged["value"] is judged["high"] is None
+    assert "can be zero" in judged["note"]
+
+
+def test_missing_scores_are_refused():
+    new = rows("new", "nrmse", noise(0))
+    claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
+    with pytest.raises(UserError, match=r"claims[.]it: old has no scores of nrmse"):
+        verdict([new], **claim)
+    with pytest.raises(UserError, match="different trajectories"):
+        verdict([new, rows("old", "nrmse", 1.0, trajectories=39)], **claim)
+    with pytest.raises(UserError, match="different trajectories"):
+        verdict([new.iloc[:-1], rows("old", "nrmse", 1.0)], **claim)
+
+
+def test_a_verdict_does_not_depend_on_its_neighbours():
+    scores = pd.concat([rows("new", "nrmse", noise(0)), rows("old", "nrmse", noise(1))])
+    claim = {"says": "", "metric": "nrmse", "of": "new", "against": "old", "ratio": {"holds": 1.0}}
+    methods = {"new": {}, "old": {}}
+    alone, _ = judge({"claims": {"b": claim}, "methods": methods, "metrics": {}}, scores)
+    both = {"claims": {"a": claim, "b": claim}, "methods": methods, "metrics": {}}
+    beside, _ = judge(both, scores[::-1])
+    assert beside[1] == alone[0]
+
+
+def test_methods_are_summed_up():
+    scores = pd.concat(
+        [
+            rows("new", "nrmse", noise(0)),
+            rows("new", "correlation_time_0.8", 60.0, censored=np.arange(TRAJECTORIES) < 10),
+            rows("new", "one_step_nrmse", 5.0, stage=0),
+            rows("new", "one_step_nrmse", 2.0, stage=1),
+            rows("old", "parameters", 7.0, seeds=1, trajectories=1, trajectory=-1),
+        ]
+    )
+    claims, methods = judge(
+        {"claims": {}, "methods": {"old": {}, "new": {}, "none": {}}, "metrics": METRICS}, scores
+    )
+    table = {(row["method"], row["metric"]): row for row in methods}
+    assert claims == [] and len(table) == len(methods) == 4
+    assert methods[0]["method"] == "old"
+    row = table["new", "nrmse"]
+    assert row["low"] < row["value"] < row["high"]
+    assert (row["seeds"], row["trajectories"]) == (SEEDS, TRAJECTORIES)
+    assert table["new", "correlation_time_0.8"]["censored"] == 0.25
+    assert table["new", "one_step_nrmse"]["value"] == 2
+    row = table["old", "parameters"]
+    assert (row["value"], row["low"], row["high"], row["seeds"]) == (7, 7, 7, 1)
+
+
+CONFIG = """
+import sys, types
+from pathlib import Path
+from longrun import config, judge
+experiment = {{
+    "methods": {{"new": {{"name": "unet"}}, "old": {{"name": "unet"}}}},
+    "claims": {{"it": {{"says": "It is better.", "metric": "nrmse", "of": "new", "against": "old",
+                        "ratio": {{"holds": 1.0, "direction": "below"}}}}}},
+    "metrics": {{"nrmse": {{"table": "short"}}}},
+}}
+config.compose = lambda configs, name, preset: experiment
+config.method_spec = lambda experiment, method: {{"seeds": 3}}
+sys.argv = ["judge", "--experiment", "e", "--preset", "p", "--results", {results!r},
+            "--output", {output!r}]
+judge.main()
+assert "torch" not in sys.modules
+"""
+
+
+def test_the_verb_reads_runs_and_writes_claims_without_torch(tmp_path):
+    for method, value in (("new", 1.0), ("old", 2.0)):
+        table = rows(method, "nrmse", value * noise(3))
+        for seed in range(SEEDS):
+            folder = tmp_path / "p" / "e" / method / f"seed{seed}"
+            folder.mkdir(parents=True)
+            mine = table[table["seed"] == seed]
+            mine[list(ABSENT)].to_parquet(folder / "scores.parquet", index=False)
+    output = tmp_path / "p" / "e" / "claims.json"
+    script = CONFIG.format(results=str(tmp_path), output=str(output))
+    subprocess.run([sys.executable, "-c", script], check=True)
+    judged = json.loads(output.read_text())
+    assert (judged["experiment"], judged["preset"]) == ("e", "p")
+    assert judged["claims"][0]["verdict"] == "holds"
+    assert judged["claims"][0]["value"] == pytest.approx(0.5)
+    assert {row["method"] for row in judged["methods"]} == {"new", "old"}
+    again = output.read_bytes()
+    subprocess.run([sys.executable, "-c", script], check=True)
+    assert output.read_bytes() == again
+
+
+def test_a_run_without_scores_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(verb.config, "method_spec", lambda experiment, method: {"seeds": 1})
+    experiment = {"claims": {}, "methods": {"new": {}}, "metrics": {}}
+    with pytest.raises(UserError, match=r"new/seed0/scores.parquet: no scores"):
+        verb.read_scores(tmp_path, experiment)
+
+
+def test_a_method_is_compared_with_itself_at_another_stage():
+    level = np.arange(TRAJECTORIES) % 7 + 1.0
+    scores = [
+        rows("new", "rmse", level * noise(0), stage=0),
+        rows("new", "rmse", 0.25 * level * noise(1), stage=10),
+    ]
+    judged = verdict(
+        scores,
+        metric="rmse",
+        against="new",
+        at={"stage": 0},
+        against_at={"stage": 10},
+        ratio={"holds": 2.0},
+    )
+    assert judged["verdict"] == "holds"
+    assert judged["value"] == pytest.approx(4, rel=0.05)

@@ -1,0 +1,244 @@
+import base64
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import pandas as pd
+import pytest
+from synthetic import SITE_FIGURES, built_site, run  # noqa: F401 (a fixture)
+
+from longrun import tabulate
+from longrun.runtime import cli
+
+pytestmark = pytest.mark.xdist_group("site")
+
+
+@pytest.fixture(scope="module")
+def judged(site):
+    return json.loads((site / "results" / "cpu" / "pde_refiner" / "claims.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def html(site):
+    return (site / "results" / "cpu" / "results.html").read_text("utf-8")
+
+
+def rerun(site, output, *more, results=None):
+    """Tabulate the site's results into another folder."""
+    at = f"--preset cpu --configs {site / 'configs'} --results {results or site / 'results'}"
+    run(tabulate.main, " ".join([at, f"--output-dir {output}", *map(str, more)]))
+
+
+def test_csv_holds_every_claim_and_every_summary(site, judged):
+    table = pd.read_csv(site / "results" / "cpu" / "results.csv")
+    claims = table[table["row"] == "claim"].set_index("name")
+    for claim in judged["claims"]:
+        row = claims.loc[claim["name"]]
+        assert row["verdict"] == claim["verdict"]
+        assert row[["value", "low", "high"]].tolist() == pytest.approx(
+            [claim["value"], claim["low"], claim["high"]]
+        )
+    assert (table["row"] == "method").sum() == len(judged["methods"])
+    assert set(table["preset"]) == {"cpu"} and set(table["experiment"]) == {"pde_refiner"}
+
+
+def test_page_for_the_report_is_small_and_has_the_same_tables(site, html):
+    light = (site / "results" / "cpu" / "claims.html").read_text("utf-8")
+    assert len(light) < 1e5 and "<figure" not in light
+    tables = re.findall("<table.*?</table>", light, re.DOTALL)
+    assert len(tables) == 2 and all(table in html for table in tables)
+
+
+class Balance(HTMLParser):
+    """Counts how deep the tags are, and collects what an address points to."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.sources = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.sources += [
+            value
+            for name, value in attributes
+            if name == "src" or (name == "href" and tag == "link")
+        ]
+        if tag not in ("meta", "link", "br", "img"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_page_is_well_formed_and_needs_no_network(html):
+    parser = Balance()
+    parser.feed(html)
+    assert not parser.open
+    assert len(parser.sources) == 1 + len(SITE_FIGURES)
+    assert all(source.startswith("data:") for source in parser.sources)
+    assert "@import" not in html and "url(" not in html and "<script" not in html
+
+
+def test_page_says_what_when_and_where(html):
+    for word in ("Imaginary CPU (2 cores)", "0123456789", "preset", "wall time", "84 s"):
+        assert word in html
+    assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
+
+
+def test_page_embeds_each_figure_with_its_caption(site, html, root):
+    folder = site / "results" / "cpu" / "pde_refiner" / "figures"
+    for name in SITE_FIGURES:
+        assert base64.b64encode((folder / f"{name}.svg").read_bytes()).decode() in html
+        caption = tabulate.read_captions(root / "workflow" / "report")[name]
+        assert tabulate._text(caption) in html
+
+
+def test_what_the_paper_does_not_say_is_a_dash(site, judged, html):
+    unknown = [claim for claim in judged["claims"] if claim["paper"] is None]
+    assert unknown
+    assert html.count('data-label="paper"><span>–</span>') == len(unknown)
+
+
+def test_user_text_is_escaped(site, tmp_path):
+    outcome = tabulate.load(site / "configs", site / "results", "cpu")[0]
+    claim = outcome.judged["claims"][0] | {"says": "<b>a | b</b>"}
+    outcome = tabulate.Outcome(
+        outcome.name,
+        {"title": "<i>", "arxiv": '"'},
+        {"claims": [claim], "methods": []},
+        outcome.facts,
+        {},
+        {},
+    )
+    page = tabulate.page([outcome], "cpu", {})
+    assert "<b>" not in page and "<i>" not in page and "No figures were drawn." in page
+    row = next(line for line in tabulate.markdown(outcome).splitlines() if "a \\| b" in line)
+    assert len(re.findall(r"(?<!\\)\|", row)) == 7
+
+
+def test_results_of_other_presets_stay(site, tmp_path):
+    document = tmp_path / "RESULTS.md"
+    other = "<!-- begin gpu -->\n## gpu\n\n| kept |\n<!-- end gpu -->\n"
+    document.write_text(f"# Results\n\nBefore.\n\n{other}\nAfter.\n")
+    rerun(site, tmp_path / "first", "--markdown", document)
+    once = document.read_text()
+    assert other in once and once.startswith("# Results\n\nBefore.") and "After." in once
+    assert once.count("## cpu") == 1 and "**holds**" in once
+    rerun(site, tmp_path / "second", "--markdown", document)
+    assert document.read_text() == once
+
+
+OLD = """a
+<!-- begin cpu -->
+## cpu
+
+Of 9 claims, 9 hold, 0 contradicted, 0 open.
+
+### gone: A paper
+
+| x | **open** | y |
+
+### kept: A paper
+
+| x | **holds** | y |
+
+### made: A paper
+
+| x | **contradicted** | y |
+<!-- end cpu -->
+b
+"""
+
+
+def test_experiments_made_here_replace_what_was_said_of_them_alone():
+    made = {"made": "### made: A paper\n\n| x | **open** | z |\n"}
+    new = tabulate.insert(OLD, "cpu", made, ["kept", "made"])
+    kept = "### kept: A paper\n\n| x | **holds** | y |\n"
+    head = "## cpu\n\nOf 2 claims, 1 holds, 0 contradicted, 1 open.\n"
+    section = f"{head}\n{kept}\n{made['made']}"
+    assert new == f"a\n<!-- begin cpu -->\n{section}<!-- end cpu -->\nb\n"
+    assert tabulate.insert(new, "cpu", made, ["kept", "made"]) == new
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<!-- begin cpu -->\n",
+        "<!-- end cpu -->\n<!-- begin cpu -->\n",
+        "<!-- begin cpu --><!-- end cpu --><!-- begin cpu --><!-- end cpu -->",
+    ],
+)
+def test_broken_markers_are_refused(document):
+    with pytest.raises(cli.UserError, match="begin cpu"):
+        tabulate.insert(document, "cpu", {}, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"),
+        (float("nan"), "–"),
+        (float("inf"), "–"),
+        (0.0, "0"),
+        (1.3, "1.3"),
+        (0.99951, "1"),
+        (53_900_000.0, "53,900,000"),
+        (8.4349e-5, "8.43e-05"),
+    ],
+)
+def test_numbers(value, text):
+    assert tabulate.number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"value": 1.5, "low": 1.2, "high": 2.0, "censored": 0.0}, "1.5 [1.2, 2]"),
+        ({"value": 95.0, "low": 95.0, "high": 95.0, "censored": 0.0}, "95"),
+        ({"value": 78.0, "low": 66.0, "high": 88.0, "censored": 0.25}, "≥ 78 [66, 88]"),
+        ({"value": None, "low": None, "high": None, "censored": 0.0}, "no finite value"),
+        (
+            {
+                "value": 1.5,
+                "low": 1.2,
+                "high": 2,
+                "censored": 0.1,
+                "bound": "upper",
+                "verdict": "open",
+            },
+            "≤ 1.5 [1.2, 2]",
+        ),
+        (
+            {
+                "value": 1.5,
+                "low": 1.2,
+                "high": 2,
+                "censored": 0.1,
+                "bound": None,
+                "verdict": "open",
+            },
+            "1.5 [1.2, 2]",
+        ),
+    ],
+)
+def test_intervals(row, text):
+    assert tabulate.interval(row) == text
+
+
+def test_nothing_judged_is_one_clear_line(site, tmp_path):
+    at = f"--configs {site}/configs --results {tmp_path} --output-dir {tmp_path}".split()
+    command = [sys.executable, "-m", "longrun.tabulate", "--preset", "cpu", *at]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1 and "longrun.judge writes it" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_lost_evaluation_is_named(site, tmp_path):
+    results = tmp_path / "results" / "cpu" / "pde_refiner"
+    results.mkdir(parents=True)
+    judged = site / "results" / "cpu" / "pde_refiner" / "claims.json"
+    (results / "claims.json").write_bytes(judged.read_bytes())
+    with pytest.raises(cli.UserError, match=r"unet.seed0.evaluation.json: no such file"):
+        rerun(site, tmp_path / "out", results=tmp_path / "results")

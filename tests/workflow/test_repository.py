@@ -1,0 +1,191 @@
+"""Files that must agree with each other, and what a newcomer types."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import yaml
+
+from longrun.runtime import registry
+
+# Where text of this repository may send a reader or a program.
+HOSTS = {
+    "arxiv.org",
+    "doi.org",
+    "github.com",
+    "json-schema.org",
+    "keepachangelog.com",
+    "semver.org",
+    "www.apache.org",
+    "www.w3.org",
+    "zarr-specs.readthedocs.io",
+}
+
+
+def project(root):
+    return tomllib.loads((root / "pyproject.toml").read_text())
+
+
+@pytest.fixture(scope="module")
+def texts(root):
+    """Text of every file that git tracks, by name."""
+    listing = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    found = {}
+    for name in listing.stdout.splitlines():
+        if (root / name).is_file():
+            found[name] = (root / name).read_bytes().decode("utf-8", "replace")
+    return found
+
+
+def make(folder, *arguments):
+    return subprocess.run(["make", *arguments], cwd=folder, capture_output=True, text=True)
+
+
+def test_environment_has_the_pins_of_the_project(root):
+    environment = yaml.safe_load((root / "environment.yml").read_text())
+    pip = next(entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert pip == project(root)["project"]["dependencies"]
+
+
+def test_dependencies_are_pinned_exactly(root):
+    table = project(root)["project"]
+    for requirements in (table["dependencies"], *table["optional-dependencies"].values()):
+        for requirement in requirements:
+            assert re.match(r"[\w-]+==[\w.]+(; .*)?$", requirement)
+
+
+def test_the_version_is_the_same_everywhere(root):
+    version = project(root)["project"]["version"]
+    citation = yaml.safe_load((root / "CITATION.cff").read_text())
+    assert citation["version"] == version
+    assert f"## {version}" in (root / "CHANGELOG.md").read_text()
+
+
+def test_snakefile_fits_one_screen_and_defines_nothing(root):
+    lines = (root / "Snakefile").read_text().splitlines()
+    assert len(lines) <= 45
+    assert not [line for line in lines if re.match(r"\s*def |.*\blambda\b", line)]
+
+
+def test_helpers_and_rules_are_apart(root):
+    for file in (root / "workflow/rules").glob("*.smk"):
+        text = file.read_text()
+        helpers = re.search(r"^\s*def |\blambda\b", text, re.M)
+        rules = re.search(r"^\s*(rule|checkpoint)\b", text, re.M)
+        assert not (rules if file.stem == "common" else helpers), file
+
+
+def test_every_figure_has_a_caption_and_every_caption_a_figure(root):
+    captions = {file.stem for file in (root / "workflow/report").glob("*.rst")}
+    assert captions - {"workflow", "results"} == set(registry.names("figures"))
+
+
+def test_packages_import_nothing_at_start(root):
+    """So that figures, tables and the Snakefile start without torch."""
+    for file in (root / "src/longrun").rglob("__init__.py"):
+        assert re.fullmatch(r'"""[^\n]*"""\n', file.read_text()), file
+
+
+def test_the_workflow_starts_without_torch(root):
+    code = (
+        "import sys\n"
+        "from longrun import config, doctor, judge, plot, publish, rank, sweep, tabulate\n"
+        "from longrun.runtime import registry\n"
+        "print(*sorted({'torch', 'pytorch_lightning', 'wandb', 'zarr'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
+    assert done.stdout.strip() == "", done.stderr
+
+
+def test_relative_links_lead_somewhere(root, texts):
+    for name, text in texts.items():
+        if name.endswith(".md"):
+            for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text):
+                assert ((root / name).parent / target).exists(), f"{name}: {target}"
+
+
+def test_text_leads_to_known_hosts_only(texts):
+    """A mirror or a private index in a file would break everybody else's installation."""
+    for name, text in texts.items():
+        if name != "LICENSE":
+            found = set(re.findall(r"https?://([\w.-]+)", text))
+            assert found <= HOSTS, name
+
+
+def test_no_absolute_paths(texts):
+    """A path of somebody's machine works for nobody else."""
+    system = r"usr|dev|bin|etc|proc|sys"
+    absolute = re.compile(rf"""(?:^|[\s"'=(`])/(?!(?:{system})/)[a-z][\w.-]*/[\w.-]""", re.M)
+    for name, text in texts.items():
+        if name not in (".gitignore", "LICENSE"):
+            assert not absolute.search(text), f"{name}: {absolute.search(text)}"
+
+
+def test_profile_sets_what_snakemake_knows(root):
+    from snakemake.cli import get_argument_parser
+
+    known = {
+        option.lstrip("-")
+        for action in get_argument_parser()._actions
+        for option in action.option_strings
+    }
+    profiles = list((root / "workflow/profiles").glob("*/profile.v9+.yaml"))
+    assert profiles
+    for profile in profiles:
+        assert set(yaml.safe_load(profile.read_text())) <= known
+
+
+@pytest.fixture
+def checkout(root, tmp_path):
+    """A folder with the Makefile and what it depends on, the virtual environment in place."""
+    for name in ("Makefile", "pyproject.toml"):
+        (tmp_path / name).write_text((root / name).read_text())
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "installed").touch()
+    return tmp_path
+
+
+def test_make_alone_explains_every_target_and_does_nothing(checkout):
+    (checkout / ".venv" / "installed").unlink()  # help needs no set-up
+    done = make(checkout)
+    assert done.returncode == 0, done.stderr
+    targets = re.search(r"^\.PHONY: (.*)$", (checkout / "Makefile").read_text(), re.M)
+    assert targets
+    for target in targets[1].split():
+        assert re.search(rf"^  {target} +\w.*$", done.stdout, re.M), target
+    assert make(checkout, "help").stdout == done.stdout
+    assert not (checkout / ".venv" / "installed").exists()
+
+
+@pytest.mark.parametrize("target", ["reproduce", "results", "doctor", "test", "lint"])
+def test_make_sets_up_once(checkout, target):
+    assert "pip install" not in make(checkout, "--dry-run", target).stdout
+    (checkout / ".venv" / "installed").unlink()
+    assert "pip install" in make(checkout, "--dry-run", target).stdout
+
+
+def test_make_refuses_other_pythons(checkout):
+    (checkout / ".venv" / "installed").unlink()
+    old = checkout / "python2"
+    old.write_text(
+        f'#!/bin/sh\nexec {sys.executable} -c "import sys; sys.version_info = (3, 10, 1); $2"\n'
+    )
+    old.chmod(0o755)
+    done = make(checkout, "lint", f"PYTHON={old}")
+    assert done.returncode != 0
+    assert "Longrun needs Python 3.11, 3.12 or 3.13" in done.stderr
+    assert "3.10" in done.stderr
+    assert not (checkout / ".venv" / "installed").exists()
+
+
+def test_make_clean_keeps_other_presets(checkout):
+    for preset in ("smoke", "paper"):
+        (checkout / "results" / preset).mkdir(parents=True)
+    assert make(checkout, "clean", "PRESET=smoke").returncode == 0
+    assert [path.name for path in (checkout / "results").iterdir()] == ["paper"]
+    assert make(checkout, "clean", "PRESET=").returncode != 0
+    assert (checkout / "results" / "paper").exists()
