@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 from contracts.solve import ALLEN_CAHN, HELMHOLTZ
-from test_solve import as_data, build, generator
+from tasks.test_solve import as_data, build, generator
 
 from longrun.equations.chaotic_system import ChaoticSystem
 from longrun.figures._inputs import Inputs

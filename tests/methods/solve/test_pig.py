@@ -6,7 +6,7 @@ import pytest
 import torch
 from contracts.solve import HELMHOLTZ
 from matplotlib.collections import EllipseCollection
-from test_solve import as_data, build, generator, helmholtz_store
+from tasks.test_solve import as_data, build, generator, helmholtz_store
 
 from longrun.figures._inputs import Inputs
 from longrun.figures.solve import adaptive_gaussians
