@@ -4,8 +4,8 @@ Noise is drawn per process, so of methods with noise only those are compared tha
 """
 
 import pytest
-import test_methods
 import torch
+from methods import test_methods
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.parallel import DistributedDataParallel

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 import torch
 from contracts import assimilate as contract
+from methods.test_methods import build, generator
 from stores import make
-from test_methods import build, generator
 
 from longrun.figures._inputs import Inputs
 from longrun.figures.assimilate import assimilation

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from contracts.forecast import description, sample
-from test_methods import build, generator, perturb
+from methods.test_methods import build, generator, perturb
 
 from longrun.nn.unet import ResidualBlock, UNetBackbone
 from longrun.runtime import registry

@@ -4,7 +4,7 @@ import json
 import sys
 
 import pytest
-from test_tracking import records
+from runtime.test_tracking import records
 
 from longrun import config, publish
 from longrun.runtime.cli import UserError

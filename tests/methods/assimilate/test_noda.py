@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from contracts import assimilate as contract
+from methods.test_methods import build, generator, perturb
 from stores import make
-from test_methods import build, generator, perturb
 
 from longrun.runtime.cli import UserError
 
