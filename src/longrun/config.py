@@ -23,6 +23,8 @@ NAME = re.compile(r"[a-z][a-z0-9_]*")
 ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
 # keys of a method entry; the rest are options
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
+# options that name a unit and its own options, and the folder of the unit
+UNITS = {"optimiser": "optimisers"}
 CHANGES = Path("changes")  # where an error is that is in no file
 # keys of a trainer that say what a job may take: they change no bit of a result
 ALLOCATION = ("mem_mb", "runtime")
@@ -159,11 +161,16 @@ def _parse(path: Path, text: str) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge dicts key by key; anything else of `over`, lists and null too, replaces."""
+    """Merge dicts key by key; anything else of `over`, lists and null too, replaces.
+
+    So does the section of another optimiser or the like: options of one are not those of the other.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
+        before = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(before, Mapping)
+        if both and not (key in UNITS and value.get("name") not in (None, before.get("name"))):
+            merged[key] = merge(before, value)
         else:
             merged[key] = copy.deepcopy(value)
     return merged
@@ -709,11 +716,13 @@ def _name_datasets(source: _Source, spec: dict[str, Any]) -> None:
 def _check_experiment(source: _Source, spec: dict[str, Any], configs: Path, preset: str) -> None:
     task = registry.arguments("tasks", spec["task"]["name"])
     _check_options(source, ("task",), spec["task"], task, ("name",))
+    _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
+        _check_units(source, key, entry, method_spec(spec, method)["options"])
         _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
         _check_start(source, spec, method, configs, preset)
@@ -751,6 +760,21 @@ def _check_options(
             source.fail((*key, name), refusal)
 
 
+def _check_units(
+    source: _Source, key: Key, entry: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Check the sections of an entry that name an optimiser or the like, merged as `options`."""
+    for name, kind in UNITS.items():
+        if name not in entry:
+            continue
+        section = options[name]
+        if "name" not in section:
+            source.fail((*key, name, "name"), "is missing")
+        source.known((*key, name, "name"), section["name"], registry.names(kind), f"unknown {name}")
+        takes = registry.arguments(kind, section["name"])
+        _check_options(source, (*key, name), section, takes, ("name",))
+
+
 def _check_trainer(
     source: _Source,
     key: Key,
@@ -775,22 +799,26 @@ def _check_trainer(
 
 
 def _check_devices(source: _Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
-    """Refuse what several devices can't share."""
+    """Refuse what several devices, or a search, can't share."""
     trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
     number, size = devices(trainer), trainer["batch_size"]
-    if number == 1:
-        return
+    name = _option(spec, method, "optimiser", {"name": "adamw"})["name"]
+    searches = registry.attribute("optimisers", name, "searches", False)
 
     def fail(name: str, problem: str) -> NoReturn:
         source.fail(_trainer_key(key, entry, name), problem)
 
+    if searches and trainer["clip"] is not None:
+        fail("clip", f"must be null with the optimiser {name}, whose search needs whole gradients")
+    if number == 1:
+        return
     if size % number:
         fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
     if trainer["valid_windows"] < number:
         fail("valid_windows", f"must be at least the number of devices ({number})")
-    if _option(spec, method, "optimiser", None) == "lbfgs":
+    if searches:
         several = "devices" if trainer["devices"] > 1 else "num_nodes"
-        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+        fail(several, f"must be 1 with the optimiser {name}, whose search sees one device's loss")
     if trainer["strategy"] != "fsdp":
         return
     if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
