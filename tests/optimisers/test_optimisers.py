@@ -183,14 +183,14 @@ def compose(root, section, **entry):
     changes = {"task": {"optimiser": section}}
     if entry:
         changes["methods"] = {"unet": entry}
-    return config.compose(root / "configs", "fno", "smoke", changes)
+    return config.compose(root / "configs", "pde_refiner", "smoke", changes)
 
 
 @pytest.mark.parametrize(
     ("section", "says"),
     [
-        ({"name": "adamv"}, "task.optimiser.name: unknown optimiser 'adamv'; allowed: "),
-        ({"name": "adamv"}, "; did you mean adamw?"),
+        ({"name": "adanw"}, "task.optimiser.name: unknown optimiser 'adanw'; allowed: "),
+        ({"name": "adanw"}, "; did you mean adamw?"),
         ({"name": "adam", "beta": 0.9}, "task.optimiser.beta: unknown key; allowed: betas, "),
         ({"name": "adam", "lr": 1e-3}, "task.optimiser.lr: unknown key; allowed: "),
         ({"betas": [0.9, 0.99]}, "task.optimiser.name: is missing"),

@@ -30,9 +30,7 @@ class AdamW(AbstractOptimiser, torch.optim.AdamW):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ):
-        super().__init__(
-            params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
-        )
+        super().__init__(params, lr=lr, betas=betas, eps=eps, weight_decay=weight_decay, fused=True)
         # The one kernel for all weights could undo the scaling of half-precision gradients, but
         # then they would be clipped before it.
         self._step_supports_amp_scaling = False
