@@ -385,9 +385,9 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "training"),
+        ("methods", "plain", "training", "name"),
         "push_forward",
-        f"{PAPER}: methods.plain.training: 'push_forward' is not allowed; allowed: all2all, "
+        f"{PAPER}: methods.plain.training.name: unknown training 'push_forward'; allowed: all2all, "
         "curriculum, one2all, one_step, pushforward, teacher_forcing, unrolled; did you mean "
         "pushforward?",
     ),
@@ -541,10 +541,10 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "unroll"),
+        ("methods", "plain", "training", "unroll"),
         15,
-        f"{PAPER}: methods.plain.unroll: a window of 1 + 15 frames 4 apart needs 61 frames of "
-        "waves, allowed: 60",
+        f"{PAPER}: methods.plain.training.unroll: a window of 1 + 15 frames 4 apart needs 61 "
+        "frames of waves, allowed: 60",
     ),
     (
         PAPER,

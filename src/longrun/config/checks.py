@@ -298,7 +298,8 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
     if evaluate.get("train_trajectories"):
         _check_gap(source, spec, splits)
     for method, names in trained.items():
-        history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
+        history = _option(spec, method, "history", 1)
+        key, horizon = _horizon(spec, method)
         if start < (history - 1) * stride:
             source.fail(
                 ("evaluate", "start"),
@@ -310,10 +311,21 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
             frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
             if needs > frames and frames > 1:  # one frame: a steady map, which has no windows
                 source.fail(
-                    ("methods", method, "unroll"),
+                    key,
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
                 )
+
+
+def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
+    """Return the steps of a training window, and the key that says how many."""
+    key: Key = ("methods", method)
+    scheme = _option(spec, method, "training", None)
+    if scheme is None:
+        return (*key, "unroll"), _option(spec, method, "unroll", 1)
+    takes = registry.arguments("training", scheme["name"])
+    default = takes["unroll"].default if "unroll" in takes else 1
+    return (*key, "training", "unroll"), scheme.get("unroll", default)
 
 
 def _check_gap(

@@ -24,7 +24,7 @@ LARGEST = 2**53  # a larger integer is no number of JSON for every reader
 
 Key = tuple[str | int, ...]
 # options that name a unit and give it options of its own, and the folder of the unit
-UNITS = {"optimiser": "optimisers"}
+UNITS = {"optimiser": "optimisers", "training": "training"}
 
 
 class ConfigError(UserError):
@@ -161,7 +161,7 @@ def value(text: str) -> Any:
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Merge dicts key by key; anything else of `over`, lists and null too, replaces.
 
-    So does the section of another optimiser or the like: options of one are not those of the other.
+    So does a section that names another unit: options of one optimiser are not those of the next.
     """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():

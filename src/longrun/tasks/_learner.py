@@ -168,9 +168,8 @@ class AbstractLearner(pl.LightningModule, ABC):
 
     @property
     def total_updates(self) -> int:
-        """Updates of the whole training."""
-        trainer: Any = self.trainer
-        return int(trainer.max_steps)
+        """Updates of the whole training; 1 outside a trainer."""
+        return 1 if self._trainer is None else int(self.trainer.max_steps)
 
     def configure_optimizers(self) -> Any:
         """Return the optimiser and its schedule."""
