@@ -346,8 +346,8 @@ class Poseidon(AbstractForecaster):
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractForecaster`, also for the options. With the training scheme `all2all`, as in the
-        paper, one call reaches any lead time.
+        See `AbstractForecaster`, also for the options. With the training scheme `all2all`, as in
+        the paper, one call reaches any lead time.
     width : int
         Channels of the first stage, C.
     depths, heads : list of int
