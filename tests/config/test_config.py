@@ -541,8 +541,8 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "training", "unroll"),
-        15,
+        ("methods", "plain", "training"),
+        {"name": "unrolled", "unroll": 15},
         f"{PAPER}: methods.plain.training.unroll: a window of 1 + 15 frames 4 apart needs 61 "
         "frames of waves, allowed: 60",
     ),

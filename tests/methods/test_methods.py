@@ -27,6 +27,7 @@ TRAINER = {
     "strategy": "ddp",
     "precision": "32-true",
     "accumulate": 1,
+    "diverged": "fail",
     "validate_every": 4,
     "checkpoint_every": 1,
     "log_every": 1,

@@ -25,6 +25,7 @@ Decisions of ours:
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -35,6 +36,7 @@ from torch import Tensor, nn
 
 from longrun.nn.flow import flow_states
 from longrun.nn.unet import UNetBackbone
+from longrun.tasks._learner import only
 from longrun.tasks.sample import AbstractSampler
 
 FIRST = 1e-3  # time of the earliest training sample; paper
@@ -196,8 +198,8 @@ class RectifiedFlow(AbstractSampler):
         state = share * data + (1 - share) * noise
         return (self.velocity(state, time, context, conditions) - (data - noise)).square().mean()
 
-    def prepare(self, data: Any, source: Any) -> None:
-        """Take the flow `source` as the teacher of a re-flow, and its weights as a beginning.
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Take the flow `starts_from` as the teacher of a re-flow, and its weights as a beginning.
 
         Raises
         ------
@@ -205,6 +207,7 @@ class RectifiedFlow(AbstractSampler):
             A source that is no flow, has another network, or sees something else; distillation
             without a source.
         """
+        source: Any = only(sources)
         if source is None:
             if self.distil:
                 raise ValueError("distil needs starts_from: the flow whose step is learnt")
