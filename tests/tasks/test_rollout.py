@@ -551,7 +551,7 @@ def test_arrays_are_scored_without_a_method():
     for metric in found["metric"].unique():
         expected = of(whole.scores, metric)["value"].to_numpy()
         np.testing.assert_allclose(
-            np.sort(of(found, metric)["value"]), np.sort(expected), rtol=1e-4
+            np.sort(of(found, metric)["value"]), np.sort(expected), rtol=1e-4, atol=1e-6
         )
     np.testing.assert_array_equal(kept, truth[:2])
     np.testing.assert_array_equal(forecast, by_hand[:2])
