@@ -217,8 +217,10 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     source = _Source([_Layer(Path(configs) / "config.yaml", (), dict(content))])
     _check_schema(source, dict(content), _schema(configs, "config"))
     source.known(("preset",), content["preset"], presets(configs), "unknown preset")
-    for i, experiment in enumerate(chosen(content, configs)):
-        source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
+    if content["experiments"] != "all":
+        known = experiments(configs)
+        for i, experiment in enumerate(content["experiments"]):
+            source.known(("experiments", i), experiment, known, "unknown experiment")
 
 
 def compose(
