@@ -19,7 +19,7 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from longrun.data import schema
-from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
+from longrun.data.store import Store, StoreWriter, create_store, open_array
 from longrun.runtime.cli import UserError, atomic, memory
 from longrun.runtime.registry import shown
 
@@ -373,15 +373,11 @@ def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]
         The store is damaged.
     """
     part = store.split(split)
-    arrays = {name: open_array(part.path / name) for name in store.fields}
-    shards = next(iter(arrays.values())).shards
-    assert shards is not None
-    for start in range(0, part.trajectories, shards[0]):
-        block = slice(start, min(start + shards[0], part.trajectories))
-        try:
-            yield block, {name: np.asarray(array[block]) for name, array in arrays.items()}
-        except (ValueError, OSError) as error:
-            raise StoreError(f"{part.path}: is damaged: {error}; generate it anew") from None
+    described = part.array(store.fields[0])
+    for start in range(0, part.trajectories, described["shards"][0]):
+        block = slice(start, min(start + described["shards"][0], part.trajectories))
+        states = part.read(block, slice(None), described["dtype"])
+        yield block, {name: states[:, :, i] for i, name in enumerate(store.fields)}
 
 
 @contextlib.contextmanager
