@@ -38,7 +38,7 @@ NEEDED: dict[str, Any] = {  # attributes, and what they are
     schema.REFERENCE_ERROR: float | int | None,
     schema.PREDICTABILITY: float | int | None,
 }
-WHOLE = {"write_empty_chunks": True}  # also what equals the fill value: an absent file is a loss
+WHOLE: Any = {"write_empty_chunks": True}  # what equals the fill value too: no file means a loss
 ARRAYS = "arrays"  # attribute of predictions: names of all arrays
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
 
