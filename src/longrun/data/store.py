@@ -1,4 +1,4 @@
-"""Stores of trajectories: zarr v3, sharded and checksummed. The schema is in data/README.md.
+"""Stores of trajectories: zarr v3, sharded and checksummed. The schema is in docs/stores.md.
 
 Writing goes through zarr. Fields are read by the sharding layout of the zarr v3 specification
 directly, because zarr's Python spends about a millisecond on each window of a batch, a hundred
