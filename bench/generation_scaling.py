@@ -46,7 +46,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         configs = shutil.copytree("configs", folder / "configs")
-        shutil.copytree("workflow/schemas", folder / "workflow" / "schemas")
         file = configs / "datasets" / f"{arguments.dataset}.yaml"
         content = yaml.safe_load(file.read_text()) | {"jobs": arguments.jobs}
         # as many shards for every job, so that parts are equal

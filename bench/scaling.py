@@ -44,7 +44,6 @@ def prepare(folder: Path, arguments: argparse.Namespace, devices: int) -> str:
     """Write configs for this many processes; return the name of the dataset."""
     configs = folder / "configs"
     shutil.copytree("configs", configs)
-    shutil.copytree("workflow/schemas", folder / "workflow" / "schemas")
     file = configs / "experiments" / f"{arguments.experiment}.yaml"
     content = yaml.safe_load(file.read_text())
     steps = arguments.steps

@@ -14,6 +14,7 @@ import yaml
 
 from longrun import judge as verdicts
 from longrun import plot, tabulate
+from longrun.config.tasks import _common, forecast
 from longrun.data.store import write_predictions
 from longrun.figures._inputs import Inputs
 from longrun.judge import judge
@@ -102,12 +103,7 @@ EXPERIMENT = {
         },
     },
 }
-SCHEMAS = Path(__file__).parents[1] / "workflow/schemas/tasks"
-METRICS = {
-    name: entry
-    for task in ("forecast", "common")
-    for name, entry in json.loads((SCHEMAS / f"{task}.json").read_text())["metrics"].items()
-}
+METRICS = forecast.METRICS | _common.METRICS
 TRAINED = ("unet", "unet_history", "pushforward", "sobolev", "fno", "pde_refiner")
 
 

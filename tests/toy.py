@@ -1,6 +1,4 @@
-"""A folder in which a verb can run: the schemas, one dataset, one experiment, one preset."""
-
-import shutil
+"""A folder in which a verb can run: one dataset, one experiment, one preset."""
 
 import yaml
 
@@ -8,9 +6,8 @@ from longrun import config
 from longrun.generate import generate
 
 
-def configure(folder, root, dataset, experiment):
+def configure(folder, dataset, experiment):
     """Write the dataset `toy`, the experiment `test` and the preset `smoke`."""
-    shutil.copytree(root / "workflow/schemas", folder / "workflow/schemas")
     for kind, name, content in (
         ("datasets", "toy", dataset),
         ("experiments", "test", experiment),
@@ -20,9 +17,9 @@ def configure(folder, root, dataset, experiment):
         (folder / "configs" / kind / f"{name}.yaml").write_text(yaml.safe_dump(content))
 
 
-def with_store(folder, root, dataset, experiment):
+def with_store(folder, dataset, experiment):
     """Write them, make `toy.zarr`, and return the folder."""
-    configure(folder, root, dataset, experiment)
+    configure(folder, dataset, experiment)
     spec = config.compose_dataset(folder / "configs", "toy", "smoke")
     generate(spec, folder / "toy.zarr", provenance={})
     return folder

@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from longrun import config
-from longrun.config import NAME
+from longrun.config.layers import NAME
 from longrun.runtime import cli
 from longrun.runtime.cli import UserError
 from longrun.runtime.registry import allowed

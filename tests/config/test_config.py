@@ -6,11 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longrun import config
+from longrun.config.schemas import schemas
 from longrun.runtime import registry
 
 ROOT = Path("configs")
@@ -69,9 +71,8 @@ PAPER, WAVES = "configs/experiments/paper.yaml", "configs/datasets/waves.yaml"
 
 
 @pytest.fixture
-def tree(tmp_path, monkeypatch, pytestconfig):
+def tree(tmp_path, monkeypatch):
     """Small configuration files in the working directory; `tree(file, key, value)` edits one."""
-    shutil.copytree(pytestconfig.rootpath / "workflow/schemas", tmp_path / "workflow/schemas")
     for name, text in FILES.items():
         (tmp_path / "configs" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "configs" / name).write_text(text)
@@ -820,6 +821,27 @@ def test_canonical_knows_no_order(a):
     assert config.fingerprint(turned(a)) == config.fingerprint(a)
     assert json.loads(config.canonical(a)) == a
     assert len(config.fingerprint(a)) == 12
+
+
+def test_the_schemas_for_editors_are_those_of_the_models(pytestconfig):
+    folder = pytestconfig.rootpath / "workflow/schemas"
+    written = {file.stem: json.loads(file.read_text("utf-8")) for file in folder.glob("*.json")}
+    assert written == schemas()
+
+
+@pytest.mark.parametrize("name", ["dataset", "experiment", "preset"])
+def test_an_editor_finds_no_fault_in_what_is_shipped(pytestconfig, name):
+    validator = jsonschema.Draft202012Validator(schemas()[name])
+    files = sorted((pytestconfig.rootpath / "configs" / f"{name}s").glob("*.yaml"))
+    assert files
+    for file in files:
+        assert not [error.message for error in validator.iter_errors(config.load(file))], file
+    broken = config.load(files[0]) | {"sedes": 1}
+    assert [error.validator for error in validator.iter_errors(broken)] == ["additionalProperties"]
+
+
+def test_every_task_has_its_options_and_metrics():
+    assert registry.names("config/tasks") == registry.names("tasks")
 
 
 def test_importing_the_configuration_stays_light():

@@ -370,8 +370,6 @@ class TestPDEBench:
             file = tmp_path / "configs" / kind / f"{name}.yaml"
             file.parent.mkdir(parents=True)
             file.write_text(yaml.safe_dump(content))
-        (tmp_path / "workflow").mkdir()
-        (tmp_path / "workflow" / "schemas").symlink_to(root / "workflow" / "schemas")
         spec = config.compose(tmp_path / "configs", "test", "smoke")
         module, content = train.train(spec, "unet", 0, [store], tmp_path / "run", [])
         assert content["updates"] == 3 and content["description"]["equation_name"] == "imported"

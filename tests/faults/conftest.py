@@ -48,7 +48,7 @@ def whole(server, root, tmp_path_factory):
     """A project in which every verb has run undisturbed. Copy it; don't change it."""
     folder = tmp_path_factory.mktemp("faults") / "whole"
     folder.mkdir()
-    return Project(folder, server).configure(root).everything()
+    return Project(folder, server).configure().everything()
 
 
 @pytest.fixture

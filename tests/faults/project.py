@@ -238,8 +238,8 @@ class Project:
     server: Server
     seconds: dict[str, float] = field(default_factory=dict)  # that each verb took
 
-    def configure(self, root: Path, dataset=DATASET, experiment=EXPERIMENT) -> "Project":
-        toy.configure(self.folder, root, dataset, experiment)
+    def configure(self, dataset=DATASET, experiment=EXPERIMENT) -> "Project":
+        toy.configure(self.folder, dataset, experiment)
         return self
 
     def copy(self, folder: Path) -> "Project":

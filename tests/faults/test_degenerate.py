@@ -26,7 +26,7 @@ def make(server, root, tmp_path):
         content = copy.deepcopy(EXPERIMENT)
         for section, values in experiment.items():
             content[section] |= values
-        return Project(folder, server).configure(root, dataset, content)
+        return Project(folder, server).configure(dataset, content)
 
     return made
 

@@ -87,7 +87,6 @@ GONE = [
     ("tabulate", f"{RUN}/net/seed0/evaluation.json"),
     ("tabulate", f"{RUN}/net/seed0/scores.parquet"),
     ("generate", "configs/datasets/toy.yaml"),
-    ("train", "workflow/schemas/experiment.json"),
 ]
 
 

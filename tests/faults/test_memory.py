@@ -24,7 +24,7 @@ def empty(server, root, tmp_path):
     def make(dataset, experiment=EXPERIMENT):
         folder = tmp_path / "large"
         folder.mkdir()
-        return Project(folder, server).configure(root, dataset, experiment)
+        return Project(folder, server).configure(dataset, experiment)
 
     return make
 

@@ -82,7 +82,7 @@ LIMIT = 60  # seconds in which a job must end whose process has died
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    return toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
+    return toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
 
 
 def command(project, verb, method, output, **options):

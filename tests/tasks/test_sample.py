@@ -1,8 +1,5 @@
 """The task sample: what is shown, what a draw depends on, how samples are scored."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +9,7 @@ from contracts import sample as contract_sample
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
+from longrun.config.tasks.sample import METRICS
 from longrun.data.describe import describe
 from longrun.figures._inputs import Inputs
 from longrun.figures.sample import flow_paths, samples
@@ -21,7 +19,6 @@ from longrun.metrics.samples import energy_score, sliced_w2
 from longrun.runtime.cli import UserError
 from longrun.tasks.sample import AbstractSampler
 
-SCHEMA = Path(__file__).parents[2] / "workflow/schemas/tasks/sample.json"
 SPLITS = {
     "train": {"trajectories": 40, "frames": 6},
     "valid": {"trajectories": 4, "frames": 6},
@@ -152,7 +149,7 @@ def test_scores_of_a_known_sampler(store, conditional):
 
 
 def test_every_score_is_described(store):
-    described = set(json.loads(SCHEMA.read_text())["metrics"])
+    described = set(METRICS)
     module = flow(store, conditional=True, observe_noise=0.5)
     scores = module.evaluate(store, OPTIONS | {"members": 2}, seed=0).scores
     assert set(scores["metric"].astype(str)) - {"parameters", "peak_memory_mb"} == (

@@ -58,7 +58,7 @@ EXPERIMENT = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
     """Configuration, a store, and a checkpoint of either method as `train` writes it, untrained."""
-    folder = toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
+    folder = toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
     experiment = config.compose(folder / "configs", "test", "smoke")
     description = describe([open_store(folder / "toy.zarr")], 2) | {"stride": 2}
     for method in EXPERIMENT["methods"]:

@@ -76,7 +76,7 @@ EXPERIMENT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    return toy.with_store(tmp_path_factory.mktemp("project"), root, DATASET, EXPERIMENT)
+    return toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
 
 
 def command(project, name, method="refiner", **options):

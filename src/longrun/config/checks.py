@@ -1,0 +1,369 @@
+"""What no type can say: names that must exist, and combinations that can't work."""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from longrun.config import layers
+from longrun.config.layers import NAME, Source, datasets, experiments
+from longrun.config.runs import RESERVED, devices, method_spec
+from longrun.config.section import Key
+from longrun.runtime import registry
+from longrun.runtime.registry import Argument, allowed, shown
+
+ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
+
+
+def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset: str) -> None:
+    """Refuse an experiment that can't work, though every type is right."""
+    task = registry.arguments("tasks", spec["task"]["name"])
+    _check_options(source, ("task",), spec["task"], task, ("name",))
+    for method, entry in spec["methods"].items():
+        key = ("methods", method)
+        _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
+        takes = registry.arguments("methods", entry["name"])
+        _check_options(source, key, entry, takes, RESERVED)
+        _check_trainer(source, key, spec, method_spec(spec, method), entry)
+        _check_devices(source, key, spec, method)
+        _check_start(source, spec, method, configs, preset)
+    _check_claims(source, spec)
+    _check_sizes(source, spec, configs, preset)
+
+
+def _check_method(source: Source, key: Key, name: str, task: str) -> None:
+    able = registry.names("methods", task)
+    if name in able:
+        return
+    if name in registry.names("methods"):
+        source.fail(
+            key, f"{name} is a method of the task {registry.task(name)}; {allowed(able, name)}"
+        )
+    source.known(key, name, able, "unknown method")
+
+
+def _check_options(
+    source: Source,
+    key: Key,
+    entry: Mapping[str, Any],
+    arguments: Mapping[str, Argument],
+    reserved: tuple[str, ...],
+) -> None:
+    """Check options against a constructor; arguments without default are the data's to give."""
+    options = {name for name, argument in arguments.items() if not argument.required}
+    for name, value in entry.items():
+        if name in reserved:
+            continue
+        if name not in options:
+            source.fail((*key, name), f"unknown key; {allowed([*options, *reserved], name)}")
+        refusal = arguments[name].refusal(value)
+        if refusal:
+            source.fail((*key, name), refusal)
+
+
+def _check_trainer(
+    source: Source,
+    key: Key,
+    spec: Mapping[str, Any],
+    method: Mapping[str, Any],
+    entry: Mapping[str, Any],
+) -> None:
+    trainer = method["trainer"]
+    budgets = [b for b in ("max_steps", "max_epochs") if trainer.get(b) is not None]
+    if len(budgets) != 1:
+        given = "both are" if budgets else "neither is"
+        at = _trainer_key(key, entry, "max_steps")
+        source.fail(at, f"allowed: max_steps or max_epochs; {given} given")
+    if trainer.get("online"):
+        _check_online(
+            source,
+            lambda name: _trainer_key(key, entry, name),
+            spec,
+            trainer,
+            method["train"],
+        )
+
+
+def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
+    """Refuse what several devices can't share."""
+    trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
+    number, size = devices(trainer), trainer["batch_size"]
+    if number == 1:
+        return
+
+    def fail(name: str, problem: str) -> NoReturn:
+        source.fail(_trainer_key(key, entry, name), problem)
+
+    if size % number:
+        fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
+    if trainer["valid_windows"] < number:
+        fail("valid_windows", f"must be at least the number of devices ({number})")
+    if _option(spec, method, "optimiser", None) == "lbfgs":
+        several = "devices" if trainer["devices"] > 1 else "num_nodes"
+        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+    if trainer["strategy"] != "fsdp":
+        return
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+        fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
+    if _option(spec, method, "ema_decay", 0.0):
+        fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
+
+
+def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
+    """Where a key of a method's trainer is given: by the method, or by the experiment."""
+    return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
+
+
+def _check_start(
+    source: Source, spec: Mapping[str, Any], method: str, configs: Path, preset: str
+) -> None:
+    key: Key = ("methods", method, "starts_from")
+    start = spec["methods"][method].get("starts_from")
+    if not start:
+        return
+    other: Mapping[str, Any] = spec
+    if "experiment" in start:
+        others = [name for name in experiments(configs) if name != source.layers[0].file.stem]
+        source.known((*key, "experiment"), start["experiment"], others, "unknown experiment")
+        _, other = layers.experiment(configs, start["experiment"], preset)
+    for name in _ancestors(spec, method):
+        if _start_within(spec, name) == method:
+            source.fail((*key, "method"), "a method can't start from itself")
+    source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
+    has = other["methods"][start["method"]].get("seeds", other["seeds"])
+    if needs >= has:
+        source.fail(
+            (*key, "seed"), f"{start['method']} has seeds 0 to {has - 1}, {needs} is needed"
+        )
+
+
+def _check_online(
+    source: Source,
+    at: Callable[[str], Key],
+    spec: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    datasets: Sequence[str],
+) -> None:
+    """Refuse what can't be trained on a stream of trajectories."""
+    online, key = trainer["online"], at("online")
+    if spec["task"]["name"] != "forecast":
+        source.fail(key, f"is for the task forecast, this is {spec['task']['name']}")
+    if len(datasets) > 1:
+        source.fail(key, f"streams one dataset, {len(datasets)} are to be trained on")
+    for name in ("fields", "parameters"):
+        if name in spec:
+            source.fail((name,), "must be left out: a training online sees all of a dataset")
+    if trainer.get("max_steps") is None:
+        source.fail(at("max_epochs"), "must be max_steps online: a stream has no epochs")
+    for name in ("devices", "num_nodes"):
+        if trainer[name] > 1:
+            source.fail(at(name), f"must be 1 online, is {trainer[name]}")
+    count, threshold, capacity = trainer["batch_size"], online["threshold"], online["capacity"]
+    if threshold < count:
+        source.fail((*key, "threshold"), f"must be at least batch_size ({count}), is {threshold}")
+    if capacity < threshold + count:
+        source.fail(
+            (*key, "capacity"),
+            f"must be at least threshold + batch_size ({threshold + count}), is {capacity}",
+        )
+    listen = online.get("listen", "tcp://127.0.0.1:*")
+    address = ADDRESS.fullmatch(listen)
+    if not address or (address["port"] != "*" and not 0 < int(address["port"]) < 2**16):
+        source.fail((*key, "listen"), f"must be tcp://host:port, is {listen!r}")
+    if online.get("solvers", 1) == 0 and address["port"] == "*":
+        source.fail((*key, "listen"), "needs a port where solvers is 0: who comes must know it")
+
+
+def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
+    """Return the method of the same experiment that a method starts from, if any."""
+    start = spec["methods"][method].get("starts_from", {})
+    return None if "experiment" in start else start.get("method")
+
+
+def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
+    """Yield the method, what it starts from, and so on; end at a cycle."""
+    seen: set[str] = set()
+    following: str | None = method
+    while following is not None and following in spec["methods"] and following not in seen:
+        seen.add(following)
+        yield following
+        following = _start_within(spec, following)
+
+
+def _check_claims(source: Source, spec: Mapping[str, Any]) -> None:
+    evaluate = spec["evaluate"]
+    for name, claim in spec["claims"].items():
+        key: Key = ("claims", name)
+        kinds = [kind for kind in ("ratio", "r_squared") if kind in claim]
+        if len(kinds) != 1:
+            source.fail(key, "allowed: ratio or r_squared, exactly one")
+        other = "against" if kinds == ["ratio"] else "explains"
+        wrong = "explains" if kinds == ["ratio"] else "against"
+        if other not in claim:
+            source.fail((*key, other), f"is missing; {kinds[0]} needs it")
+        if wrong in claim:
+            source.fail((*key, wrong), f"unknown key beside {kinds[0]}; allowed: {other}")
+        for role in ("of", "against"):
+            if role in claim:
+                source.known((*key, role), claim[role], spec["methods"], "unknown method")
+        for role in ("metric", "explains"):
+            if role in claim:
+                _check_metric(source, spec, key, role, claim[role])
+        for where in ("at", "against_at"):
+            step = claim.get(where, {}).get("step", 0)
+            if step > evaluate.get("steps", step):
+                source.fail(
+                    (*key, where, "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
+                )
+
+
+def _check_metric(
+    source: Source, spec: Mapping[str, Any], key: Key, role: str, metric: str
+) -> None:
+    entry = spec["metrics"].get(metric)
+    for name in spec["metrics"]:  # `drift_*` stands for every name that begins so
+        if name.endswith("*") and NAME.fullmatch(metric) and metric.startswith(name[:-1]):
+            entry = spec["metrics"][name]
+    if entry is None:
+        source.fail((*key, role), f"{metric!r} is not allowed; {allowed(spec['metrics'], metric)}")
+    if entry.get("ensemble") and spec["evaluate"].get("members", 1) < 2:
+        source.fail(
+            ("evaluate", "members"),
+            f"must be at least 2, {'.'.join(map(str, key))} needs an ensemble",
+        )
+
+
+def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset: str) -> None:
+    """Refuse windows and rollouts that the stored trajectories can't give."""
+    evaluate = spec["evaluate"]
+    stride, start = evaluate["stride"], evaluate.get("start", 0)
+    if evaluate.get("keep", 0) > evaluate["trajectories"]:
+        source.fail(
+            ("evaluate", "keep"),
+            f"must be at most evaluate.trajectories ({evaluate['trajectories']})",
+        )
+    known = datasets(configs)
+    for role in ("train", "test"):
+        for i, name in enumerate(spec[role]):
+            key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
+            source.known(key, name, known, "unknown dataset")
+    for method, entry in spec["methods"].items():
+        for i, name in enumerate(entry.get("train", [])):
+            source.known(("methods", method, "train", i), name, known, "unknown dataset")
+    trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
+    splits = {
+        name: compose_dataset(configs, name, preset)["splits"]
+        for name in {*spec["test"], *(name for names in trained.values() for name in names)}
+    }
+    for name in spec["test"]:
+        test = splits[name]["test"]
+        if evaluate["trajectories"] > test["trajectories"]:
+            source.fail(
+                ("evaluate", "trajectories"),
+                f"must be at most {test['trajectories']}, the test trajectories of {name}, "
+                f"is {evaluate['trajectories']}",
+            )
+        needs = start + evaluate.get("steps", 0) * stride + 1
+        if needs > test["frames"]:
+            source.fail(
+                ("evaluate", "steps"),
+                f"{evaluate['steps']} steps of {stride} frames from frame {start} "
+                f"need {needs} test frames of {name}, allowed: {test['frames']}",
+            )
+    if evaluate.get("train_trajectories"):
+        _check_gap(source, spec, splits)
+    for method, names in trained.items():
+        history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
+        if start < (history - 1) * stride:
+            source.fail(
+                ("evaluate", "start"),
+                f"must be at least {(history - 1) * stride}, the last frame that {method} sees, "
+                f"is {start}",
+            )
+        needs = (history + horizon - 1) * stride + 1
+        for name in names:
+            frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
+            if needs > frames and frames > 1:  # one frame: a steady map, which has no windows
+                source.fail(
+                    ("methods", method, "unroll"),
+                    f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
+                    f"frames of {name}, allowed: {frames}",
+                )
+
+
+def _check_gap(
+    source: Source, spec: Mapping[str, Any], splits: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Refuse to compare with trajectories that were not trained on, or are shorter."""
+    key: Key = ("evaluate", "train_trajectories")
+    evaluate = spec["evaluate"]
+    needs = evaluate.get("start", 0) + evaluate["steps"] * evaluate["stride"] + 1
+    for method in spec["methods"]:
+        resolved = method_spec(spec, method)
+        if resolved["train"] != spec["test"]:
+            source.fail(key, f"{method} is trained on other datasets than those that are tested")
+        for name in spec["test"]:
+            split = splits[name]["train"]
+            trained = min(resolved["trainer"]["trajectories"] or math.inf, split["trajectories"])
+            if evaluate["train_trajectories"] > trained:
+                source.fail(key, f"must be at most {trained}, those that {method} trains on")
+            if needs > split["frames"]:
+                source.fail(key, f"needs {needs} training frames of {name}: {split['frames']}")
+
+
+def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:
+    """Value of an option of a method, its default where the YAML files are silent."""
+    resolved = method_spec(spec, method)
+    if name in resolved["options"]:
+        return resolved["options"][name]
+    argument = registry.arguments("methods", resolved["name"]).get(name)
+    return absent if argument is None or argument.default is None else argument.default
+
+
+def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:
+    """Compose and check one dataset at one preset: `datasets/d.yaml <- datasets/d.yaml:presets.p`.
+
+    Raises
+    ------
+    ConfigError
+        One line: file, key, what is allowed, nearest spelling.
+    """
+    source, spec = layers.dataset(Path(configs), dataset, preset)
+    _check_equation(source, spec["equation"])
+    return spec
+
+
+def _check_equation(source: Source, equation: Mapping[str, Any]) -> None:
+    key: Key = ("equation",)
+    source.known((*key, "name"), equation["name"], registry.names("equations"), "unknown equation")
+    takes = registry.arguments("equations", equation["name"])
+    for name, argument in takes.items():
+        if argument.required and name not in equation:
+            source.fail((*key, name), "is missing")
+    for name, value in equation.items():
+        if name == "name":
+            continue
+        if name not in takes:
+            source.fail((*key, name), f"unknown key; {allowed(takes, name)}")
+        if isinstance(value, dict):
+            _check_distribution(source, (*key, name), value)
+        else:
+            refusal = takes[name].refusal(value)
+            if refusal:
+                source.fail((*key, name), refusal)
+
+
+def _check_distribution(source: Source, key: Key, value: Mapping[str, Any]) -> None:
+    """Check a parameter drawn anew for each trajectory, see `longrun.equations._base.Varying`."""
+    values: Any
+    kind, values = next(iter(value.items())) if len(value) == 1 else ("", None)
+    numbers = isinstance(values, list) and values and all(type(v) in (int, float) for v in values)
+    ordered = numbers and len(values) == 2 and values[0] <= values[1]
+    if not (numbers if kind == "choice" else ordered and kind in ("uniform", "log_uniform")):
+        source.fail(
+            key,
+            "must be a number, {uniform: [low, high]}, {log_uniform: [low, high]} or "
+            f"{{choice: [value, ...]}}, is {shown(value)}",
+        )

@@ -1,0 +1,136 @@
+"""Composition of settings and experiments. Imports no torch: the Snakefile imports this."""
+
+import importlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from longrun.config import layers, models
+from longrun.config.checks import check_experiment, compose_dataset
+from longrun.config.layers import Layer, Source, datasets, experiments, presets
+from longrun.config.runs import of_method
+from longrun.config.section import defaults
+from longrun.config.tasks import _common
+from longrun.config.yaml import ConfigError, load
+from longrun.runtime import registry
+from longrun.runtime.registry import allowed, shown
+
+
+def settings(configs: Path) -> dict[str, Any]:
+    """Read and check `config.yaml`: preset, experiments (a list, `all` too), tracking."""
+    content = load(Path(configs) / "config.yaml")
+    check_settings(content, configs)
+    return content | {"experiments": chosen(content, configs)}
+
+
+def chosen(content: Mapping[str, Any], configs: Path) -> list[str]:
+    """Names of the experiments that settings ask for."""
+    asked = content["experiments"]
+    return experiments(configs) if asked == "all" else list(asked)
+
+
+def check_settings(content: Mapping[str, Any], configs: Path) -> None:
+    """Refuse settings (of `config.yaml`, or as changed on a command line) that can't be used."""
+    source = Source([Layer(Path(configs) / "config.yaml", (), dict(content))])
+    source.check(content, models.Settings)
+    source.known(("preset",), content["preset"], presets(configs), "unknown preset")
+    for i, experiment in enumerate(chosen(content, configs)):
+        source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
+
+
+def compose(
+    configs: Path, experiment: str, preset: str, changes: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Compose and check one experiment at one preset.
+
+    Parameters
+    ----------
+    configs
+        Folder of the YAML files.
+    changes
+        What a command line or a sweep changes, merged last.
+
+    Returns
+    -------
+    dict
+        `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
+        defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `spreads` (whether an
+        evaluation of the task uses all devices of a node), `validation` (names of what its methods
+        log on `valid`, smaller is better), and what was set to null among methods (with the claims
+        that need it) and claims dropped.
+
+    Raises
+    ------
+    ConfigError
+        One line: file, key, what is allowed, nearest spelling.
+    """
+    configs = Path(configs)
+    source, spec = layers.experiment(configs, experiment, preset, changes)
+    name = spec["task"]["name"]
+    source.known(("task", "name"), name, registry.names("tasks"), "unknown task")
+    task = importlib.import_module(f"longrun.config.tasks.{name}")
+    source.check(spec["evaluate"], task.Evaluate, ("evaluate",))
+    spec["evaluate"] = defaults(task.Evaluate) | spec["evaluate"]
+    spec["spreads"], spec["validation"] = task.SPREADS, list(task.VALIDATION)
+    spec["metrics"] = task.METRICS | _common.METRICS
+    has_settings = (configs / "config.yaml").exists()
+    spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")
+    _name_datasets(source, spec)
+    check_experiment(source, spec, configs, preset)
+    return spec
+
+
+def compose_run(
+    configs: Path,
+    experiment: str,
+    preset: str,
+    method: str,
+    flat: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Compose an experiment for a run of one of its methods.
+
+    Parameters
+    ----------
+    flat
+        Changes of the method's entry, see `changes`.
+
+    Raises
+    ------
+    ConfigError
+        As `compose`, and for a method that the experiment has not at this preset.
+    """
+    spec = compose(configs, experiment, preset)
+    if method not in spec["methods"]:
+        choices = allowed(spec["methods"], method)
+        raise ConfigError(f"{experiment}: no method {shown(method)} at preset {preset}; {choices}")
+    return compose(configs, experiment, preset, of_method(method, flat)) if flat else spec
+
+
+def validate_all(
+    configs: Path, experiment_names: Iterable[str] | None = None, preset: str | None = None
+) -> None:
+    """Compose experiments (default: all), and all datasets, at one preset (default: all).
+
+    Raises
+    ------
+    ConfigError
+        For the first file that can't be used.
+    """
+    chosen = experiments(configs) if experiment_names is None else list(experiment_names)
+    for name in presets(configs) if preset is None else [preset]:
+        for dataset in datasets(configs):
+            compose_dataset(configs, dataset, name)
+        for experiment in chosen:
+            compose(configs, experiment, name)
+
+
+def _name_datasets(source: Source, spec: dict[str, Any]) -> None:
+    both = spec.pop("dataset", None)
+    given = [key for key in ("train", "test") if key in spec]
+    if both is not None and given:
+        source.fail((given[0],), "dataset is short for train and test: give it or them")
+    if both is None and len(given) < 2:
+        source.fail(("dataset",), "is missing; give dataset, or train and test")
+    if both is not None:
+        spec |= {"train": [both], "test": [both]}

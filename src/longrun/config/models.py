@@ -1,0 +1,277 @@
+"""What the YAML files may say, section by section. Names and combinations are in `checks`."""
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from longrun.config.section import OMITTED, Count, Distinct, Name, Natural, Positive, Section
+
+Tracking = Literal["disabled", "offline", "online"]
+
+
+class Settings(Section):
+    """`configs/config.yaml`."""
+
+    preset: str
+    experiments: Literal["all"] | Distinct[str] = Field(
+        description="names of files in configs/experiments/, or `all` of them"
+    )
+    tracking: Tracking
+
+
+class Named(Section):
+    """A name, and options of the constructor of what it names."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+    name: str
+
+
+# Datasets ----------------------------------------------------------------------------------------
+
+
+class Split(Section):
+    """Size of a split."""
+
+    trajectories: Count
+    frames: Count
+
+
+class Splits(Section):
+    """The three splits."""
+
+    train: Split
+    valid: Split
+    test: Split
+
+
+class Storage(Section):
+    """How a store is laid out."""
+
+    frames_per_chunk: Count = 10
+    trajectories_per_shard: Count = 64
+    dtype: Literal["float32", "float64"] = "float32"
+
+
+class Measure(Section):
+    """Test trajectories and frames on which error and predictability are measured."""
+
+    trajectories: Count = 8
+    frames: Count | None = Field(default=None, description="default: all")
+
+
+class Dataset(Section):
+    """`configs/datasets/*.yaml`, composed."""
+
+    equation: Named
+    seed: Natural
+    splits: Splits
+    store: Storage = OMITTED
+    measure: Measure = OMITTED
+    jobs: Count = Field(
+        default=1,
+        le=10000,
+        description="jobs that share the shards, for a cluster; changes no bit of the data",
+    )
+
+
+# Experiments -------------------------------------------------------------------------------------
+
+
+class Paper(Section):
+    """What is reproduced."""
+
+    title: str
+    arxiv: str
+    venue: str = OMITTED
+
+
+class Online(Section):
+    """Train on trajectories that solvers stream; the training set gives the statistics alone."""
+
+    policy: Literal["fifo", "firo", "reservoir"] = Field(
+        description="fifo: in order of arrival; firo: at random, each window once; reservoir: at "
+        "random, kept until new ones take their place"
+    )
+    capacity: Count = Field(description="windows that the buffer holds")
+    threshold: Count = Field(description="windows that it must hold before the first update")
+    solvers: Natural = Field(
+        default=1,
+        description="processes to start on this machine; 0: they come by themselves, to `listen`",
+    )
+    together: Count = Field(
+        default=1, description="trajectories that a solver simulates as one batch"
+    )
+    listen: str = Field(
+        default="tcp://127.0.0.1:*",
+        description="address at which solvers are awaited, tcp://host:port; seed n adds n to the "
+        "port. Default: this machine alone, any free port",
+    )
+    patience: Positive = Field(
+        default=60.0, description="seconds after which a silent solver counts as dead"
+    )
+    deterministic: bool = Field(
+        default=False,
+        description="let as many windows in as a batch takes, by their number: equal bits, also "
+        "after a resume",
+    )
+
+
+class Trainer(Section):
+    """How a method is trained, and what its job may take."""
+
+    max_steps: Count | None = Field(
+        default=None, description="updates of the weights; this or max_epochs"
+    )
+    max_epochs: Count | None = Field(default=None, description="passes over the training windows")
+    batch_size: Count = Field(le=2**20, description="over all devices")
+    accumulate: Count = Field(default=1, description="batches per update")
+    clip: Positive | None = Field(
+        default=None, description="largest norm of the gradient; null: any"
+    )
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    accelerator: Literal["auto", "cpu", "gpu"] = Field(
+        default="auto", description="only gpu asks the scheduler for GPUs"
+    )
+    devices: Count = Field(default=1, le=1024, description="of each node")
+    num_nodes: Count = Field(default=1, le=1024, description="machines; more than one need Slurm")
+    strategy: Literal["ddp", "fsdp"] = Field(
+        default="ddp",
+        description="how several devices share the work: whole weights on each, or a part",
+    )
+    mem_mb: Count = Field(
+        default=16000,
+        description="main memory of a job in MB; each attempt asks for half as much more",
+    )
+    runtime: Count = Field(
+        default=1440,
+        description="minutes of a training, after which it is stopped and goes on in another job; "
+        "a rollout gets 240 of them at most",
+    )
+    in_memory: bool = Field(
+        default=True, description="hold the training set in memory; false streams it"
+    )
+    workers: Natural = Field(default=2, le=256, description="processes that stream")
+    valid_windows: Count = Field(default=1024, description="windows of a validation")
+    validate_every: Count = Field(default=1000, description="updates between validations")
+    checkpoint_every: Count = Field(
+        default=1000, description="updates between states to resume from"
+    )
+    log_every: Count = Field(default=50, description="updates between rows of the curves")
+    trajectories: Count | None = Field(
+        default=None,
+        description="of each training set, the first ones; null: all. Online they are the pilot "
+        "that gives the statistics",
+    )
+    online: Online | None = Field(default=None, description="null: train from the store")
+
+
+class PartOfTrainer(Trainer):
+    """What a method trains in another way than the rest of its experiment."""
+
+    batch_size: Count = Field(default=OMITTED, le=2**20, description="over all devices")
+
+
+class Start(Section):
+    """The run whose checkpoint a run starts from."""
+
+    experiment: str = Field(default=OMITTED, description="whose method it is; this one by default")
+    method: str
+    seed: Natural = Field(default=OMITTED, description="the run's own by default")
+
+
+class Method(Named):
+    """A method's entry: besides these keys, options of its constructor."""
+
+    trainer: PartOfTrainer = OMITTED
+    seeds: Count = Field(default=OMITTED, le=1000)
+    starts_from: Start = OMITTED
+    train: Distinct[str] = Field(
+        default=OMITTED, description="train on these datasets instead of the experiment's"
+    )
+
+
+class At(Section):
+    """Rows of the scores that a claim is about."""
+
+    step: Count = OMITTED
+    stage: Natural = OMITTED
+
+
+class Threshold(Section):
+    """The number that decides a claim."""
+
+    paper: float | None = Field(default=None, description="what the paper found")
+    holds: Positive
+    direction: Literal["above", "below"] = "above"
+
+
+class Claim(Section):
+    """A sentence of the paper, and the number that confirms or contradicts it."""
+
+    says: str
+    metric: str
+    of: str
+    against: str = OMITTED
+    explains: str = OMITTED
+    ratio: Threshold = OMITTED
+    r_squared: Threshold = OMITTED
+    at: At = OMITTED
+    against_at: At = Field(
+        default=OMITTED, description="the same of what is compared with, where it differs"
+    )
+
+
+class Experiment(Section):
+    """`configs/experiments/*.yaml`, composed."""
+
+    paper: Paper
+    task: Named = Field(description="name, and options of the task shared by all methods")
+    dataset: str = Field(default=OMITTED, description="short for train and test")
+    train: Distinct[str] = OMITTED
+    test: Distinct[str] = OMITTED
+    seeds: Count = Field(le=1000)
+    tracking: Tracking = OMITTED
+    evaluate: dict[str, Any] = Field(description="as the task says, see tasks/")
+    trainer: Trainer
+    methods: dict[Name, Method] = Field(min_length=1)
+    claims: dict[Name, Claim] = OMITTED
+    fields: dict[str, float | None] = Field(
+        default=OMITTED,
+        min_length=1,
+        description="see every store with these fields, in this order: null for one that it must "
+        "have, a number for what a store without it has everywhere, which no forecast is scored on",
+    )
+    parameters: list[str] = Field(
+        default=OMITTED, description="see these parameters of every store only"
+    )
+
+
+class PresetTrainer(Section):
+    """What of a trainer depends on the machine."""
+
+    accelerator: Any = None
+    devices: Any = None
+    num_nodes: Any = None
+    strategy: Any = None
+    mem_mb: Any = None
+    precision: Any = None
+    runtime: Any = None
+    workers: Any = None
+
+
+class PresetEvaluate(Section):
+    """Caps of an evaluation."""
+
+    trajectories: Any = None
+    members: Any = None
+    batch_size: Any = None
+
+
+class Preset(Section):
+    """`configs/presets/*.yaml`: caps only; the values are checked where they are used."""
+
+    seeds: Any = None
+    tracking: Any = None
+    trainer: PresetTrainer = OMITTED
+    evaluate: PresetEvaluate = OMITTED

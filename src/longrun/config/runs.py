@@ -1,0 +1,165 @@
+"""What the runs of a composed experiment depend on, where they are kept and what they take."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from longrun.config.layers import NAME
+from longrun.config.yaml import ConfigError, canonical, fingerprint, merge, value
+from longrun.runtime import registry
+from longrun.runtime.registry import shown
+
+# keys of a method entry; the rest are options
+RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
+# keys of a trainer that say what a job may take: they change no bit of a result
+ALLOCATION = ("mem_mb", "runtime")
+MEETING = ("listen", "patience")  # of `online`: neither does how solvers find it
+
+
+def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
+    """Resolve one method of a composed experiment.
+
+    Returns
+    -------
+    dict
+        `name` in the registry; `options`, those of the task that the method takes <- its own;
+        `trainer`, the experiment's <- its own; `seeds`; `train`, its own datasets or the
+        experiment's; `starts_from` (`method`; `experiment` and `seed` where they aren't the run's
+        own) or None.
+    """
+    entry = experiment["methods"][method]
+    takes = registry.arguments("methods", entry["name"])
+    shared = {k: v for k, v in experiment["task"].items() if k != "name" and k in takes}
+    own = {k: v for k, v in entry.items() if k not in RESERVED}
+    return {
+        "name": entry["name"],
+        "options": merge(shared, own),
+        "trainer": merge(experiment["trainer"], entry.get("trainer", {})),
+        "seeds": entry.get("seeds", experiment["seeds"]),
+        "train": entry.get("train", experiment["train"]),
+        "starts_from": entry.get("starts_from"),
+    }
+
+
+def changes(settings: Iterable[str]) -> dict[str, Any]:
+    """Read `key=value` texts: keys of a method's entry, dotted where they are inside another.
+
+    Returns
+    -------
+    dict
+        Value by key, flat. Values are YAML, or Python's `True`, `False` and `None`.
+
+    Raises
+    ------
+    ConfigError
+        Not of this form, or a key given twice.
+    """
+    found: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
+            raise ConfigError(
+                f"{shown(setting)} must be key=value, as in width=32 or trainer.clip=1.0"
+            )
+        if key in found:
+            raise ConfigError(f"{key} is given twice")
+        python = {"True": True, "False": False, "None": None}  # as wandb's agent writes them
+        found[key] = python[text] if text in python else value(text)
+    return found
+
+
+def of_method(method: str, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Nest flat changes of a method's entry as an experiment has them."""
+    entry: dict[str, Any] = {}
+    for key, content in flat.items():
+        for part in reversed(key.split(".")):
+            content = {part: content}
+        entry = merge(entry, content)
+    return {"methods": {method: entry}} if entry else {}
+
+
+def run_folder(
+    preset: str, experiment: str, method: str, seed: int, flat: Mapping[str, Any] | None = None
+) -> Path:
+    """Folder of a run below `results/` and `runs/`; one of changed options has its own."""
+    point = [fingerprint(flat)] if flat else []
+    return Path(preset, experiment, method, *point, f"seed{seed}")
+
+
+def stores(preset: str, names: Iterable[str]) -> list[Path]:
+    """Where the workflow has the stores of these datasets."""
+    return [Path("data", preset, f"{name}.zarr") for name in names]
+
+
+def train_spec(
+    experiment: Mapping[str, Any],
+    method: str,
+    composed: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Canonical JSON of all that a run of training depends on, and nothing else.
+
+    Parameters
+    ----------
+    composed
+        The training datasets, composed, by name. With them the text changes with the data, as the
+        name of a run's folder must; a rule needs them not, the store is its input.
+    """
+    spec = method_spec(experiment, method)
+    del spec["seeds"]
+    for key in ALLOCATION:
+        spec["trainer"].pop(key, None)
+    if online := spec["trainer"].get("online"):
+        spec["trainer"]["online"] = {k: v for k, v in online.items() if k not in MEETING}
+    if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
+        del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
+    spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
+    spec |= view(experiment)
+    if composed is not None:
+        spec["datasets"] = {name: composed[name] for name in spec["train"]}
+    return canonical(spec)
+
+
+def view(experiment: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields and parameters of the stores that an experiment sees; nothing where it sees all."""
+    return {key: experiment[key] for key in ("fields", "parameters") if key in experiment}
+
+
+def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
+    """Canonical JSON of all that an evaluation depends on besides checkpoint and store."""
+    return canonical(
+        {
+            "task": experiment["task"]["name"],
+            "name": experiment["methods"][method]["name"],
+            "evaluate": experiment["evaluate"],
+            "test": experiment["test"],
+        }
+        | view(experiment)
+    )
+
+
+def judge_spec(experiment: Mapping[str, Any]) -> str:
+    """Canonical JSON of all that the verdicts depend on besides the scores."""
+    seeds = {name: method_spec(experiment, name)["seeds"] for name in experiment["methods"]}
+    return canonical({"claims": experiment["claims"], "methods": seeds})
+
+
+def figures(experiment: Mapping[str, Any]) -> list[str]:
+    """Names of the figures that an experiment has."""
+    units = [entry["name"] for entry in experiment["methods"].values()]
+    return registry.figures(experiment["task"]["name"], units)
+
+
+def gpus(trainer: Mapping[str, Any]) -> int:
+    """GPUs that a composed trainer asks for: none unless its accelerator is `gpu`."""
+    return devices(trainer) if trainer["accelerator"] == "gpu" else 0
+
+
+def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
+    """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
+    trainer = method_spec(experiment, method)["trainer"]
+    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
+
+
+def devices(trainer: Mapping[str, Any]) -> int:
+    """Devices of a composed trainer, over all nodes."""
+    return int(trainer["devices"] * trainer["num_nodes"])

@@ -1,0 +1,1 @@
+"""What the composition knows of a task: options of its evaluation, and metrics."""
