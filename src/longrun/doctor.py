@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -172,16 +172,14 @@ def disk(folder: Path, free: float, writable: bool) -> Line:
     return Line("disk", found)
 
 
-def git(run: Callable[..., str | None]) -> Line:
-    """Say which commit results will name."""
-    commit = run("git", "rev-parse", "--short=10", "HEAD")
+def git(commit: str | None, changed: Sequence[str]) -> Line:
+    """Say which commit results will name, see `longrun.runtime.cli.revision`."""
     if commit is None:
-        return Line("git", "no repository: results will not name a commit")
-    changed = (run("git", "status", "--porcelain", "--untracked-files=no") or "").splitlines()
+        return Line("git", "doesn't track this code: results will not name a commit")
     if changed:
-        found = f"{commit}, {len(changed)} changed files: results will say so"
+        found = f"{commit[:10]}, {len(changed)} changed files: results will say so"
         return Line("git", found, "commit before a run that you will publish")
-    return Line("git", f"{commit}, nothing changed")
+    return Line("git", f"{commit[:10]}, nothing changed")
 
 
 def wandb(mode: str, has_key: bool, waiting: list[Path]) -> list[Line]:
@@ -323,7 +321,7 @@ def examine(configs: Path, environment: Mapping[str, str]) -> Iterator[Line]:
     for name in ("data", "results", "runs"):
         there = next(path for path in (Path(name), Path()) if path.exists())
         yield disk(Path(name), shutil.disk_usage(there).free, os.access(there, os.W_OK))
-    yield git(output_of)
+    yield git(*cli.revision())
     mode = "disabled"
     if not {"jsonschema", "pyyaml"} - set(installed(pinned)):
         line, mode = configuration(configs)

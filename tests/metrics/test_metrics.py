@@ -103,6 +103,22 @@ def test_a_wave_has_its_energy_in_the_bin_of_its_length(space):
     assert len(energy) == min(space) // 2 + 1
 
 
+@pytest.mark.parametrize("space", [(32, 64), (32, 32), (64, 48)])
+def test_bins_are_of_the_wavenumber_in_a_box_of_unequal_sides(space):
+    """The same wave along x and y of a 1 x 2 box: three on the short side, six on the long."""
+    x, y = np.meshgrid(*(np.arange(n) / n for n in space), indexing="ij")
+    along_x, along_y = (np.cos(2 * np.pi * n * place) for n, place in ((3, x), (6, y)))
+    energies = [spectrum.energy_spectrum(wave, 2, (1.0, 2.0)) for wave in (along_x, along_y)]
+    assert np.allclose(*energies)
+    numbers = spectrum.wavenumbers(space, (1.0, 2.0))
+    assert numbers[energies[0].argmax()] == pytest.approx(2 * np.pi * 3)
+    assert len(numbers) == len(energies[0]) == min(2 * (space[0] // 2), space[1] // 2) + 1
+    turned = spectrum.energy_spectrum(along_y.T + 1, 2, (2.0, 1.0))
+    assert np.allclose(turned[1:], energies[0][1:]) and turned[0] == pytest.approx(1)
+    fast = np.cos(2 * np.pi * (min(2 * (space[0] // 2), space[1] // 2) - 1) * y)
+    assert spectrum.energy_spectrum(fast, 2, (1.0, 2.0)).sum() == pytest.approx(0.5)
+
+
 def test_bands_follow_the_reference_spectrum():
     energy = [50.0, 0.1, 1, 0.5, 0.011, 9e-3, 0.02, 1e-6, 1e-8, 9e-10, 1e-12]
     masks = spectrum.bands(energy, 11)

@@ -79,10 +79,10 @@ def test_room_and_memory():
 
 
 def test_the_state_of_git():
-    answers = {"rev-parse": "0123456789", "status": " M README.md"}
-    line = doctor.git(lambda *words: answers[words[1]])
-    assert "0123456789, 1 changed files" in line.found
-    assert "will not name a commit" in doctor.git(lambda *words: None).found
+    line = doctor.git("0123456789abcdef", ["README.md"])
+    assert "0123456789, 1 changed files" in line.found and line.remedy
+    assert not doctor.git("0123456789abcdef", []).remedy
+    assert "will not name a commit" in doctor.git(None, []).found
 
 
 @pytest.mark.parametrize("where", ["environment", "file", "own host"])

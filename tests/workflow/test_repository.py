@@ -1,5 +1,6 @@
 """Files that must agree with each other, and what a newcomer types."""
 
+import os
 import re
 import subprocess
 import sys
@@ -124,6 +125,25 @@ def test_no_absolute_paths(texts):
     for name, text in texts.items():
         if name not in (".gitignore", "LICENSE"):
             assert not absolute.search(text), f"{name}: {absolute.search(text)}"
+
+
+def test_the_recipe_for_scratch_puts_the_folders_there(root, tmp_path):
+    """In a clone, with stores in it already or not, and a second time."""
+    page = (root / "docs/cluster.md").read_text()
+    recipe = re.search(r"^(for folder in data.*?^done)$", page, re.M | re.S)[1]
+    listing = subprocess.run(["git", "-C", root, "ls-files"], capture_output=True, text=True)
+    tracked = {line.partition("/")[0] for line in listing.stdout.splitlines()}
+    assert not {"data", "runs", "results"} & tracked  # a link in their place would be a change
+    clone, scratch = tmp_path / "clone", tmp_path / "scratch"
+    (clone / "data/smoke").mkdir(parents=True)
+    (clone / "data/smoke/store").write_text("x")
+    for _ in range(2):
+        command = ["bash", "-euc", recipe]
+        subprocess.run(command, cwd=clone, env={"SCRATCH": str(scratch), **os.environ}, check=True)
+        for folder in ("data", "runs", "results"):
+            assert (clone / folder).resolve() == (scratch / "longrun" / folder).resolve()
+        assert (scratch / "longrun/data/smoke/store").read_text() == "x"
+        assert not (clone / "data/data").exists()
 
 
 def test_profile_sets_what_snakemake_knows(root):

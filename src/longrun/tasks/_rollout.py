@@ -51,6 +51,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from longrun.data import schema
+from longrun.data.describe import sides
 from longrun.metrics import ensemble, pointwise, spectrum
 from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
@@ -223,11 +224,13 @@ class _Setting:
         return len(self.split.space)
 
     @property
+    def sides(self) -> tuple[float, ...]:
+        return sides(self.parameters, self.dims)
+
+    @property
     def wavenumbers(self) -> np.ndarray:
         """Of each bin, rad per unit of length on the mean domain; indices without a length."""
-        length = self.parameters.get(schema.LENGTH)
-        unit = 1.0 if length is None else 2 * np.pi / float(length.mean())
-        return unit * np.arange(min(self.split.space) // 2 + 1)
+        return spectrum.wavenumbers(self.split.space, self.sides)
 
     def groups(self, width: int) -> Iterator[np.ndarray]:
         """Trajectories whose `width` forecasts each fit into one call of the network."""
@@ -261,7 +264,7 @@ class _Setting:
         return np.where(alive.reshape(*alive.shape, 1, *(1,) * self.dims), frames, bound), alive
 
     def energy(self, frames: np.ndarray) -> np.ndarray:
-        return spectrum.energy_spectrum(frames, self.dims)
+        return spectrum.energy_spectrum(frames, self.dims, self.sides)
 
 
 def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Setting:
@@ -279,7 +282,8 @@ def _setting(module: Forecaster, store: Any, options: Mapping[str, Any]) -> _Set
         raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
     scored = np.flatnonzero([name not in split.constants for name in split.fields])
-    bins = min(split.space) // 2 + 1
+    used = {name: values[: options["trajectories"]] for name, values in split.parameters.items()}
+    bins = len(spectrum.wavenumbers(split.space, sides(used, len(split.space))))
     masks = spectrum.bands(module.description["spectrum"], bins)
     name = store.equation["name"]
     section = {key: value for key, value in store.equation.items() if key != "name"}
