@@ -57,7 +57,7 @@ EXPERIMENT = {
     "methods": {
         "unet": {"name": "unet"},
         "unet_history": {"name": "unet", "history": 2},
-        "pushforward": {"name": "unet", "training": "pushforward"},
+        "pushforward": {"name": "unet", "training": {"name": "pushforward"}},
         "sobolev": {"name": "unet", "sobolev_order": 1},
         "fno": {"name": "fno"},
         "pde_refiner": {"name": "pde_refiner"},

@@ -93,9 +93,7 @@ def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> Non
     jobs[f"{experiment}/plot"] = Job("plot", words, logs / "plot.log", (judged,))
 
 
-def _add_run(
-    jobs: dict[str, Job], configs: Path, experiment: str, method: str, seed: int
-) -> str:
+def _add_run(jobs: dict[str, Job], configs: Path, experiment: str, method: str, seed: int) -> str:
     """Add training and evaluation of a method, and what they rest on; return the last's name."""
     spec = config.compose(configs, experiment, PRESET)
     trained = _add_training(jobs, configs, experiment, method, seed)
@@ -122,9 +120,7 @@ def _add_training(
     return name
 
 
-def _run_of(
-    configs: Path, experiment: str, method: str, seed: int
-) -> tuple[tuple[str, ...], Path]:
+def _run_of(configs: Path, experiment: str, method: str, seed: int) -> tuple[tuple[str, ...], Path]:
     """Return the command line of a run, and the folder of its logs."""
     at = ("--experiment", experiment, "--method", method, "--seed", f"{seed}", "--preset", PRESET)
     folder = config.run_folder(PRESET, experiment, method, seed)
@@ -284,7 +280,9 @@ def main() -> None:
         failed = run(jobs, arguments.workers, report)
     seconds = time.perf_counter() - began
     runs = sum(job.verb == "train" for job in jobs.values())
-    log.info("%d experiments, %d runs, %d jobs in %.0f s", len(experiments), runs, len(jobs), seconds)
+    log.info(
+        "%d experiments, %d runs, %d jobs in %.0f s", len(experiments), runs, len(jobs), seconds
+    )
     for name in failed:
         log.info("failed: %s: %s (%s)", name, last_line(jobs[name].log), jobs[name].log)
     if failed:

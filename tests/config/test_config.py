@@ -386,9 +386,9 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "training"),
+        ("methods", "plain", "training", "name"),
         "push_forward",
-        f"{PAPER}: methods.plain.training: 'push_forward' is not allowed; allowed: all2all, "
+        f"{PAPER}: methods.plain.training.name: unknown training 'push_forward'; allowed: all2all, "
         "curriculum, one2all, one_step, pushforward, teacher_forcing, unrolled; did you mean "
         "pushforward?",
     ),
@@ -466,8 +466,8 @@ REFUSALS = [
     (
         PAPER,
         ("methods", "plain"),
-        {"name": "unet", "optimiser": "lbfgs", "trainer": {"num_nodes": 2}},
-        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs, whose "
+        {"name": "unet", "optimiser": {"name": "lbfgs"}, "trainer": {"num_nodes": 2}},
+        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs: its "
         "search sees one device's loss",
     ),
     (
@@ -542,10 +542,10 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "unroll"),
-        15,
-        f"{PAPER}: methods.plain.unroll: a window of 1 + 15 frames 4 apart needs 61 frames of "
-        "waves, allowed: 60",
+        ("methods", "plain", "training"),
+        {"name": "unrolled", "unroll": 15},
+        f"{PAPER}: methods.plain.training.unroll: a window of 1 + 15 frames 4 apart needs 61 "
+        "frames of waves, allowed: 60",
     ),
     (
         PAPER,

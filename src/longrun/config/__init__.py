@@ -27,10 +27,11 @@ from longrun.config.runs import (
     train_spec,
     view,
 )
-from longrun.config.yaml import ConfigError, canonical, fingerprint, load, merge, value
+from longrun.config.yaml import UNITS, ConfigError, canonical, fingerprint, load, merge, value
 
 __all__ = [
     "KINDS",
+    "UNITS",
     "ConfigError",
     "canonical",
     "changes",

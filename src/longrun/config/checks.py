@@ -10,6 +10,7 @@ from longrun.config import layers
 from longrun.config.layers import NAME, Source, datasets, experiments, named
 from longrun.config.runs import RESERVED, devices, method_spec, option
 from longrun.config.section import Key
+from longrun.config.yaml import UNITS
 from longrun.runtime import registry
 from longrun.runtime.registry import Argument, allowed, shown
 
@@ -20,11 +21,13 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
     """Refuse an experiment that can't work, though every type is right."""
     task = registry.arguments("tasks", spec["task"]["name"])
     _check_options(source, ("task",), spec["task"], task, ("name",))
+    _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
+        _check_units(source, key, entry, method_spec(spec, method)["options"])
         _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
         _check_start(source, spec, method, configs, preset)
@@ -62,6 +65,21 @@ def _check_options(
             source.fail((*key, name), refusal)
 
 
+def _check_units(
+    source: Source, key: Key, entry: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Check the sections of an entry that name an optimiser or the like, merged as `options`."""
+    for name, kind in UNITS.items():
+        if name not in entry:
+            continue
+        section = options[name]
+        if "name" not in section:
+            source.fail((*key, name, "name"), "is missing")
+        source.known((*key, name, "name"), section["name"], registry.names(kind), f"unknown {name}")
+        takes = registry.arguments(kind, section["name"])
+        _check_options(source, (*key, name), section, takes, ("name",))
+
+
 def _check_trainer(
     source: Source,
     key: Key,
@@ -86,22 +104,27 @@ def _check_trainer(
 
 
 def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
-    """Refuse what several devices can't share."""
+    """Refuse what several devices, or the searches of an optimiser, can't share."""
     trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
     number, size = devices(trainer), trainer["batch_size"]
-    if number == 1:
-        return
+    optimiser = option(spec, method, "optimiser", {})["name"]
+    searches = registry.attribute("optimisers", optimiser, "searches", False)
 
     def fail(name: str, problem: str) -> NoReturn:
         source.fail(_trainer_key(key, entry, name), problem)
 
+    if searches and trainer["clip"] is not None:
+        fail("clip", f"must be null with the optimiser {optimiser}: its search needs the gradient")
+    if number == 1:
+        return
     if size % number:
         fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
     if trainer["valid_windows"] < number:
         fail("valid_windows", f"must be at least the number of devices ({number})")
-    if option(spec, method, "optimiser", None) == "lbfgs":
+    if searches:
         several = "devices" if trainer["devices"] > 1 else "num_nodes"
-        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+        why = "its search sees one device's loss"
+        fail(several, f"must be 1 with the optimiser {optimiser}: {why}")
     if trainer["strategy"] != "fsdp":
         return
     if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
@@ -342,7 +365,8 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
     if evaluate.get("train_trajectories"):
         _check_gap(source, spec, splits)
     for method, names in trained.items():
-        history, horizon = (option(spec, method, name, 1) for name in ("history", "unroll"))
+        history = option(spec, method, "history", 1)
+        key, horizon = _horizon(spec, method)
         if start < (history - 1) * stride:
             source.fail(
                 ("evaluate", "start"),
@@ -354,10 +378,21 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
             frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
             if needs > frames and frames > 1:  # one frame: a steady map, which has no windows
                 source.fail(
-                    ("methods", method, "unroll"),
+                    key,
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
                 )
+
+
+def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
+    """Return the steps of a training window, and the key that says how many."""
+    key: Key = ("methods", method)
+    scheme = option(spec, method, "training", None)
+    if scheme is None:
+        return (*key, "unroll"), option(spec, method, "unroll", 1)
+    takes = registry.arguments("training", scheme["name"])
+    default = takes["unroll"].default if "unroll" in takes else 1
+    return (*key, "training", "unroll"), scheme.get("unroll", default)
 
 
 def _check_gap(
