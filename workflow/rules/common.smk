@@ -340,16 +340,17 @@ def mpi(wildcards):
     return "srun" if nodes(wildcards) else None
 
 
+@cache
+def runs(experiment, preset):
+    """Return all runs of an experiment, those that it borrows too."""
+    return yaml_files.runs(compose(experiment, preset), Path("results", preset, experiment))
+
+
 def of_runs(file):
     """Return an input function: this file of every run of the experiment."""
 
     def paths(wildcards):
-        run = wildcards.experiment, wildcards.preset
-        return [
-            f"results/{wildcards.preset}/{wildcards.experiment}/{method}/seed{seed}/{file}"
-            for method in experiment_of(wildcards)["methods"]
-            for seed in range(method_spec(*run, method)["seeds"])
-        ]
+        return [run.folder / file for run in runs(wildcards.experiment, wildcards.preset)]
 
     return paths
 
@@ -358,8 +359,8 @@ def of_first_seeds(file):
     """Return an input function: this file of every method's seed 0."""
 
     def paths(wildcards):
-        folder = f"results/{wildcards.preset}/{wildcards.experiment}"
-        return [f"{folder}/{method}/seed0/{file}" for method in experiment_of(wildcards)["methods"]]
+        every = runs(wildcards.experiment, wildcards.preset)
+        return [run.folder / file for run in every if run.seed == 0]
 
     return paths
 
@@ -481,8 +482,7 @@ def files_of(target):
     check(name, preset)
     spec, folder = compose(name, preset), f"results/{preset}/{name}"
     if part in spec["methods"]:
-        seeds = range(method_spec(name, preset, part)["seeds"])
-        return [f"{folder}/{part}/seed{seed}/scores.parquet" for seed in seeds]
+        return [run.folder / "scores.parquet" for run in runs(name, preset) if run.method == part]
     figures = [f"{figure}.svg" for figure in yaml_files.figures(spec)]
     if part in figures:
         return [f"{folder}/figures"]

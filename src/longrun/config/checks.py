@@ -23,6 +23,8 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
     _check_options(source, ("task",), spec["task"], task, ("name",))
     _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
+        if "run_of" in entry:  # checked where it is made
+            continue
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
@@ -154,6 +156,8 @@ def _check_start(
         if _start_within(spec, name) == method:
             source.fail((*key, "method"), "a method can't start from itself")
     source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    if "run_of" in other["methods"][start["method"]]:
+        source.fail((*key, "method"), "is a borrowed run; name the experiment that makes it")
     needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
     has = other["methods"][start["method"]].get("seeds", other["seeds"])
     if needs >= has:

@@ -180,9 +180,22 @@ class Start(Section):
     seed: Natural = Field(default=OMITTED, description="the run's own by default")
 
 
+class Origin(Section):
+    """A run of another experiment."""
+
+    experiment: str
+    method: str
+
+
 class Method(Named):
     """A method's entry: besides these keys, options of its constructor."""
 
+    name: str = OMITTED
+    run_of: Origin = Field(
+        default=OMITTED,
+        description="in place of all other keys: borrow the runs of another experiment, their "
+        "scores and curves, without training them again",
+    )
     trainer: PartOfTrainer = OMITTED
     seeds: Count = Field(default=OMITTED, le=1000)
     starts_from: Start = OMITTED
