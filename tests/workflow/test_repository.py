@@ -92,6 +92,18 @@ def test_packages_import_nothing_at_start(root):
             assert re.fullmatch(r'"""[^\n]*"""\n', file.read_text()), file
 
 
+def test_packages_that_are_imported_must_be_declared(root, tmp_path):
+    assert "deptry src" in make(root, "--dry-run", "lint").stdout
+    (tmp_path / "pyproject.toml").write_bytes((root / "pyproject.toml").read_bytes())
+    (tmp_path / "src/longrun").mkdir(parents=True)
+    file = tmp_path / "src/longrun/unit.py"
+    deptry = [sys.executable, "-m", "deptry", "src", "--ignore", "DEP002"]
+    for package, code in (("numpy", 0), ("requests", 1), ("hypothesis", 1)):
+        file.write_text(f"import {package}\n")
+        done = subprocess.run(deptry, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, (package, done.stderr)
+
+
 def test_the_workflow_starts_without_torch(root):
     code = (
         "import sys\n"
