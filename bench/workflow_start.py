@@ -49,7 +49,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         empty, whole = Path(temporary, "empty"), Path(temporary, "whole")
         empty.mkdir()
-        (empty / "Snakefile").write_text(EMPTY)
+        (empty / "Snakefile").write_text(EMPTY, "utf-8")
         for part in ("configs", "src", "workflow"):
             shutil.copytree(part, whole / part)
         for part in ("Snakefile", "environment.yml"):

@@ -211,9 +211,9 @@ def test_an_incomplete_store_is_refused_on_stderr(project, monkeypatch, capsys):
 
 def test_a_gpu_that_is_not_there_is_missed(monkeypatch):
     monkeypatch.setattr(verb.torch.cuda, "is_available", lambda: False)
-    assert verb.device_of("auto").type == verb.device_of("cpu").type == "cpu"
+    assert devices.device_of("auto").type == devices.device_of("cpu").type == "cpu"
     with pytest.raises(UserError, match="this machine has none"):
-        verb.device_of("gpu")
+        devices.device_of("gpu")
     monkeypatch.setattr(verb.torch.cuda, "is_available", lambda: True)
-    assert verb.device_of("auto").type == verb.device_of("gpu").type == "cuda"
-    assert verb.device_of("cpu").type == "cpu"
+    assert devices.device_of("auto").type == devices.device_of("gpu").type == "cuda"
+    assert devices.device_of("cpu").type == "cpu"

@@ -1,5 +1,6 @@
 """Files that must agree with each other, and what a newcomer types."""
 
+import ast
 import os
 import re
 import subprocess
@@ -113,6 +114,22 @@ def test_the_workflow_starts_without_torch(root):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "", done.stderr
+
+
+def test_text_is_read_and_written_in_utf_8(root):
+    """Whatever the locale of the machine says."""
+    wrong = []
+    for file in [*(root / "src").rglob("*.py"), *(root / "bench").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            text = ast.unparse(node) if name else ""
+            if name.endswith((".read_text", ".write_text")) and "'utf-8'" not in text:
+                wrong.append(f"{file}:{node.lineno}")
+            others = ("os.open", "Image.open")
+            if name == "open" or (name.endswith(".open") and name not in others):
+                if "encoding='utf-8'" not in text and not re.search(r"'[rwa]\+?b\+?'|'r\+b'", text):
+                    wrong.append(f"{file}:{node.lineno}")
+    assert wrong == []
 
 
 def test_relative_links_lead_somewhere(root, texts):
