@@ -10,6 +10,13 @@ import pytest
 import torch
 
 PARTS = ("Snakefile", "configs", "environment.yml", "src", "workflow")
+# Snakemake, run by an interpreter that is given as the first argument: its jobs take the same
+SNAKEMAKE = """
+import sys
+from snakemake.cli import main
+sys.argv[0], sys.executable = "snakemake", sys.argv.pop(1)
+main()
+"""
 
 
 @pytest.fixture(scope="session")
@@ -21,8 +28,7 @@ def root(request):
 class Tree:
     """A copy of the repository in which the workflow can run.
 
-    `programs` comes first on the PATH: there is the `python` of the rules. `tracking` is the mode
-    of wandb.
+    In `programs` is the `python` that runs Snakemake and its jobs. `tracking` is the mode of wandb.
     """
 
     folder: Path
@@ -46,7 +52,6 @@ class Tree:
     def environment(self) -> dict[str, str]:
         """Environment in which programs run on the copy's package."""
         return os.environ | {
-            "PATH": f"{self.programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(self.folder / "src"),
             "WANDB_MODE": self.tracking,
         }
@@ -65,7 +70,8 @@ class Tree:
     def snakemake(self, *arguments, **settings):
         """Run Snakemake; settings are those of config.yaml, preset smoke unless given."""
         settings = [f"{name}={value}" for name, value in ({"preset": "smoke"} | settings).items()]
-        return self.python("-m", "snakemake", "--cores", "2", *arguments, "--config", *settings)
+        words = ["--cores", "2", *arguments, "--config", *settings]
+        return self.python("-c", SNAKEMAKE, self.programs / "python", *words)
 
 
 @pytest.fixture

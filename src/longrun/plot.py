@@ -1,7 +1,8 @@
-"""Draw one figure of one experiment."""
+"""Draw the figures of one experiment: all of them into a folder, or one into a file."""
 
 import argparse
 import importlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from longrun.figures import _style
 from longrun.figures._inputs import Inputs
 from longrun.metrics.table import read_scores
 from longrun.runtime import cli, registry
+
+log = logging.getLogger(__name__)
 
 
 class Predictions(Mapping[str, xr.Dataset]):
@@ -115,6 +118,8 @@ def _below(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 EXAMPLES = """
+python -m longrun.plot --experiment pde_refiner --preset cpu \\
+    --output results/cpu/pde_refiner/figures
 python -m longrun.plot space_time --experiment pde_refiner --preset cpu --output space_time.svg
 python -m longrun.plot claims --experiment cape --preset gpu --output claims.pdf
 """
@@ -123,18 +128,34 @@ python -m longrun.plot claims --experiment cape --preset gpu --output claims.pdf
 def parser() -> argparse.ArgumentParser:
     """Make the command line's parser."""
     made = cli.parser("plot", __doc__, EXAMPLES, "experiment", "preset", "configs", "results")
-    made.add_argument("figure", help="one of: " + ", ".join(registry.names("figures")))
-    made.add_argument("--output", type=Path, required=True, help="SVG, PNG or PDF to write")
+    made.add_argument(
+        "figure",
+        nargs="?",
+        help="all of the experiment where none is named; one of: "
+        + ", ".join(registry.names("figures")),
+    )
+    made.add_argument(
+        "--output", type=Path, required=True, help="SVG, PNG or PDF; without a figure, a folder"
+    )
     return made
 
 
 def main() -> None:
-    """Parse the command line, load, draw and save."""
+    """Parse the command line; for each figure load, draw and save."""
     options = parser().parse_args()
-    draw = registry.find("figures", options.figure)
+    run = options.experiment, options.preset, options.results
     spec = config.compose(options.configs, options.experiment, options.preset)
-    inputs = load(options.figure, spec, options.experiment, options.preset, options.results)
-    save(draw(inputs), options.output)
+    if options.figure:
+        draw = registry.find("figures", options.figure)
+        save(draw(load(options.figure, spec, *run)), options.output)
+        return
+    with cli.atomic(options.output) as folder:
+        folder.mkdir()
+        for name in config.figures(spec):
+            figure = registry.find("figures", name)(load(name, spec, *run))
+            save(figure, folder / f"{name}.svg")
+            figure.clear()
+            log.info("%s: drawn", name)
 
 
 if __name__ == "__main__":

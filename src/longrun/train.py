@@ -410,6 +410,13 @@ def _digest(file: Path | None) -> str | None:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
 
 
+def _sources(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the files of the method, and of what its options name."""
+    named = {kind: spec["options"].get(option) for option, kind in config.UNITS.items()}
+    named["methods"] = spec
+    return {kind: registry.digest(kind, part["name"]) for kind, part in named.items() if part}
+
+
 def fill_paths(
     arguments: argparse.Namespace, spec: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> None:
@@ -478,7 +485,7 @@ def main() -> None:
         {
             "spec": config.train_spec(experiment, arguments.method),
             "data": [config.fingerprint(store.attrs) for store in stores],
-            "source": registry.digest("methods", spec["name"]),
+            "source": _sources(spec),
             "starts_from": _digest(arguments.starts_from),
         }
     )

@@ -54,17 +54,18 @@ presets:
   gpu: {methods: {plain: null}}
 claims:
   longer:
+    main: true
     says: Refinement lasts longer.
     metric: correlation_time_0.8
     of: refined
     against: plain
-    ratio: {paper: 1.3, holds: 1.05}
+    ratio: {paper: 1.3, holds: 1.05, direction: above}
   spread:
     says: Spread predicts the horizon.
     metric: predicted_horizon
     of: refined
     explains: correlation_time_0.8
-    r_squared: {holds: 0.5}
+    r_squared: {holds: 0.5, direction: above}
 """,
 }
 PAPER, WAVES = "configs/experiments/paper.yaml", "configs/datasets/waves.yaml"
@@ -385,9 +386,9 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "training"),
+        ("methods", "plain", "training", "name"),
         "push_forward",
-        f"{PAPER}: methods.plain.training: 'push_forward' is not allowed; allowed: all2all, "
+        f"{PAPER}: methods.plain.training.name: unknown training 'push_forward'; allowed: all2all, "
         "curriculum, one2all, one_step, pushforward, teacher_forcing, unrolled; did you mean "
         "pushforward?",
     ),
@@ -465,8 +466,8 @@ REFUSALS = [
     (
         PAPER,
         ("methods", "plain"),
-        {"name": "unet", "optimiser": "lbfgs", "trainer": {"num_nodes": 2}},
-        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs, whose "
+        {"name": "unet", "optimiser": {"name": "lbfgs"}, "trainer": {"num_nodes": 2}},
+        f"{PAPER}: methods.plain.trainer.num_nodes: must be 1 with the optimiser lbfgs: its "
         "search sees one device's loss",
     ),
     (
@@ -541,10 +542,10 @@ REFUSALS = [
     ),
     (
         PAPER,
-        ("methods", "plain", "unroll"),
-        15,
-        f"{PAPER}: methods.plain.unroll: a window of 1 + 15 frames 4 apart needs 61 frames of "
-        "waves, allowed: 60",
+        ("methods", "plain", "training"),
+        {"name": "unrolled", "unroll": 15},
+        f"{PAPER}: methods.plain.training.unroll: a window of 1 + 15 frames 4 apart needs 61 "
+        "frames of waves, allowed: 60",
     ),
     (
         PAPER,
@@ -555,14 +556,106 @@ REFUSALS = [
     (
         PAPER,
         ("claims", "longer", "r_squared"),
-        {"holds": 0.5},
-        f"{PAPER}: claims.longer: allowed: ratio or r_squared, exactly one",
+        {"holds": 0.5, "direction": "above"},
+        f"{PAPER}: claims.longer: allowed: ratio or value or slope or updates or r_squared or "
+        "rank_correlation, exactly one",
     ),
     (
         PAPER,
         ("claims", "longer", "against"),
         ...,
         f"{PAPER}: claims.longer.against: is missing; ratio needs it",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "ratio"),
+        {"holds": 1.05},
+        f"{PAPER}: claims.longer.ratio.direction: is missing",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "ratio", "holds"),
+        0,
+        f"{PAPER}: claims.longer.ratio.holds: must be more than 0, is 0",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "explains"),
+        "nrmse",
+        f"{PAPER}: claims.longer.explains: has no effect beside ratio",
+    ),
+    (
+        PAPER,
+        ("claims", "spread", "statistic"),
+        "median",
+        f"{PAPER}: claims.spread.statistic: has no effect beside r_squared",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "over"),
+        "min",
+        f"{PAPER}: claims.longer.over: has no effect of one method",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "of"),
+        ["refined", "still"],
+        f"{PAPER}: claims.longer.over: is missing; several methods need it",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "main"),
+        False,
+        f"{PAPER}: claims: one claim must say main: true, found: none",
+    ),
+    (
+        PAPER,
+        ("claims", "spread", "main"),
+        True,
+        f"{PAPER}: claims: one claim must say main: true, found: longer, spread",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "at"),
+        {"dataset": "wave"},
+        f"{PAPER}: claims.longer.at.dataset: unknown dataset 'wave'; allowed: waves; did "
+        "you mean waves?",
+    ),
+    (
+        PAPER,
+        ("claims", "order"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": "plain",
+            "slope": {"along": "width", "holds": 1, "direction": "above"},
+        },
+        f"{PAPER}: claims.order.of: must be methods that differ in width",
+    ),
+    (
+        PAPER,
+        ("claims", "order"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": ["plain", "refined"],
+            "slope": {"along": "target", "holds": 1, "direction": "above"},
+        },
+        f"{PAPER}: claims.order.slope.along: must be stage, step or an option with a "
+        "positive number, is 'target'",
+    ),
+    (
+        PAPER,
+        ("claims", "sooner"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": "plain",
+            "against": "refined",
+            "updates": {"holds": 1, "direction": "below"},
+        },
+        f"{PAPER}: claims.sooner.metric: unknown metric 'nrmse'; allowed: field_error, "
+        "increment_error",
     ),
     (
         PAPER,

@@ -178,7 +178,7 @@ class TestEveryMethod:
             if not fitted(module):
                 return
             data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
-            options = TRAINER | {"clip": None if module.optimiser == "lbfgs" else 1.0}
+            options = TRAINER | {"clip": None if module.optimiser["name"] == "lbfgs" else 1.0}
             (tmp_path / folder).mkdir(exist_ok=True)
             try:
                 fit(module.train(), data, options, tmp_path / folder, [], progress=False)

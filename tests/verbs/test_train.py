@@ -48,7 +48,7 @@ EXPERIMENT = {
     "seeds": 1,
     "evaluate": {"steps": 5, "stride": 2, "trajectories": 2, "start": 2},
     "methods": {
-        "refiner": REFINER | {"training": "pushforward", "unroll": 2, "unroll_after": 6},
+        "refiner": REFINER | {"training": {"name": "pushforward", "after": 6}},
         "explodes": {"name": "unet", "width": 4, "multipliers": [1, 2], "learning_rate": 1e30},
         "still": {"name": "persistence"},
         "mixed": {

@@ -1,6 +1,6 @@
 """The YAML files: read, composed, checked. Imports no torch: the Snakefile imports this."""
 
-from longrun.config.checks import compose_dataset
+from longrun.config.checks import KINDS, compose_dataset
 from longrun.config.compose import (
     check_settings,
     chosen,
@@ -17,17 +17,21 @@ from longrun.config.runs import (
     figures,
     gpus,
     judge_spec,
+    method_folder,
     method_spec,
     of_method,
+    option,
     rollout_gpus,
     run_folder,
     stores,
     train_spec,
     view,
 )
-from longrun.config.yaml import ConfigError, canonical, fingerprint, load, merge, value
+from longrun.config.yaml import UNITS, ConfigError, canonical, fingerprint, load, merge, value
 
 __all__ = [
+    "KINDS",
+    "UNITS",
     "ConfigError",
     "canonical",
     "changes",
@@ -46,8 +50,10 @@ __all__ = [
     "judge_spec",
     "load",
     "merge",
+    "method_folder",
     "method_spec",
     "of_method",
+    "option",
     "presets",
     "rollout_gpus",
     "run_folder",

@@ -38,8 +38,10 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     if mode not in modes:
         raise ConfigError(f"WANDB_MODE, of the environment: {shown(mode)}; {allowed(modes, mode)}")
     source.known(("preset",), content["preset"], presets(configs), "unknown preset")
-    for i, experiment in enumerate(chosen(content, configs)):
-        source.known(("experiments", i), experiment, experiments(configs), "unknown experiment")
+    known = experiments(configs)  # read once: there may be hundreds
+    asked = [] if content["experiments"] == "all" else content["experiments"]
+    for i, experiment in enumerate(asked):
+        source.known(("experiments", i), experiment, known, "unknown experiment")
 
 
 def compose(

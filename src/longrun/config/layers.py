@@ -144,9 +144,18 @@ def _drop(source: Source, spec: dict[str, Any]) -> None:
             del entries[name]
     claims = spec.setdefault("claims", {})
     for name, claim in list(claims.items()) if isinstance(claims, dict) else ():
-        needs = [claim.get(role) for role in ("of", "against")] if isinstance(claim, dict) else []
-        if any(("methods", str(method)) in dropped for method in needs):
+        if isinstance(claim, dict) and any(
+            ("methods", method) in dropped
+            for role in ("of", "against")
+            for method in named(claim, role)
+        ):
             del claims[name]
+
+
+def named(claim: Mapping[str, Any], role: str) -> list[str]:
+    """Return the methods that a claim is about, or compares with."""
+    given = claim.get(role, [])
+    return [str(method) for method in given] if isinstance(given, list) else [str(given)]
 
 
 def experiment(

@@ -86,6 +86,21 @@ def run_folder(
     return Path(preset, experiment, method, *point, f"seed{seed}")
 
 
+def method_folder(folder: Path, experiment: Mapping[str, Any], method: str) -> Path:
+    """Folder of a method's runs, in that of its experiment or, where borrowed, of another."""
+    origin = experiment["methods"][method].get("run_of")
+    return folder.parent / origin["experiment"] / origin["method"] if origin else folder / method
+
+
+def option(experiment: Mapping[str, Any], method: str, name: str, absent: Any = None) -> Any:
+    """Value of an option of a method, its default where the YAML files are silent."""
+    resolved = method_spec(experiment, method)
+    if name in resolved["options"]:
+        return resolved["options"][name]
+    argument = registry.arguments("methods", resolved["name"]).get(name)
+    return absent if argument is None or argument.default is None else argument.default
+
+
 def stores(preset: str, names: Iterable[str]) -> list[Path]:
     """Where the workflow has the stores of these datasets."""
     return [Path("data", preset, f"{name}.zarr") for name in names]

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,10 +122,19 @@ def figures(task: str, methods: Iterable[str]) -> list[str]:
 
 def _only_for(figure: Path) -> tuple[str, ...]:
     """Methods that a figure is limited to, read without importing it; empty for no limit."""
-    for node in _module(figure).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "METHODS":
-            return tuple(ast.literal_eval(node.value))
-    return ()
+    return tuple(_constant(_module(figure).body, "METHODS", ()))
+
+
+def attribute(kind: str, name: str, wanted: str, absent: Any) -> Any:
+    """Value of an attribute that a unit's class gives as a literal, read without importing it."""
+    return _constant(_unit(path(kind, name), kind).body, wanted, absent)
+
+
+def _constant(body: Iterable[ast.stmt], name: str, absent: Any) -> Any:
+    for node in body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.literal_eval(node.value)
+    return absent
 
 
 def digest(kind: str, name: str) -> str:
@@ -175,6 +184,25 @@ def find(kind: str, name: str) -> Any:
         missing = ", ".join(sorted(found.__abstractmethods__))
         raise RegistryError(f"{file}: {unit.name} is abstract, it lacks {missing}")
     return found
+
+
+def build(kind: str, section: Mapping[str, Any], **given: Any) -> Any:
+    """Construct the unit that a section of a YAML file names, with the section's options.
+
+    Parameters
+    ----------
+    kind
+        Folder of the unit.
+    section
+        `name`, and options of the constructor.
+    given
+        Arguments that no YAML file has.
+    """
+    name, options = section["name"], {k: v for k, v in section.items() if k != "name"}
+    for key, argument in arguments(kind, name).items():
+        if key in options and argument.annotation.startswith("tuple"):  # YAML has lists alone
+            options[key] = tuple(options[key])
+    return find(kind, name)(**given, **options)
 
 
 def module_name(file: Path) -> str:

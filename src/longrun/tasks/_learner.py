@@ -1,6 +1,5 @@
 """What methods of all tasks share: optimiser, schedule, training step, seeded noise."""
 
-import math
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -9,7 +8,18 @@ import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 
+from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
 
@@ -26,8 +36,6 @@ class AbstractLearner(pl.LightningModule, ABC):
     ----------
     learning_rate, final_learning_rate : float
         Peak of the schedule; where the cosine and the one-cycle schedule end.
-    weight_decay : float
-        Of AdamW, decoupled from the gradient; of Adam, a part of it.
     warmup_steps : int
         Updates of linear growth before any schedule but `one_cycle`, whose growth it is too.
     schedule : {"cosine", "constant", "exponential", "one_cycle"}
@@ -37,11 +45,8 @@ class AbstractLearner(pl.LightningModule, ABC):
         Of the exponential schedule: the factor, and the updates after which it is reached.
     staircase : bool
         Let the exponential schedule fall in steps instead of at every update.
-    optimiser : {"adamw", "adam", "lbfgs"}
-        L-BFGS takes 20 inner iterations with a strong Wolfe search on one batch; its learning
-        rate is the first step of that search.
-    beta2 : float
-        Decay of Adam's second moment.
+    optimiser : dict
+        `name`, of a file in `longrun.optimisers`, and its options.
     ema_decay : float
         Decay of the exponential moving average of the weights that validation and tests use; 0 is
         none.
@@ -71,23 +76,21 @@ class AbstractLearner(pl.LightningModule, ABC):
         self,
         learning_rate: float = 1e-3,
         final_learning_rate: float = 1e-6,
-        weight_decay: float = 0.0,
         warmup_steps: int = 0,
         schedule: Literal["cosine", "constant", "exponential", "one_cycle"] = "cosine",
         decay: float = 0.5,
         decay_every: int = 1000,
         staircase: bool = False,
-        optimiser: Literal["adamw", "adam", "lbfgs"] = "adamw",
-        beta2: float = 0.999,
+        optimiser: dict[str, Any] = {"name": "adamw"},  # noqa: B006 (read, never written)
         ema_decay: float = 0.0,
     ):
         super().__init__()
         if schedule == "exponential" and decay_every < 1:
             raise ValueError(f"decay_every must be at least 1, is {decay_every}")
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
-        self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
+        self.warmup_steps, self.schedule = warmup_steps, schedule
         self.decay, self.decay_every, self.staircase = decay, decay_every, staircase
-        self.optimiser, self.beta2, self.ema_decay = optimiser, beta2, ema_decay
+        self.optimiser, self.ema_decay = optimiser, ema_decay
 
     # What a task or a method gives ---------------------------------------------------------------
 
@@ -163,59 +166,66 @@ class AbstractLearner(pl.LightningModule, ABC):
     def _current_learning_rate(self) -> float:
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole training; 1 outside a trainer."""
+        return 1 if self._trainer is None else int(self.trainer.max_steps)
+
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule, a pure function of the update."""
+        """Return the optimiser and its schedule."""
         groups = [
             {"params": group["params"], "lr": self.learning_rate * group["factor"]}
             for group in self.parameter_groups()
         ]
-        optimiser = self._optimiser(groups)
-        # a function, not a bound method: of that a checkpoint would hold the attributes
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: self._factor(n))
+        name = self.optimiser["name"]
+        hooks = {"module": self} if "module" in registry.arguments("optimisers", name) else {}
+        try:
+            optimiser = registry.build(
+                "optimisers", self.optimiser, params=groups, lr=self.learning_rate, **hooks
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimiser {name}: {error}") from error
         return {
             "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": self._warmed_up(optimiser), "interval": "step"},
         }
 
-    def _optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        if self.optimiser == "lbfgs":
-            (group,) = groups  # all that torch's has
-            return torch.optim.LBFGS(
-                group["params"], lr=group["lr"], max_iter=20, line_search_fn="strong_wolfe"
-            )
-        # One kernel for all weights, unless they are complex, which it can't, or gradients are
-        # scaled: Lightning can't clip those before it. Else one call per operation.
-        complex_ = any(p.is_complex() for group in groups for p in group["params"])
-        fused = self.trainer.precision != "16-mixed" and not complex_
-        kind = torch.optim.AdamW if self.optimiser == "adamw" else torch.optim.Adam
-        return kind(
-            groups,
-            lr=self.learning_rate,
-            betas=(0.9, self.beta2),
-            weight_decay=self.weight_decay,
-            fused=fused,
-            foreach=not fused,
-        )
-
-    def _factor(self, update: int) -> float:
-        """Return the learning rate of an update, relative to its peak."""
-        total, first = self.trainer.max_steps, self.warmup_steps
-        final = self.final_learning_rate / self.learning_rate
-        progress = min((update - first) / max(total - first, 1), 1.0)
-        falling = 0.5 * (1 + math.cos(math.pi * max(progress, 0.0)))
+    def _warmed_up(self, optimiser: torch.optim.Optimizer) -> LRScheduler:
+        """Return the schedule, after its warm-up unless that is part of it."""
+        first, total = self.warmup_steps, self.total_updates
         if self.schedule == "one_cycle":
-            start = 1 / 25
-            if update < first:
-                return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * update / first))
-            return final + (1 - final) * falling
-        if update < first:
-            return (update + 1) / first
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "exponential":
-            times = (update - first) / self.decay_every
-            return self.decay ** (math.floor(times) if self.staircase else times)
-        return final + (1 - final) * falling
+            return self._one_cycle(optimiser)
+        later = self._falling(optimiser, max(total - first, 1))
+        if not first:
+            return later
+        growth = LinearLR(optimiser, start_factor=1 / first, total_iters=first - 1)
+        return SequentialLR(optimiser, [growth, later], milestones=[first])
+
+    def _falling(self, optimiser: torch.optim.Optimizer, updates: int) -> LRScheduler:
+        match self.schedule:
+            case "cosine":
+                return CosineAnnealingLR(optimiser, updates, self.final_learning_rate)
+            case "exponential" if self.staircase:
+                return StepLR(optimiser, self.decay_every, self.decay)
+            case "exponential":
+                return ExponentialLR(optimiser, self.decay ** (1 / self.decay_every))
+        return ConstantLR(optimiser, factor=1.0)
+
+    def _one_cycle(self, optimiser: torch.optim.Optimizer) -> LRScheduler:
+        first, total = self.warmup_steps, self.total_updates
+        if first > total - 2:
+            raise UserError(
+                f"warmup_steps must be at most {total - 2} in a cycle of {total} updates, "
+                f"is {first}"
+            )
+        return OneCycleLR(
+            optimiser,
+            [group["lr"] for group in optimiser.param_groups],
+            total_steps=total,
+            pct_start=(first + 1) / total if first else 0.0,  # its peak is the update before
+            final_div_factor=self.learning_rate / 25 / self.final_learning_rate,
+            cycle_momentum=False,
+        )
 
 
 # Losses of a batch that several devices share ----------------------------------------------------

@@ -13,7 +13,7 @@ SMALL = {"width": 8, "depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4}
 
 def build(fields=2, seed=0, **options):
     torch.manual_seed(seed)
-    defaults = {"training": "all2all", "unroll": 4, "target": "state"} | SMALL
+    defaults = {"training": {"name": "all2all", "unroll": 4}, "target": "state"} | SMALL
     return Poseidon(fields=fields, dims=2, conditions=0, **defaults | options)
 
 
@@ -167,7 +167,7 @@ def test_the_lead_time_is_a_part_of_the_whole():
 
 
 def test_single_steps_have_the_lead_time_one():
-    module = shaken(build(training="one_step", unroll=1)).eval()
+    module = shaken(build(training={"name": "one_step"})).eval()
     frames = noise(3, 1, 2, 16, 16)
     expected = module.network(frames[:, 0], torch.ones(3, 1))
     torch.testing.assert_close(module.step(frames, torch.zeros(3, 0)), expected)
@@ -222,7 +222,7 @@ def test_masked_groups_give_neither_loss_nor_gradient():
     ],
 )
 def test_which_pairs_of_frames_are_trained_on(training, expected):
-    module, found = build(fields=1, training=training), set()
+    module, found = build(fields=1, training={"name": training, "unroll": 4}), set()
 
     def note(history, target, scalars, generator=None):
         for first, later, scalar in zip(history, target, scalars, strict=True):

@@ -32,7 +32,7 @@ Decisions:
 - Frames are normalised by the training data's statistics, where the paper has one set of constants
   for all its data; those of the pre-training serve the fine-tuning too, so the weights see what
   they were trained on. Pressure isn't centred per data set first.
-- Trained on single steps (`training: one_step`), the network gets t = 1.
+- Trained on single steps (`training: {name: one_step}`), the network gets t = 1.
 """
 
 import math
@@ -346,8 +346,8 @@ class Poseidon(AbstractForecaster):
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractForecaster`, also for the options. With `training: all2all`, as in the paper,
-        one call reaches any lead time.
+        See `AbstractForecaster`, also for the options. With the training scheme `all2all`, as in
+        the paper, one call reaches any lead time.
     width : int
         Channels of the first stage, C.
     depths, heads : list of int

@@ -126,8 +126,6 @@ class TSM(AbstractForecaster):
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)
-        if self.training_mode not in ("one_step", "unrolled"):
-            raise ValueError(f"training must be one_step or unrolled, is {self.training_mode}")
         self.equation, self.stride, self.points = reference, stride, points[0]
         self.memory, self.order, self.bundle = memory, order, bundle
         self.period = bundle  # the network is called anew after as many steps of the solver
