@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import xarray as xr
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 

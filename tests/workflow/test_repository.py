@@ -126,9 +126,9 @@ def test_text_is_read_and_written_in_utf_8(root):
             if name.endswith((".read_text", ".write_text")) and "'utf-8'" not in text:
                 wrong.append(f"{file}:{node.lineno}")
             others = ("os.open", "Image.open")
-            if name == "open" or (name.endswith(".open") and name not in others):
-                if "encoding='utf-8'" not in text and not re.search(r"'[rwa]\+?b\+?'|'r\+b'", text):
-                    wrong.append(f"{file}:{node.lineno}")
+            opens = name == "open" or (name.endswith(".open") and name not in others)
+            if opens and not re.search(r"encoding='utf-8'|'[rwa]\+?b\+?'", text):
+                wrong.append(f"{file}:{node.lineno}")
     assert wrong == []
 
 

@@ -71,7 +71,9 @@ def device_of(accelerator: str) -> torch.device:
     """
     has_gpu = torch.cuda.is_available()
     if accelerator == "gpu" and not has_gpu:
-        raise UserError("trainer.accelerator is gpu, and this machine has no GPU that torch can use")
+        raise UserError(
+            "trainer.accelerator is gpu, and this machine has no GPU that torch can use"
+        )
     return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
 
 
