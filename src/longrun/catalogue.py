@@ -32,7 +32,7 @@ def about(equation: str) -> str:
 
     Read from the source without importing it.
     """
-    tree = ast.parse(registry.path("equations", equation).read_text())
+    tree = ast.parse(registry.path("equations", equation).read_text("utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     text = ast.get_docstring(classes[-1]) or ast.get_docstring(tree) or ""
     return text.split("\nParameters\n")[0].strip()
@@ -147,8 +147,8 @@ def main() -> None:
         with cli.atomic(pictures / f"{name}.png") as part:
             shutil.copyfile(arguments.facts / f"{name}.png", part)
     with cli.atomic(arguments.output) as part:
-        old = arguments.output.read_text() if arguments.output.exists() else ""
-        part.write_text(page(arguments.preset, found, old, names))
+        old = arguments.output.read_text("utf-8") if arguments.output.exists() else ""
+        part.write_text(page(arguments.preset, found, old, names), "utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import xarray as xr
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
@@ -140,20 +139,6 @@ def _own_scores(
     return tables
 
 
-def device_of(accelerator: str) -> torch.device:
-    """Where to run: a GPU where there is one and the trainer doesn't forbid it.
-
-    Raises
-    ------
-    UserError
-        A GPU is asked for, and there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if accelerator == "gpu" and not has_gpu:
-        raise UserError("trainer.accelerator is gpu, and this machine has none")
-    return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
-
-
 EXAMPLES = """
 python -m longrun.evaluate --experiment pde_refiner --method unet --seed 0 --preset cpu
 python -m longrun.evaluate --experiment cape --method cape --seed 1 --preset gpu \\
@@ -197,7 +182,7 @@ def main() -> None:
     for store in stores:
         check_store(store, content["description"])
     trainer, number = spec["trainer"], spec["trainer"]["devices"]
-    device = device_of(trainer["accelerator"])
+    device = devices.device_of(trainer["accelerator"])
     spreads = number > 1 and experiment["spreads"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
@@ -235,7 +220,7 @@ def main() -> None:
         }
         write_predictions(arguments.output / "predictions.zarr", predictions)
         with atomic(arguments.output / "evaluation.json") as part:
-            part.write_text(json.dumps(notes, indent=1) + "\n")
+            part.write_text(json.dumps(notes, indent=1) + "\n", "utf-8")
         write_scores(arguments.output / "scores.parquet", scores)
 
 

@@ -450,7 +450,7 @@ def main() -> None:
         "methods": methods,
     }
     with cli.atomic(args.output) as part:
-        part.write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
+        part.write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def pack(spec: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> No
         for name, path in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / name)
-        (part / "config.json").write_text(_text(spec))
+        (part / "config.json").write_text(_text(spec), "utf-8")
 
 
 def _text(spec: Mapping[str, Any]) -> str:
@@ -121,10 +121,10 @@ def main() -> None:
             group=experiment,
             tags=[preset],
             config=spec | {"preset": preset},
-            summary=summary(json.loads(files["claims.json"].read_text())),
+            summary=summary(json.loads(files["claims.json"].read_text("utf-8"))),
         )
     with cli.atomic(arguments.output) as part:
-        part.write_text(json.dumps({"mode": mode, "files": listed}, indent=1) + "\n")
+        part.write_text(json.dumps({"mode": mode, "files": listed}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

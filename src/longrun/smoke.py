@@ -198,7 +198,7 @@ def _modules(jobs: Iterable[Job]) -> list[str]:
 def _call(job: Job) -> None:
     """Call a verb as its command line would, in a process of its own; what it prints is logged."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("w") as file:
+    with job.log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     import torch

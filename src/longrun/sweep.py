@@ -128,7 +128,7 @@ def write(
         ],
     }
     with cli.atomic(path) as part:
-        part.write_text(yaml.safe_dump(content, sort_keys=False))
+        part.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
 def read(path: Path) -> Sweep:

@@ -478,6 +478,7 @@ def main() -> None:
     )
     spec = config.method_spec(experiment, arguments.method)
     fill_paths(arguments, spec, changes)
+    devices.device_of(spec["trainer"]["accelerator"])
     seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(
@@ -548,7 +549,7 @@ def _run(
         if curves.exists():
             shutil.copy(curves, part)
         else:
-            part.write_text(",".join(tracking.COLUMNS) + "\n")
+            part.write_text(",".join(tracking.COLUMNS) + "\n", "utf-8")
     if len(loggers) > 1:
         log_preview(
             loggers,

@@ -16,7 +16,7 @@ from longrun import evaluate as verb
 from longrun.data.describe import describe
 from longrun.data.store import open_store, read_predictions
 from longrun.metrics.table import ABSENT
-from longrun.runtime import checkpoint, cli
+from longrun.runtime import checkpoint, cli, devices
 from longrun.runtime.cli import UserError
 
 DATASET = {
@@ -210,10 +210,10 @@ def test_an_incomplete_store_is_refused_on_stderr(project, monkeypatch, capsys):
 
 
 def test_a_gpu_that_is_not_there_is_missed(monkeypatch):
-    monkeypatch.setattr(verb.torch.cuda, "is_available", lambda: False)
-    assert verb.device_of("auto").type == verb.device_of("cpu").type == "cpu"
-    with pytest.raises(UserError, match="this machine has none"):
-        verb.device_of("gpu")
-    monkeypatch.setattr(verb.torch.cuda, "is_available", lambda: True)
-    assert verb.device_of("auto").type == verb.device_of("gpu").type == "cuda"
-    assert verb.device_of("cpu").type == "cpu"
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: False)
+    assert devices.device_of("auto").type == devices.device_of("cpu").type == "cpu"
+    with pytest.raises(UserError, match="this machine has no GPU"):
+        devices.device_of("gpu")
+    monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
+    assert devices.device_of("auto").type == devices.device_of("gpu").type == "cuda"
+    assert devices.device_of("cpu").type == "cpu"

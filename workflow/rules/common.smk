@@ -9,12 +9,13 @@ from shlex import join, quote
 
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from longrun import config as yaml_files
 from longrun.runtime import registry
 from longrun import sweep
-from longrun.runtime.cli import UserError
+from longrun.runtime.cli import UserError, may_have_gpu
 
 CONFIGS = Path("configs")
 DATASETS = yaml_files.datasets(CONFIGS)
@@ -22,6 +23,10 @@ EXPERIMENTS = yaml_files.experiments(CONFIGS)
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 POINT = "{preset}/{experiment}/{method}/{point}/seed{seed}"
 SWEEPS = yaml_files.sweeps(CONFIGS)
+NO_GPU = (
+    "trainer.accelerator is gpu and this machine has none: take preset cpu, another machine, or a "
+    "cluster (docs/cluster.md)"
+)
 
 
 @cache
@@ -241,7 +246,23 @@ def judge_spec(wildcards):
 
 def gpus(wildcards):
     """Return the number of GPUs that the training asks for."""
-    return yaml_files.gpus(method_of(wildcards)["trainer"])
+    number = yaml_files.gpus(method_of(wildcards)["trainer"])
+    if number and workflow.dryrun and not may_have_gpu():
+        warn_of_no_gpu()
+    return number
+
+
+@cache
+def warn_of_no_gpu():
+    """Say in a plan, once, that this machine can't carry it out; a cluster may."""
+    logger.warning(NO_GPU)
+
+
+def check_gpu(jobs):
+    """Refuse to start jobs on a machine that lacks the GPU that they ask for."""
+    here = workflow.is_main_process and workflow.local_exec and not workflow.touch
+    if here and not may_have_gpu() and any(job.resources.get("gpu") for job in jobs):
+        raise WorkflowError(NO_GPU)
 
 
 def rollout_gpus(wildcards):

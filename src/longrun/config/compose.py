@@ -1,9 +1,10 @@
 """Composition of settings and experiments. Imports no torch: the Snakefile imports this."""
 
 import importlib
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from longrun.config import layers, models
 from longrun.config.checks import check_experiment, compose_dataset
@@ -34,6 +35,9 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     """Refuse settings (of `config.yaml`, or as changed on a command line) that can't be used."""
     source = Source([Layer(Path(configs) / "config.yaml", (), dict(content))])
     source.check(content, models.Settings)
+    mode, modes = os.environ.get("WANDB_MODE", content["tracking"]), get_args(models.Tracking)
+    if mode not in modes:
+        raise ConfigError(f"WANDB_MODE, of the environment: {shown(mode)}; {allowed(modes, mode)}")
     source.known(("preset",), content["preset"], presets(configs), "unknown preset")
     known = experiments(configs)  # read once: there may be hundreds
     asked = [] if content["experiments"] == "all" else content["experiments"]

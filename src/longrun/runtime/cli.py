@@ -33,6 +33,7 @@ REFUSED = {
     if hasattr(errno, name)
 }
 NO_MEMORY = re.compile("can't allocate memory|out of memory")  # in what torch says
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' Linux
 BUSY, NO_LOCKS = -1, -2
 # options that several verbs have
 SHARED: dict[str, dict[str, Any]] = {
@@ -267,6 +268,13 @@ def memory() -> float:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
         return math.inf
+
+
+def may_have_gpu() -> bool:
+    """Whether torch could find a GPU here, without the seconds that it takes to ask it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return any(os.path.exists(file) for file in GPU_FILES)
 
 
 def read_json(path: Path, verb: str) -> Any:

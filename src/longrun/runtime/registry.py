@@ -228,7 +228,7 @@ def arguments(kind: str, name: str) -> dict[str, Argument]:
 
 @functools.cache
 def _tree(file: Path, _modified: int) -> ast.Module:
-    return ast.parse(file.read_text(), str(file))
+    return ast.parse(file.read_text("utf-8"), str(file))
 
 
 def _module(file: Path) -> ast.Module:
