@@ -205,6 +205,9 @@ def main() -> None:
             return
         training = ScoreTable(stores[0].path.stem)
         training.add("train_seconds", content["train_seconds"])
+        if diverged := content.get("diverged", False):
+            training.add("diverged", 1.0)
+            log.warning("%s diverged in training: its last weights are scored", name)
         scores = pd.concat([scores, training.frame()], ignore_index=True)
         seconds = time.monotonic() - started
         log.info("%d scores in %.1f s", len(scores), seconds)
@@ -217,6 +220,7 @@ def main() -> None:
             "wall_seconds": seconds,
             "provenance": provenance(),
             "trained": content["provenance"],
+            "diverged": diverged,
         }
         write_predictions(arguments.output / "predictions.zarr", predictions)
         with atomic(arguments.output / "evaluation.json") as part:

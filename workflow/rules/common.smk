@@ -167,19 +167,11 @@ def stores(preset, datasets):
 
 
 def start(wildcards):
-    """Return the checkpoint that the run starts from, in a list; most start from none."""
-    origin = method_of(wildcards)["starts_from"]
-    return (
-        expand(
-            f"results/{RUN}/model.ckpt",
-            preset=wildcards.preset,
-            experiment=origin.get("experiment", wildcards.experiment),
-            method=origin["method"],
-            seed=origin.get("seed", wildcards.seed),
-        )
-        if origin
-        else []
-    )
+    """Return the checkpoints that the run starts from; most start from none."""
+    run = wildcards.preset, wildcards.experiment, int(wildcards.seed)
+    return [
+        f"results/{folder}/model.ckpt" for folder in yaml_files.origins(method_of(wildcards), *run)
+    ]
 
 
 def start_option(wildcards, input):

@@ -25,7 +25,7 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
         `name` in the registry; `options`, those of the task that the method takes <- its own;
         `trainer`, the experiment's <- its own; `seeds`; `train`, its own datasets or the
         experiment's; `starts_from` (`method`; `experiment` and `seed` where they aren't the run's
-        own) or None.
+        own), a list of such, or None.
     """
     if method in experiment.get("borrowed", {}):
         return experiment["borrowed"][method]
@@ -124,6 +124,30 @@ def option(experiment: Mapping[str, Any], method: str, name: str, absent: Any = 
     return absent if argument is None or argument.default is None else argument.default
 
 
+def starts(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the runs that a method starts from."""
+    start = entry.get("starts_from") or []
+    return start if isinstance(start, list) else [start]
+
+
+def origins(spec: Mapping[str, Any], preset: str, experiment: str, seed: int) -> list[Path]:
+    """Folders of the runs that a run starts from.
+
+    Parameters
+    ----------
+    spec
+        Of its method, from `method_spec`.
+    preset, experiment, seed
+        The run's own.
+    """
+    return [
+        run_folder(
+            preset, start.get("experiment", experiment), start["method"], start.get("seed", seed)
+        )
+        for start in starts(spec)
+    ]
+
+
 def stores(preset: str, names: Iterable[str]) -> list[Path]:
     """Where the workflow has the stores of these datasets."""
     return [Path("data", preset, f"{name}.zarr") for name in names]
@@ -148,6 +172,8 @@ def train_spec(
         spec["trainer"].pop(key, None)
     if online := spec["trainer"].get("online"):
         spec["trainer"]["online"] = {k: v for k, v in online.items() if k not in MEETING}
+    if spec["trainer"]["diverged"] == "fail":  # as if there were no choice
+        del spec["trainer"]["diverged"]
     if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
         del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}
