@@ -257,8 +257,8 @@ REFUSALS = [
         ("trainer", "batch_sise"),
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
-        "checkpoint_every, clip, devices, diverged, in_memory, log_every, max_epochs, max_steps, mem_mb, "
-        "num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
+        "checkpoint_every, clip, devices, diverged, in_memory, log_every, max_epochs, max_steps, "
+        "mem_mb, num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
         "validate_every, workers; did you mean batch_size?",
     ),
     (
