@@ -101,7 +101,7 @@ def evaluate(
     Parameters
     ----------
     module
-        A trained method, on the device that it shall run on.
+        A trained method, on the device to run on.
     stores
         The test data.
     options

@@ -356,7 +356,7 @@ REFUSALS = [
         PAPER,
         ("methods", "../up"),
         {"name": "unet"},
-        f"{PAPER}: methods.../up: '../up' is no name; allowed: lower-case letters, digits and _, "
+        f"{PAPER}: methods.../up: '../up' is not a valid name; allowed: lower-case letters, digits and _, "
         "a letter first",
     ),
     # options, read from the constructors

@@ -169,7 +169,7 @@ def compose_run(
     Raises
     ------
     ConfigError
-        As `compose`, and for a method that the experiment has not at this preset.
+        As `compose`, and for a method that the experiment lacks at this preset.
     """
     spec = compose(configs, experiment, preset)
     if method not in spec["methods"]:

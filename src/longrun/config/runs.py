@@ -163,8 +163,8 @@ def train_spec(
     Parameters
     ----------
     composed
-        The training datasets, composed, by name. With them the text changes with the data, as the
-        name of a run's folder must; a rule needs them not, the store is its input.
+        The training datasets, composed, by name. With them the text changes when the data do, as
+        the name of a run's folder must. A rule leaves them out: the store is its input.
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
