@@ -356,8 +356,8 @@ REFUSALS = [
         PAPER,
         ("methods", "../up"),
         {"name": "unet"},
-        f"{PAPER}: methods.../up: '../up' is not a valid name; allowed: lower-case letters, digits and _, "
-        "a letter first",
+        f"{PAPER}: methods.../up: '../up' is not a valid name; allowed: lower-case letters, digits "
+        "and _, a letter first",
     ),
     # options, read from the constructors
     (
