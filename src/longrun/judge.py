@@ -23,6 +23,8 @@ Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
 
 NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
 
+UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
+NOT_JUDGED = "not judged"
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
 
 
@@ -250,6 +252,8 @@ def main() -> None:
     experiment = config.compose(args.configs, args.experiment, args.preset)
     scores = read_scores(args.results / args.preset / args.experiment, experiment)
     claims, methods = judge(experiment, scores)
+    if args.preset in UNJUDGED:
+        claims = [claim | {"verdict": NOT_JUDGED} for claim in claims]
     judged = {
         "experiment": args.experiment,
         "preset": args.preset,
