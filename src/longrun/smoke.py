@@ -170,7 +170,8 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
                 process = context.Process(target=_call, args=(jobs[name],))
                 process.start()
                 running[process] = name, time.perf_counter()
-            wait([process.sentinel for process in running])
+            if running:  # else all that was ready has been left out
+                wait([process.sentinel for process in running])
             for process in [one for one in running if not one.is_alive()]:
                 name, began = running.pop(process)
                 process.join()
