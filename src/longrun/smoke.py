@@ -1,4 +1,4 @@
-"""Run whole experiments at preset smoke in minutes: does everything run here?
+"""Run whole experiments at preset smoke, to see that everything runs here.
 
 The verbs of each experiment run in the order of the workflow, write the files that it would write,
 and log where it would log. What takes long in a run of seconds, the start of a program and its
@@ -19,8 +19,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from longrun import config
 from longrun.runtime import cli, registry
@@ -147,10 +147,10 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
         Called when a job has ended: name, outcome, wall seconds.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_modules(jobs.values())])
+    context.set_forkserver_preload(_modules())
     order = graphlib.TopologicalSorter({name: job.needs for name, job in jobs.items()})
     order.prepare()
-    running: dict[BaseProcess, tuple[str, float]] = {}
+    running: dict[Any, tuple[str, float]] = {}
     waiting: list[str] = []
     lost: set[str] = set()
     failed = []
@@ -169,7 +169,8 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
                 process = context.Process(target=_call, args=(jobs[name],))
                 process.start()
                 running[process] = name, time.perf_counter()
-            wait([process.sentinel for process in running])
+            if running:  # else all that was ready has been left out
+                wait([process.sentinel for process in running])
             for process in [one for one in running if not one.is_alive()]:
                 name, began = running.pop(process)
                 process.join()
@@ -185,7 +186,7 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
     return failed
 
 
-def _modules(jobs: Iterable[Job]) -> list[str]:
+def _modules() -> list[str]:
     """Names of the modules that jobs will import: verbs, and all units that they may ask for."""
     units = [
         f"longrun.{registry.path(kind, name).relative_to(registry.ROOT).with_suffix('')}"
@@ -222,15 +223,12 @@ def last_line(file: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was logged")
 
 
-def _chosen(configs: Path, named: list[str], rest: bool) -> list[str]:
+def _chosen(configs: Path, named: list[str], besides: list[str]) -> list[str]:
     known = config.experiments(configs)
-    for name in named:
+    for name in (*named, *besides):
         if name not in known:
             raise UserError(f"{name}: no such experiment; {registry.allowed(known, name)}")
-    if not rest:
-        return named or known
-    listed = config.settings(configs)["experiments"]
-    return [name for name in known if name not in listed]
+    return [name for name in named or known if name not in besides]
 
 
 @contextlib.contextmanager
@@ -249,7 +247,7 @@ def _progress(total: int) -> Iterator[Callable[[str, str, float], None]]:
 EXAMPLES = """
 python -m longrun.smoke
 python -m longrun.smoke cape tsm
-python -m longrun.smoke --workers 1 pde_refiner
+python -m longrun.smoke --workers 1 --besides pde_refiner cape
 """
 
 
@@ -258,7 +256,7 @@ def parser() -> argparse.ArgumentParser:
     made = cli.parser("smoke", __doc__, EXAMPLES, "configs")
     made.add_argument("experiments", nargs="*", help="default: all in configs/experiments")
     made.add_argument(
-        "--rest", action="store_true", help="all but those that config.yaml lists; names none"
+        "--besides", nargs="+", default=[], metavar="EXPERIMENT", help="leave these out"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     made.add_argument("--workers", type=int, default=cores, help="default: one for each core")
@@ -270,18 +268,15 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
-    if arguments.rest and arguments.experiments:
-        raise UserError("--rest stands for the experiments: name none beside it")
-    experiments = _chosen(arguments.configs, arguments.experiments, arguments.rest)
+    experiments = _chosen(arguments.configs, arguments.experiments, arguments.besides)
     jobs = plan(arguments.configs, experiments)
     began = time.perf_counter()
     with _progress(len(jobs)) as report:
         failed = run(jobs, arguments.workers, report)
     seconds = time.perf_counter() - began
     runs = sum(job.verb == "train" for job in jobs.values())
-    log.info(
-        "%d experiments, %d runs, %d jobs in %.0f s", len(experiments), runs, len(jobs), seconds
-    )
+    counts = len(experiments), runs, len(jobs)
+    log.info("%d experiments, %d runs, %d jobs in %.0f s", *counts, seconds)
     for name in failed:
         log.info("failed: %s: %s (%s)", name, last_line(jobs[name].log), jobs[name].log)
     if failed:

@@ -19,7 +19,8 @@ words = sys.argv[1:]
 verb = words[1].removeprefix("longrun.")
 output = pathlib.Path(words[words.index("--output-dir" if verb == "tabulate" else "--output") + 1])
 whole = [] if "--measure" in words else [output]
-folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"]}}.get(verb, [])
+folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"],
+            "tabulate": [output / "pages"]}}.get(verb, [])
 files = {{
     "generate": [output] if "--measure" in words else [],
     "train": [output, output.parent / "curves.csv"],
@@ -27,7 +28,7 @@ files = {{
     "judge": [output],
     "plot": [output / f"{{figure}}.svg" for figure in {figures}],
     "publish": [output],
-    "tabulate": [output / name for name in ("results.csv", "results.html", "claims.html")],
+    "tabulate": [output / f"{{name}}" for name in ("results.csv", "results.html", "claims.html")],
 }}.get(verb, [])
 for folder in folders:
     folder.mkdir(parents=True)
@@ -388,7 +389,6 @@ def test_every_preset_plans(fresh, preset, gpus):
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_every_experiment_plans(fresh, root, preset):
     every = config.experiments(root / "configs")
-    assert sorted(config.settings(root / "configs")["experiments"]) == every
     found = jobs(fresh, preset=preset, experiments=f"[{','.join(every)}]")
     assert {wild["experiment"] for rule, wild, _ in found if rule == "judge"} == set(every)
     drawn = {wild["experiment"]: entries for rule, wild, entries in found if rule == "plot"}
