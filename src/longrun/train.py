@@ -244,6 +244,8 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
+    # before the average copies it, which the trainer would else do in single precision
+    trainer.precision_plugin.convert_module(module)
     last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
     if last.exists():
         try:

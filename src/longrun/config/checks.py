@@ -127,7 +127,7 @@ def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: st
         fail(several, f"must be 1 with the optimiser {optimiser}: {why}")
     if trainer["strategy"] != "fsdp":
         return
-    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed")):
         fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
     if option(spec, method, "ema_decay", 0.0):
         fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")

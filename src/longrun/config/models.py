@@ -129,7 +129,7 @@ class Trainer(Section):
     clip: Positive | None = Field(
         default=None, description="largest norm of the gradient; null: any"
     )
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="only gpu asks the scheduler for GPUs"
     )
