@@ -137,6 +137,30 @@ def _constant(body: Iterable[ast.stmt], name: str, absent: Any) -> Any:
     return absent
 
 
+def grid_multiple(method: str, options: Mapping[str, Any]) -> int:
+    """Return what every side of a method's grid must be a multiple of, without importing it.
+
+    Its file has, or imports, a function `grid_multiple` of options of the method, in plain Python,
+    where its network halves the grid or cuts it into patches.
+    """
+    file = path("methods", method)
+    home = _home(file, "grid_multiple")
+    if home is None:
+        return 1
+    node = next(n for n in _module(home).body if getattr(n, "name", None) == "grid_multiple")
+    assert isinstance(node, ast.FunctionDef)
+    plain = ast.parse(ast.unparse(node)).body[0]
+    assert isinstance(plain, ast.FunctionDef)
+    for argument in (*plain.args.args, *plain.args.kwonlyargs, plain.args.kwarg, plain):
+        for annotation in {"annotation", "returns"} & set(getattr(argument, "_fields", ())):
+            setattr(argument, annotation, None)  # types that only an import knows
+    scope: dict[str, Any] = {}
+    exec(compile(ast.Module([plain], []), str(home), "exec"), scope)
+    takes = {name: a.default for name, a in arguments("methods", method).items() if not a.required}
+    found: int = scope["grid_multiple"](**(takes | dict(options)))
+    return found
+
+
 def digest(kind: str, name: str) -> str:
     """Hash of a unit's source: a run made by other code must not be resumed."""
     return hashlib.sha256(path(kind, name).read_bytes()).hexdigest()[:12]
@@ -268,7 +292,7 @@ def _descends(file: Path, node: ast.ClassDef) -> bool:
 def _home(file: Path, name: str) -> Path | None:
     """File of this package in which `name`, as seen in `file`, is defined."""
     for node in _module(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return file
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

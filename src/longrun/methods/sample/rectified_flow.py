@@ -34,7 +34,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from longrun.nn.flow import flow_states
-from longrun.nn.unet import UNetBackbone
+from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks.sample import AbstractSampler
 
 FIRST = 1e-3  # time of the earliest training sample; paper
