@@ -28,7 +28,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from longrun import config
 from longrun.data.store import Store, View, open_store, write_predictions
 from longrun.metrics.table import ScoreTable, write_scores
-from longrun.runtime import checkpoint, cli, devices
+from longrun.runtime import checkpoint, cli, devices, registry
 from longrun.runtime.cli import UserError, atomic, locked, provenance, run
 from longrun.tasks._evaluation import is_first
 
@@ -117,9 +117,26 @@ def evaluate(
         Truth and forecast of a few trajectories of the first store.
     """
     results = [module.evaluate(store, options, seed) for store in stores]
-    return pd.concat([result.scores for result in results], ignore_index=True), results[
-        0
-    ].predictions
+    scores = [result.scores for result in results]
+    if is_first():
+        scores += _own_scores(module, stores, options)
+    return pd.concat(scores, ignore_index=True), results[0].predictions
+
+
+def _own_scores(
+    module: Any, stores: Sequence[Store], options: Mapping[str, Any]
+) -> list[pd.DataFrame]:
+    """Return the scores that a method alone has, of each store; none for most methods."""
+    name = type(module).__module__.rpartition(".")[2]
+    if name not in registry.names("methods") or not (declared := registry.metrics(name)):
+        return []
+    tables = [module.own_scores(store, options).frame() for store in stores]
+    for table in tables:
+        given = set(table["metric"])
+        if given != set(declared):
+            names = f"{', '.join(sorted(given))}, METRICS names {', '.join(sorted(declared))}"
+            raise RuntimeError(f"{name}: own_scores gives {names}")
+    return tables
 
 
 EXAMPLES = """
@@ -188,6 +205,9 @@ def main() -> None:
             return
         training = ScoreTable(stores[0].path.stem)
         training.add("train_seconds", content["train_seconds"])
+        if diverged := content.get("diverged", False):
+            training.add("diverged", 1.0)
+            log.warning("%s diverged in training: its last weights are scored", name)
         scores = pd.concat([scores, training.frame()], ignore_index=True)
         seconds = time.monotonic() - started
         log.info("%d scores in %.1f s", len(scores), seconds)
@@ -200,6 +220,7 @@ def main() -> None:
             "wall_seconds": seconds,
             "provenance": provenance(),
             "trained": content["provenance"],
+            "diverged": diverged,
         }
         write_predictions(arguments.output / "predictions.zarr", predictions)
         with atomic(arguments.output / "evaluation.json") as part:

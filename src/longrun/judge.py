@@ -415,14 +415,11 @@ def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame
     wanted |= {*tabulated(experiment), "predictability"}
     columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
     scores, curves = [], [NO_CURVES]
-    for method in experiment["methods"]:
-        for seed in range(config.method_spec(experiment, method)["seeds"]):
-            run = config.method_folder(folder, experiment, method) / f"seed{seed}"
-            columns_of_run = {"method": method, "seed": seed}
-            frame = read_table(run / "scores.parquet", wanted, columns)
-            scores.append(frame.assign(**columns_of_run))
-            if any("updates" in claim or "over" in claim for claim in claims):
-                curves.append(pd.read_csv(run / "curves.csv").assign(**columns_of_run))
+    for method, seed, run in config.runs(experiment, folder):
+        of_run = {"method": method, "seed": seed}
+        scores.append(read_table(run / "scores.parquet", wanted, columns).assign(**of_run))
+        if any("updates" in claim or "over" in claim for claim in claims):
+            curves.append(pd.read_csv(run / "curves.csv").assign(**of_run))
     return pd.concat(scores, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 

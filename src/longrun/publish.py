@@ -43,10 +43,8 @@ def outcome(spec: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     files = {"claims.json": (folder / "claims.json", "judge")}
     for figure in config.figures(spec):
         files[f"figures/{figure}.svg"] = (folder / "figures" / f"{figure}.svg", "plot")
-    for method in spec["methods"]:
-        for seed in range(config.method_spec(spec, method)["seeds"]):
-            name = f"scores/{method}/seed{seed}.parquet"
-            files[name] = (folder / method / f"seed{seed}" / "scores.parquet", "evaluate")
+    for method, seed, run in config.runs(spec, folder):
+        files[f"scores/{method}/seed{seed}.parquet"] = (run / "scores.parquet", "evaluate")
     for path, verb in files.values():
         if not path.exists():
             raise UserError(f"{path}: no such file; longrun.{verb} writes it")

@@ -79,13 +79,12 @@ def plan(configs: Path, experiments: Iterable[str]) -> dict[str, Job]:
 def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> None:
     spec = config.compose(configs, experiment, PRESET)
     at = ("--experiment", experiment, "--preset", PRESET, "--configs", f"{configs}")
-    runs = [
-        (method, seed)
-        for method in spec["methods"]
-        for seed in range(config.method_spec(spec, method)["seeds"])
-    ]
-    scored = tuple(_add_run(jobs, configs, experiment, *run) for run in runs)
     logs, results = Path("logs", PRESET, experiment), f"results/{PRESET}/{experiment}"
+    # the last parts of a run's folder say who makes it: another experiment, where it is borrowed
+    scored = tuple(
+        _add_run(jobs, configs, run.folder.parts[-3], run.folder.parts[-2], run.seed)
+        for run in config.runs(spec, Path(results))
+    )
     judged = f"{experiment}/judge"
     words = (*at, "--output", f"{results}/claims.json")
     jobs[judged] = Job("judge", words, logs / "judge.log", scored)

@@ -257,7 +257,7 @@ REFUSALS = [
         ("trainer", "batch_sise"),
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
-        "checkpoint_every, clip, devices, in_memory, log_every, max_epochs, max_steps, mem_mb, "
+        "checkpoint_every, clip, devices, diverged, in_memory, log_every, max_epochs, max_steps, mem_mb, "
         "num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
         "validate_every, workers; did you mean batch_size?",
     ),
@@ -775,6 +775,60 @@ def test_starts_from_elsewhere_that_lead_nowhere_are_refused(two, start, problem
     two(file, ("methods", "plain", "starts_from"), start)
     said = refused(config.compose, ROOT, "tuned", "smoke")
     assert said == f"{file}: methods.plain.starts_from.{problem}"
+
+
+@pytest.fixture
+def borrower(tree):
+    """A second experiment, one of whose methods is a run of the first."""
+    second = Path("configs/experiments/second.yaml")
+    shutil.copy(PAPER, second)
+    tree(second, ("methods", "plain"), {"run_of": {"experiment": "paper", "method": "refined"}})
+    tree(second, ("presets",), {})
+    return lambda key, value: tree(second, key, value)
+
+
+def test_a_borrowed_run_is_the_other_experiments(borrower):
+    spec, paper = (config.compose(ROOT, name, "smoke") for name in ("second", "paper"))
+    assert config.method_spec(spec, "plain") == config.method_spec(paper, "refined")
+    folders = {run.folder for run in config.runs(spec, Path("results/smoke/second"))}
+    assert Path("results/smoke/paper/refined/seed0") in folders
+    assert Path("results/smoke/second/refined/seed0") in folders
+    assert not [folder for folder in folders if "plain" in folder.parts]
+    assert config.figures(spec) == config.figures(paper)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        (("evaluate", "steps"), 9, "plain.run_of: is scored otherwise: steps is 10 there, 9 here"),
+        (
+            ("methods", "plain", "run_of", "method"),
+            "refine",
+            "plain.run_of.method: unknown method 'refine'; allowed: plain, refined, still; did you "
+            "mean refined?",
+        ),
+        (
+            ("methods", "plain", "run_of", "experiment"),
+            "second",
+            "plain.run_of.experiment: unknown experiment 'second'; allowed: paper",
+        ),
+        (
+            ("methods", "plain", "width"),
+            8,
+            "plain.width: has no effect beside run_of: the run is made elsewhere",
+        ),
+        (
+            ("methods", "refined", "starts_from"),
+            {"method": "plain"},
+            "refined.starts_from.method: is a borrowed run; name the experiment that makes it",
+        ),
+        (("methods", "still", "name"), ..., "still.name: is missing"),
+    ],
+)
+def test_a_run_that_is_no_other_ones_equal_is_not_borrowed(borrower, key, value, problem):
+    borrower(key, value)
+    said = refused(config.compose, ROOT, "second", "smoke")
+    assert said == f"configs/experiments/second.yaml: methods.{problem}"
 
 
 def test_cycles_are_refused(tree):

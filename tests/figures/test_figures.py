@@ -152,7 +152,7 @@ def test_caption_is_plain_text(name, root):
 
 def test_captions_and_figures_are_the_same_set(root):
     files = {path.stem for path in (root / "workflow" / "report").glob("*.rst")}
-    assert files == {*FIGURES, "workflow", "results"}
+    assert files == {*FIGURES, "figure", "workflow", "results"}
 
 
 def test_figures_need_no_torch():

@@ -274,14 +274,14 @@ def test_coarsening_costs_accuracy_and_the_choice_follows_the_match():
 
     source, _ = build("persistence")
     chosen, _ = build("coarse_solver", match="error")
-    chosen.prepare(Data(), source)
+    chosen.prepare(Data(), [source])
     # Persistence is so poor that the coarsest solver beats it; the equal-error one is far cheaper.
     assert int(chosen.steps) < int(reference.steps) or int(chosen.points) < int(reference.points)
     error = (chosen.predict(frames, parameters) - truth).square().mean()
     allowed = (source.predict(frames, parameters) - truth).square().mean()
     assert error <= allowed
     with pytest.raises(Exception, match="starts_from"):
-        chosen.prepare(Data(), None)
+        chosen.prepare(Data(), [])
 
 
 def test_a_level_weight_of_two_weighs_the_error_of_y(monkeypatch):

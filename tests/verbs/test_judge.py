@@ -242,13 +242,13 @@ import sys, types
 from pathlib import Path
 from longrun import config, judge
 experiment = {{
+    "task": {{"name": "forecast"}}, "seeds": 3, "trainer": {{}}, "train": ["waves"],
     "methods": {{"new": {{"name": "unet"}}, "old": {{"name": "unet"}}}},
     "claims": {{"it": {{"says": "It is better.", "metric": "nrmse", "of": "new", "against": "old",
                         "ratio": {{"holds": 1.0, "direction": "below"}}}}}},
     "metrics": {{"nrmse": {{"table": "short"}}}},
 }}
 config.compose = lambda configs, name, preset: experiment
-config.method_spec = lambda experiment, method: {{"seeds": 3}}
 sys.argv = ["judge", "--experiment", "e", "--preset", "p", "--results", {results!r},
             "--output", {output!r}]
 judge.main()
@@ -277,9 +277,9 @@ def test_the_verb_reads_runs_and_writes_claims_without_torch(tmp_path):
     assert output.read_bytes() == again
 
 
-def test_a_run_without_scores_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(verb.config, "method_spec", lambda experiment, method: {"seeds": 1})
-    experiment = {"claims": {}, "methods": {"new": {}}, "metrics": {}}
+def test_a_run_without_scores_is_named(tmp_path):
+    experiment = {"claims": {}, "methods": {"new": {"name": "unet"}}, "metrics": {}}
+    experiment |= {"task": {"name": "forecast"}, "seeds": 1, "trainer": {}, "train": ["waves"]}
     with pytest.raises(UserError, match=r"new/seed0/scores.parquet: no scores"):
         verb.read_runs(tmp_path, experiment)
 

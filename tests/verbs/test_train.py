@@ -310,7 +310,7 @@ def test_where_a_run_starts_from(start, file):
     arguments = argparse.Namespace(preset="smoke", experiment="own", method="y", seed=1)
     vars(arguments).update(dict.fromkeys(keys))
     train_verb.fill_paths(arguments, {"train": ["waves"], "starts_from": start}, {})
-    assert arguments.starts_from == Path("results") / file / "model.ckpt"
+    assert arguments.starts_from == [Path("results") / file / "model.ckpt"]
 
 
 @pytest.mark.parametrize("name", ["unet", "fno"])

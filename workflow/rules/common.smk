@@ -167,19 +167,11 @@ def stores(preset, datasets):
 
 
 def start(wildcards):
-    """Return the checkpoint that the run starts from, in a list; most start from none."""
-    origin = method_of(wildcards)["starts_from"]
-    return (
-        expand(
-            f"results/{RUN}/model.ckpt",
-            preset=wildcards.preset,
-            experiment=origin.get("experiment", wildcards.experiment),
-            method=origin["method"],
-            seed=origin.get("seed", wildcards.seed),
-        )
-        if origin
-        else []
-    )
+    """Return the checkpoints that the run starts from; most start from none."""
+    run = wildcards.preset, wildcards.experiment, int(wildcards.seed)
+    return [
+        f"results/{folder}/model.ckpt" for folder in yaml_files.origins(method_of(wildcards), *run)
+    ]
 
 
 def start_option(wildcards, input):
@@ -361,16 +353,17 @@ def mpi(wildcards):
     return "srun" if nodes(wildcards) else None
 
 
+@cache
+def runs(experiment, preset):
+    """Return all runs of an experiment, those that it borrows too."""
+    return yaml_files.runs(compose(experiment, preset), Path("results", preset, experiment))
+
+
 def of_runs(file):
     """Return an input function: this file of every run of the experiment."""
 
     def paths(wildcards):
-        run = wildcards.experiment, wildcards.preset
-        return [
-            f"results/{wildcards.preset}/{wildcards.experiment}/{method}/seed{seed}/{file}"
-            for method in experiment_of(wildcards)["methods"]
-            for seed in range(method_spec(*run, method)["seeds"])
-        ]
+        return [run.folder / file for run in runs(wildcards.experiment, wildcards.preset)]
 
     return paths
 
@@ -379,8 +372,8 @@ def of_first_seeds(file):
     """Return an input function: this file of every method's seed 0."""
 
     def paths(wildcards):
-        folder = f"results/{wildcards.preset}/{wildcards.experiment}"
-        return [f"{folder}/{method}/seed0/{file}" for method in experiment_of(wildcards)["methods"]]
+        every = runs(wildcards.experiment, wildcards.preset)
+        return [run.folder / file for run in every if run.seed == 0]
 
     return paths
 
@@ -502,8 +495,7 @@ def files_of(target):
     check(name, preset)
     spec, folder = compose(name, preset), f"results/{preset}/{name}"
     if part in spec["methods"]:
-        seeds = range(method_spec(name, preset, part)["seeds"])
-        return [f"{folder}/{part}/seed{seed}/scores.parquet" for seed in seeds]
+        return [run.folder / "scores.parquet" for run in runs(name, preset) if run.method == part]
     figures = [f"{figure}.svg" for figure in yaml_files.figures(spec)]
     if part in figures:
         return [f"{folder}/figures"]

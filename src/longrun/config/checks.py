@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from longrun.config import layers
 from longrun.config.layers import NAME, Source, datasets, experiments, named
-from longrun.config.runs import RESERVED, devices, method_spec, option
+from longrun.config.runs import RESERVED, devices, method_spec, option, starts
 from longrun.config.section import Key
 from longrun.config.yaml import UNITS
 from longrun.runtime import registry
@@ -23,6 +23,8 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
     _check_options(source, ("task",), spec["task"], task, ("name",))
     _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
+        if "run_of" in entry:  # checked where it is made
+            continue
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
@@ -30,7 +32,7 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
         _check_units(source, key, entry, method_spec(spec, method)["options"])
         _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
-        _check_start(source, spec, method, configs, preset)
+        _check_starts(source, spec, method, configs, preset)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
 
@@ -93,6 +95,9 @@ def _check_trainer(
         given = "both are" if budgets else "neither is"
         at = _trainer_key(key, entry, "max_steps")
         source.fail(at, f"allowed: max_steps or max_epochs; {given} given")
+    if trainer.get("max_steps") == 0 and not method["starts_from"]:
+        at = _trainer_key(key, entry, "max_steps")
+        source.fail(at, "must be at least 1 without starts_from, is 0")
     if trainer.get("online"):
         _check_online(
             source,
@@ -127,6 +132,8 @@ def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: st
         fail(several, f"must be 1 with the optimiser {optimiser}: {why}")
     if trainer["strategy"] != "fsdp":
         return
+    if trainer["diverged"] == "keep":
+        fail("diverged", "must be fail with strategy fsdp: no device has all weights to keep")
     if trainer["precision"] not in (whole := ("32-true", "bf16-mixed")):
         fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
     if option(spec, method, "ema_decay", 0.0):
@@ -138,22 +145,36 @@ def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
     return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
 
 
-def _check_start(
+def _check_starts(
     source: Source, spec: Mapping[str, Any], method: str, configs: Path, preset: str
 ) -> None:
-    key: Key = ("methods", method, "starts_from")
-    start = spec["methods"][method].get("starts_from")
-    if not start:
-        return
+    entry = spec["methods"][method]
+    found = starts(entry)
+    for number, start in enumerate(found):
+        several = (number,) if isinstance(entry["starts_from"], list) else ()
+        key: Key = ("methods", method, "starts_from", *several)
+        _check_start(source, key, start, spec, method, configs, preset)
+
+
+def _check_start(
+    source: Source,
+    key: Key,
+    start: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    method: str,
+    configs: Path,
+    preset: str,
+) -> None:
     other: Mapping[str, Any] = spec
     if "experiment" in start:
         others = [name for name in experiments(configs) if name != source.layers[0].file.stem]
         source.known((*key, "experiment"), start["experiment"], others, "unknown experiment")
         _, other = layers.experiment(configs, start["experiment"], preset)
-    for name in _ancestors(spec, method):
-        if _start_within(spec, name) == method:
-            source.fail((*key, "method"), "a method can't start from itself")
+    elif start["method"] == method or method in _ancestors(spec, start["method"]):
+        source.fail((*key, "method"), "a method can't start from itself")
     source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    if "run_of" in other["methods"][start["method"]]:
+        source.fail((*key, "method"), "is a borrowed run; name the experiment that makes it")
     needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
     has = other["methods"][start["method"]].get("seeds", other["seeds"])
     if needs >= has:
@@ -199,20 +220,16 @@ def _check_online(
         source.fail((*key, "listen"), "needs a port where solvers is 0: who comes must know it")
 
 
-def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
-    """Return the method of the same experiment that a method starts from, if any."""
-    start = spec["methods"][method].get("starts_from", {})
-    return None if "experiment" in start else start.get("method")
-
-
-def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
-    """Yield the method, what it starts from, and so on; end at a cycle."""
-    seen: set[str] = set()
-    following: str | None = method
-    while following is not None and following in spec["methods"] and following not in seen:
-        seen.add(following)
-        yield following
-        following = _start_within(spec, following)
+def _ancestors(spec: Mapping[str, Any], method: str) -> set[str]:
+    """Return the methods of its experiment that a method starts from, in one step or several."""
+    found: set[str] = set()
+    waiting = [method]
+    while waiting:
+        for start in starts(spec["methods"].get(waiting.pop(), {})):
+            if "experiment" not in start and start["method"] not in found:
+                found.add(start["method"])
+                waiting.append(start["method"])
+    return found
 
 
 KINDS = {  # of claims: what each compares with

@@ -1,10 +1,21 @@
 """What the YAML files may say, section by section. Names and combinations are in `checks`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Tag
 
-from longrun.config.section import OMITTED, Count, Distinct, Name, Natural, Positive, Section
+from longrun.config.section import (
+    OMITTED,
+    ONE,
+    SEVERAL,
+    Count,
+    Distinct,
+    Name,
+    Natural,
+    Positive,
+    Section,
+    by_length,
+)
 
 Tracking = Literal["disabled", "offline", "online"]
 
@@ -120,14 +131,19 @@ class Online(Section):
 class Trainer(Section):
     """How a method is trained, and what its job may take."""
 
-    max_steps: Count | None = Field(
-        default=None, description="updates of the weights; this or max_epochs"
+    max_steps: Natural | None = Field(
+        default=None,
+        description="updates of the weights; this or max_epochs. 0: take those of starts_from",
     )
     max_epochs: Count | None = Field(default=None, description="passes over the training windows")
     batch_size: Count = Field(le=2**20, description="over all devices")
     accumulate: Count = Field(default=1, description="batches per update")
     clip: Positive | None = Field(
         default=None, description="largest norm of the gradient; null: any"
+    )
+    diverged: Literal["fail", "keep"] = Field(
+        default="fail",
+        description="when the loss is not finite: fail, or keep the last weights for which it was",
     )
     precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
@@ -180,12 +196,27 @@ class Start(Section):
     seed: Natural = Field(default=OMITTED, description="the run's own by default")
 
 
+class Origin(Section):
+    """A run of another experiment."""
+
+    experiment: str
+    method: str
+
+
 class Method(Named):
     """A method's entry: besides these keys, options of its constructor."""
 
+    name: str = OMITTED
+    run_of: Origin = Field(
+        default=OMITTED,
+        description="in place of all other keys: borrow the runs of another experiment, their "
+        "scores and curves, without training them again",
+    )
     trainer: PartOfTrainer = OMITTED
     seeds: Count = Field(default=OMITTED, le=1000)
-    starts_from: Start = OMITTED
+    starts_from: Annotated[
+        Annotated[Start, Tag(ONE)] | Annotated[Distinct[Start], Tag(SEVERAL)], by_length
+    ] = Field(default=OMITTED, description="a list where the method takes several")
     train: Distinct[str] = Field(
         default=OMITTED, description="train on these datasets instead of the experiment's"
     )

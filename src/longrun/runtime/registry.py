@@ -125,6 +125,11 @@ def _only_for(figure: Path) -> tuple[str, ...]:
     return tuple(_constant(_module(figure).body, "METHODS", ()))
 
 
+def metrics(method: str) -> dict[str, tuple[str, str]]:
+    """Metrics that a method brings along: heading and meaning by name, from its `METRICS`."""
+    return dict(_constant(_module(path("methods", method)).body, "METRICS", {}))
+
+
 def attribute(kind: str, name: str, wanted: str, absent: Any) -> Any:
     """Value of an attribute that a unit's class gives as a literal, read without importing it."""
     return _constant(_unit(path(kind, name), kind).body, wanted, absent)

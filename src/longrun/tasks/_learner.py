@@ -1,7 +1,9 @@
 """What methods of all tasks share: optimiser, schedule, training step, seeded noise."""
 
+import logging
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,11 +21,18 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from longrun.metrics.table import ScoreTable
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
 
+_log = logging.getLogger(__name__)
+
 Batch = dict[str, Tensor]
+
+
+class Diverged(UserError):
+    """A training whose loss is not finite."""
 
 
 class AbstractLearner(pl.LightningModule, ABC):
@@ -61,6 +70,10 @@ class AbstractLearner(pl.LightningModule, ABC):
         Whether a device trains on its share of a batch; else on what it draws itself.
     preview
         Figure that tracking shows of a validation; None for none.
+    keeps_finite
+        Whether every loss of a training is looked at, not only those that are logged.
+    diverged_at
+        Update whose loss was not finite, where training has ended there.
     description
         Of the training data, see `longrun.data.describe`.
     """
@@ -70,6 +83,8 @@ class AbstractLearner(pl.LightningModule, ABC):
     stochastic: bool = False
     shares_batches: bool = True
     preview: str | None = None
+    keeps_finite: bool = False
+    diverged_at: int | None = None
     description: dict[str, Any]
 
     def __init__(
@@ -102,6 +117,18 @@ class AbstractLearner(pl.LightningModule, ABC):
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Score the method on the test split of a store (`options["split"]`, where given)."""
 
+    def own_scores(self, store: Any, options: dict[str, Any]) -> ScoreTable:
+        """Return the scores of metrics that a method's file brings along, in its `METRICS`.
+
+        Parameters
+        ----------
+        store : longrun.data.store.Store
+            The test data.
+        options : dict
+            The composed `evaluate` section.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has METRICS, and no own_scores")
+
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what to log of a validation batch, by name."""
         return {}
@@ -109,8 +136,42 @@ class AbstractLearner(pl.LightningModule, ABC):
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
         """Store what a method needs of the training data's statistics as buffers."""
 
-    def prepare(self, data: Any, source: "AbstractLearner | None") -> None:
-        """Learn what needs no gradient, before training, from the data module and `starts_from`."""
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Learn what needs no gradient, before training.
+
+        The default begins with the weights and statistics of the one source that there may be.
+
+        Parameters
+        ----------
+        data
+            The data module.
+        sources
+            The trained methods of `starts_from`.
+
+        Raises
+        ------
+        ValueError
+            Sources that the method can't start from.
+        """
+        source = only(sources)
+        if source is not None:
+            self.take_over(source)
+
+    def take_over(self, source: Any) -> None:
+        """Take the weights and statistics of another method that have equal names and shapes."""
+        mine, weights = self.state_dict(), {name for name, _ in self.named_parameters()}
+        same = {
+            name: tensor
+            for name, tensor in source.state_dict().items()
+            if name in mine and tensor.shape == mine[name].shape
+        }
+        new = sorted(weights - same.keys())
+        if len(new) == len(weights):
+            raise ValueError("no weights of its starts_from have a name and shape of its own")
+        if new:
+            number = f"{len(new)} of {len(weights)}"
+            _log.warning("%s weights are not from starts_from: %s", number, ", ".join(new))
+        self.load_state_dict(mine | same)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return groups of `params`, each with the `factor` of its learning rate."""
@@ -123,19 +184,24 @@ class AbstractLearner(pl.LightningModule, ABC):
         accumulate = self.trainer.accumulate_grad_batches
         generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
         loss = self.batch_loss(batch, generator)
-        if self._logs_now():
+        if self.keeps_finite or self._logs_now():
             mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             if not torch.isfinite(mean):
-                if self.global_rank:  # the first process speaks for all
-                    raise SystemExit
-                raise UserError(
-                    f"the loss is {mean.item()} at epoch {self.trainer.current_epoch}, step "
-                    f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
-                    "learning_rate, or set trainer.clip"
-                )
-            self.log("train/loss", mean)
-            self.log("learning_rate", self._current_learning_rate())
+                self._diverge(mean)
+            if self._logs_now():
+                self.log("train/loss", mean)
+                self.log("learning_rate", self._current_learning_rate())
         return loss
+
+    def _diverge(self, loss: Float[Tensor, ""]) -> NoReturn:
+        if self.global_rank and not self.keeps_finite:  # the first process speaks for all
+            raise SystemExit
+        self.diverged_at = self.global_step
+        raise Diverged(
+            f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
+            f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
+            "learning_rate, or set trainer.clip"
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log what `validate` returns."""
@@ -226,6 +292,19 @@ class AbstractLearner(pl.LightningModule, ABC):
             final_div_factor=self.learning_rate / 25 / self.final_learning_rate,
             cycle_momentum=False,
         )
+
+
+def only(sources: Sequence[Any]) -> Any:
+    """Return the one source, or None without any.
+
+    Raises
+    ------
+    ValueError
+        Several.
+    """
+    if len(sources) > 1:
+        raise ValueError(f"starts_from must be one run, {len(sources)} are given")
+    return sources[0] if sources else None
 
 
 # Losses of a batch that several devices share ----------------------------------------------------

@@ -6,7 +6,7 @@ What is drawn, and what is shown:
 - `conditional: true` draws the next frame, `evaluate.stride` frames on, given an observation of the
   present one. Shown the whole frame, a deterministic equation has one answer, and its law is a
   point. So the observation is degraded, for training, re-flow and evaluation alike: along every
-  axis only each `observe_every`-th point is seen, with normal noise of `observe_noise` standard
+  axis only one in `observe_every` points is seen, with normal noise of `observe_noise` standard
   deviations of the field; elsewhere the observation holds the field's mean. What is left open is
   what the law is made of.
 
@@ -80,9 +80,15 @@ class AbstractSampler(AbstractLearner):
     observe_noise : float
         Standard deviation of the observation's noise, relative to each field's.
     observe_every : int
-        Only each so-manieth point along every axis is observed.
+        Of the points along every axis, one in this many is observed.
     **options
         Of `AbstractLearner`.
+
+    Attributes
+    ----------
+    order
+        At which power of the number of evaluations the error of a draw falls; None where more
+        evaluations change nothing. The contract of the methods measures it.
 
     Raises
     ------
@@ -92,6 +98,7 @@ class AbstractSampler(AbstractLearner):
 
     stochastic = True
     preview = "samples"
+    order: int | None = None
     supported_dims: tuple[int, ...] = (0, 1, 2, 3)
     equations: tuple[str, ...] = ()
 

@@ -182,8 +182,9 @@ class AbstractFieldSolver(AbstractLearner):
         """Store the parameters."""
         self.conditions.copy_(torch.tensor(statistics["condition_low"]))
 
-    def prepare(self, data: Any, source: AbstractLearner | None) -> None:
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Read the problem from the first training trajectory: parameters, duration, frame 0."""
+        super().prepare(data, sources)  # before the problem, which is this one's own
         split = data.stores[0].split("train")
         values = [split.parameters[name][0] for name in split.parameter_names]
         self.conditions.copy_(torch.tensor(values))

@@ -261,7 +261,7 @@ def test_fine_tuning_starts_from_weights_and_normalisation():
     source, module = shaken(build()), build(seed=1)
     source.field_mean.fill_(0.7)
     source.field_std.fill_(1.9)
-    module.prepare(None, source)
+    module.prepare(None, [source])
     for key, value in module.state_dict().items():
         assert torch.equal(value, source.state_dict()[key]), key
 
@@ -269,7 +269,7 @@ def test_fine_tuning_starts_from_weights_and_normalisation():
 def test_other_channels_get_a_new_embedding_and_recovery():
     source, module, fresh = shaken(build()), build(fields=3, seed=1), build(fields=3, seed=1)
     source.field_std.fill_(1.9)
-    module.prepare(None, source)
+    module.prepare(None, [source])
     for key, value in module.network.state_dict().items():
         new = key.startswith(("embedding.", "recovery.", "smoothing."))
         expected = fresh if new else source
@@ -279,11 +279,11 @@ def test_other_channels_get_a_new_embedding_and_recovery():
 
 def test_fine_tuning_refuses_other_sources():
     with pytest.raises(ValueError, match="same width, depths, heads and patch"):
-        build().prepare(None, build(width=16))
+        build().prepare(None, [build(width=16)])
     with pytest.raises(ValueError, match="same width, depths, heads and patch"):
-        build().prepare(None, build(depths=[2, 3]))
+        build().prepare(None, [build(depths=[2, 3])])
     with pytest.raises(ValueError, match="another run of poseidon"):
-        build().prepare(None, torch.nn.Linear(1, 1))
+        build().prepare(None, [torch.nn.Linear(1, 1)])
 
 
 def test_resampling_is_exact_for_resolved_waves():

@@ -373,7 +373,7 @@ def test_training_lowers_the_error():
     ("options", "message"),
     [
         ({"bundle": 0}, "must be at least 1"),
-        ({"training": {"name": "all2all"}}, "needs a method that sees frames alone"),
+        ({"training": {"name": "all2all"}, "history": 1}, "needs a method that sees frames alone"),
         ({"dims": 1}, "dims must be 2"),
         ({"equation": {"name": "burgers"}}, "equation must be navier_stokes_mac, is burgers"),
     ],

@@ -469,7 +469,7 @@ class Poseidon(AbstractForecaster):
             {"params": fast, "factor": self.outer_factor},
         ]
 
-    def prepare(self, data: Any, source: Any) -> None:
+    def take_over(self, source: Any) -> None:
         """Take over the weights of a pre-trained network, and its normalisation.
 
         Where the channels differ, embedding, recovery and normalisation stay as they are.
@@ -479,8 +479,6 @@ class Poseidon(AbstractForecaster):
         ValueError
             A source that is no such network, or one of other sizes.
         """
-        if source is None:
-            return
         if not isinstance(source, Poseidon):
             raise ValueError("starts_from must be another run of poseidon")
         mine, theirs = self.network.state_dict(), source.network.state_dict()
