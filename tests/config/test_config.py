@@ -308,6 +308,13 @@ REFUSALS = [
         f"{WAVES}: equation.name: unknown equation 'kuramoto'; allowed: ...",
     ),
     (
+        WAVES,
+        ("equation", "points"),
+        50,
+        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 points; "
+        "change datasets/waves.yaml, or the method's depth",
+    ),
+    (
         PAPER,
         ("presets", "smoky"),
         {},

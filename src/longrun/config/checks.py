@@ -365,7 +365,8 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
         for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
     splits = {name: dataset["splits"] for name, dataset in composed.items()}
-    _check_grids(source, spec, {name: dataset["equation"] for name, dataset in composed.items()})
+    equations = {name: dataset["equation"] for name, dataset in composed.items()}
+    _check_grids(source, spec, trained, equations)
     for name in spec["test"]:
         test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
@@ -415,13 +416,16 @@ def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
 
 
 def _check_grids(
-    source: Source, spec: Mapping[str, Any], equations: Mapping[str, Mapping[str, Any]]
+    source: Source,
+    spec: Mapping[str, Any],
+    trained: Mapping[str, Sequence[str]],
+    equations: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Refuse a grid that a method can't halve, or cut into patches, as often as it must."""
-    for method in spec["methods"]:
+    for method, names in trained.items():
         resolved = method_spec(spec, method)
         multiple = registry.grid_multiple(resolved["name"], resolved["options"])
-        for name in dict.fromkeys((*resolved["train"], *spec["test"])):
+        for name in dict.fromkeys((*names, *spec["test"])):
             equation = equations[name]
             takes = registry.arguments("equations", equation["name"])
             if "points" not in takes or multiple < 2:
