@@ -272,6 +272,8 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
+    # before the average copies it, which the trainer would else do in single precision
+    trainer.precision_plugin.convert_module(module)
     last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
     if last.exists():
         try:
@@ -350,6 +352,12 @@ def train(
     spec = config.method_spec(experiment, method)
     options, stride = spec["trainer"], experiment["evaluate"]["stride"]
     description = describe(stores, stride) | {"stride": stride}
+    multiple = registry.grid_multiple(spec["name"], spec["options"])
+    if multiple > 1 and any(side % multiple for side in description["points"]):  # not of a YAML
+        raise UserError(
+            f"{stores[0].path}: {spec['name']} needs a grid whose sides are multiples of "
+            f"{multiple}, this one has {description['points']}"
+        )
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])

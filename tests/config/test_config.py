@@ -308,6 +308,13 @@ REFUSALS = [
         f"{WAVES}: equation.name: unknown equation 'kuramoto'; allowed: ...",
     ),
     (
+        WAVES,
+        ("equation", "points"),
+        50,
+        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 points; "
+        "change datasets/waves.yaml, or the method's depth",
+    ),
+    (
         PAPER,
         ("presets", "smoky"),
         {},
@@ -349,7 +356,7 @@ REFUSALS = [
         ("trainer", "precision"),
         "32-tru",
         f"{PAPER}: trainer.precision: '32-tru' is not allowed; allowed: 16-mixed, 32-true, "
-        "64-true, bf16-mixed, bf16-true; did you mean 32-true?",
+        "64-true, bf16-mixed; did you mean 32-true?",
     ),
     (PAPER, ("evaluate", "trajectories"), ..., f"{PAPER}: evaluate.trajectories: is missing"),
     (
@@ -474,8 +481,7 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "trainer"),
         {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"},
-        f"{PAPER}: methods.plain.trainer.precision: must be 32-true, bf16-mixed, bf16-true with "
-        "strategy fsdp",
+        f"{PAPER}: methods.plain.trainer.precision: must be 32-true, bf16-mixed with strategy fsdp",
     ),
     (
         PAPER,

@@ -376,6 +376,9 @@ class TestPDEBench:
         scores = module.eval().evaluate(store, spec["evaluate"], seed=0).scores
         error = scores[scores.metric == "nrmse"].value
         assert len(error) and np.isfinite(error).all()
+        spec["methods"]["unet"]["multipliers"] = [1] * 7  # halves 32 points six times
+        with pytest.raises(UserError, match=r"sides are multiples of 64, this one has \[32\]"):
+            train.train(spec, "unet", 0, [store], tmp_path / "run", [])
 
     def test_written_back_it_is_what_it_was(self, imported, tmp_path):
         tensor, store = imported

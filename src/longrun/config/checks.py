@@ -134,7 +134,7 @@ def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: st
         return
     if trainer["diverged"] == "keep":
         fail("diverged", "must be fail with strategy fsdp: no device has all weights to keep")
-    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed")):
         fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
     if option(spec, method, "ema_decay", 0.0):
         fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
@@ -360,10 +360,13 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
         for i, name in enumerate(entry.get("train", [])):
             source.known(("methods", method, "train", i), name, known, "unknown dataset")
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
-    splits = {
-        name: compose_dataset(configs, name, preset)["splits"]
+    composed = {
+        name: compose_dataset(configs, name, preset)
         for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
+    splits = {name: dataset["splits"] for name, dataset in composed.items()}
+    equations = {name: dataset["equation"] for name, dataset in composed.items()}
+    _check_grids(source, spec, trained, equations)
     for name in spec["test"]:
         test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
@@ -410,6 +413,31 @@ def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
     takes = registry.arguments("training", scheme["name"])
     default = takes["unroll"].default if "unroll" in takes else 1
     return (*key, "training", "unroll"), scheme.get("unroll", default)
+
+
+def _check_grids(
+    source: Source,
+    spec: Mapping[str, Any],
+    trained: Mapping[str, Sequence[str]],
+    equations: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a grid that a method can't halve, or cut into patches, as often as it must."""
+    for method, names in trained.items():
+        resolved = method_spec(spec, method)
+        multiple = registry.grid_multiple(resolved["name"], resolved["options"])
+        for name in dict.fromkeys((*names, *spec["test"])):
+            equation = equations[name]
+            takes = registry.arguments("equations", equation["name"])
+            if "points" not in takes or multiple < 2:
+                continue
+            points = equation.get("points", takes["points"].default)
+            sides = [points * times for times in equation.get("aspect", (1,))]
+            if any(side % multiple for side in sides):
+                source.fail(
+                    ("methods", method),
+                    f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
+                    f"points; change datasets/{name}.yaml, or the method's depth",
+                )
 
 
 def _check_gap(

@@ -145,7 +145,7 @@ class Trainer(Section):
         default="fail",
         description="when the loss is not finite: fail, or keep the last weights for which it was",
     )
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="only gpu asks the scheduler for GPUs"
     )

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,41 @@ def _constant(body: Iterable[ast.stmt], name: str, absent: Any) -> Any:
     return absent
 
 
+def grid_multiple(method: str, options: Mapping[str, Any]) -> int:
+    """Return what every side of a method's grid must be a multiple of, without importing it.
+
+    Its file has, or imports, a function `grid_multiple` of options of the method, in plain Python,
+    where its network halves the grid or cuts it into patches.
+    """
+    multiple = _grid_multiple(method)
+    if multiple is None:
+        return 1
+    takes = {name: a.default for name, a in arguments("methods", method).items() if not a.required}
+    return multiple(**(takes | dict(options)))
+
+
+@functools.cache
+def _grid_multiple(method: str) -> Callable[..., int] | None:
+    file = path("methods", method)
+    home = _home(file, "grid_multiple")
+    if home is None:
+        return None
+    (text,) = (ast.unparse(n) for n in _module(home).body if _named(n) == "grid_multiple")
+    function = ast.parse(text)
+    for node in ast.walk(function):  # drop types, which only an import knows
+        for part in ("annotation", "returns"):
+            if hasattr(node, part):
+                setattr(node, part, None)
+    scope: dict[str, Any] = {}
+    exec(compile(function, str(home), "exec"), scope)
+    found: Callable[..., int] = scope["grid_multiple"]
+    return found
+
+
+def _named(node: ast.stmt) -> str | None:
+    return node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else None
+
+
 def digest(kind: str, name: str) -> str:
     """Hash of a unit's source: a run made by other code must not be resumed."""
     return hashlib.sha256(path(kind, name).read_bytes()).hexdigest()[:12]
@@ -273,7 +308,7 @@ def _descends(file: Path, node: ast.ClassDef) -> bool:
 def _home(file: Path, name: str) -> Path | None:
     """File of this package in which `name`, as seen in `file`, is defined."""
     for node in _module(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
+        if _named(node) == name:
             return file
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
