@@ -311,8 +311,8 @@ REFUSALS = [
         WAVES,
         ("equation", "points"),
         50,
-        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 points; "
-        "change datasets/waves.yaml, or the method's depth",
+        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 "
+        "points; change datasets/waves.yaml, or the method's depth",
     ),
     (
         PAPER,

@@ -77,8 +77,7 @@ class ExactFlow(AbstractFlow):
             raise ValueError(
                 f"the law of {equation['name']} is not known, or not without condition"
             )
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        law = registry.find("equations", equation["name"])(**arguments)
+        law = registry.build("equations", equation)
         self._centres = torch.from_numpy(law.centres)
         self._spread = float(law.spread)
 
