@@ -29,6 +29,12 @@ def test_every_experiment_is_planned(root):
     assert {f"{name}/judge" for name in every} <= set(smoke.plan(root / "configs", every))
 
 
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    """Start jobs from a process that has imported nothing: these need little."""
+    monkeypatch.setattr(smoke, "_modules", list)
+
+
 def job(tmp_path, verb, *needs):
     return smoke.Job(verb, ("--wrong",), tmp_path / f"{verb}.log", needs)
 
