@@ -3,8 +3,10 @@
 Outputs
 -------
 `--output`: a table with the measured numbers of every dataset.
-`equations/{equation}.md` beside it: what is solved, fields, parameters and a picture of each dataset.
-`datasets/`: the pictures. What was made at another time, at the same preset, keeps its row and part.
+`equations/{equation}.md` beside it: what is solved; fields, parameters, a picture of each dataset.
+`datasets/`: the pictures.
+
+What was made at another time, at the same preset, keeps its row and its part.
 """
 
 import argparse
