@@ -47,7 +47,7 @@ def test_what_rests_on_a_failure_is_left_out(tmp_path):
         "other": job(tmp_path, "judge"),
     }
     told = {}
-    failed = smoke.run(jobs, 2, lambda name, outcome, seconds: told.update({name: outcome}))
+    failed, _ = smoke.run(jobs, 2, lambda name, outcome, seconds: told.update({name: outcome}))
     assert sorted(failed) == ["data", "other"]
     assert told == {"data": "failed", "other": "failed", "run": "left out", "score": "left out"}
     assert "the following arguments are required" in smoke.last_line(tmp_path / "generate.log")
