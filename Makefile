@@ -61,6 +61,8 @@ lint: $(INSTALLED) ## the checks alone
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) mypy
 	$(IN_VENV) lint-imports
+	$(IN_VENV) deptry src
+	$(IN_VENV) deptry tests bench --ignore DEP002,DEP004
 	$(IN_VENV) snakefmt --check Snakefile workflow
 	$(IN_VENV) snakemake --lint
 

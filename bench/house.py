@@ -79,7 +79,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         empty, house = Path(temporary, "empty"), Path(temporary, "house")
         empty.mkdir()
-        (empty / "Snakefile").write_text(EMPTY)
+        (empty / "Snakefile").write_text(EMPTY, "utf-8")
         copy_house(house, arguments.papers)
         rules = len(snakemake(house, *config, "--list-rules")[2].split())  # compiles the modules
         measured: dict[str, list[tuple[float, float]]] = {what: [] for what in asked}

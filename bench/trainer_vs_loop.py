@@ -76,9 +76,8 @@ def loop_seconds(store: Store, experiment: dict, method: str, steps: int) -> flo
     module, data, options = setting(store, experiment, method, steps)
     device = "cuda" if torch.cuda.is_available() and options["accelerator"] != "cpu" else "cpu"
     module.to(device).train()
-    optimiser = torch.optim.AdamW(
-        module.parameters(), lr=module.learning_rate, weight_decay=module.weight_decay
-    )
+    section = {key: value for key, value in module.optimiser.items() if key != "name"}
+    optimiser = torch.optim.AdamW(module.parameters(), lr=module.learning_rate, **section)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 / (1 + step))
     average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(module.ema_decay))
     for number, batch in enumerate(data.train_dataloader()):

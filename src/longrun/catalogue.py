@@ -42,7 +42,7 @@ def about(equation: str) -> str:
 
     Read from the source without importing it.
     """
-    tree = ast.parse(registry.path("equations", equation).read_text())
+    tree = ast.parse(registry.path("equations", equation).read_text("utf-8"))
     classes = [n for n in tree.body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
     text = ast.get_docstring(classes[-1]) or ast.get_docstring(tree) or ""
     return text.split("\nParameters\n")[0].strip()

@@ -26,14 +26,12 @@ class Predictions(Mapping[str, xr.Dataset]):
 
     Parameters
     ----------
-    folder
-        ``results/{preset}/{experiment}``.
-    methods
-        Names of the experiment's methods; those that kept none are left out.
+    runs
+        Folder of seed 0 by method; those that kept none are left out.
     """
 
-    def __init__(self, folder: Path, methods: list[str]) -> None:
-        paths = {method: folder / method / "seed0" / "predictions.zarr" for method in methods}
+    def __init__(self, runs: Mapping[str, Path]) -> None:
+        paths = {method: folder / "predictions.zarr" for method, folder in runs.items()}
         self.paths = {method: path for method, path in paths.items() if path.exists()}
 
     def __getitem__(self, method: str) -> xr.Dataset:  # noqa: D105
@@ -67,11 +65,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
     """
     module = importlib.import_module(registry.find("figures", name).__module__)
     folder = results / preset / experiment
-    runs = [
-        (method, seed, folder / method / f"seed{seed}")
-        for method in spec["methods"]
-        for seed in range(config.method_spec(spec, method)["seeds"])
-    ]
+    runs = config.runs(spec, folder)
     scores = [pd.DataFrame(columns=["method", "seed", "dataset", "trajectory", "metric", "value"])]
     curves = [pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])]
     for method, seed, run in runs:
@@ -88,7 +82,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
         scores=_below(scores),
         claims=cli.read_json(folder / "claims.json", "judge"),
         curves=_below(curves),
-        predictions=Predictions(folder, list(spec["methods"])),
+        predictions=Predictions({run.method: run.folder for run in runs if run.seed == 0}),
     )
 
 

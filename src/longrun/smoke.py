@@ -80,13 +80,12 @@ def plan(configs: Path, experiments: Iterable[str]) -> dict[str, Job]:
 def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> None:
     spec = config.compose(configs, experiment, PRESET)
     at = ("--experiment", experiment, "--preset", PRESET, "--configs", f"{configs}")
-    runs = [
-        (method, seed)
-        for method in spec["methods"]
-        for seed in range(config.method_spec(spec, method)["seeds"])
-    ]
-    scored = tuple(_add_run(jobs, configs, experiment, *run) for run in runs)
     logs, results = Path("logs", PRESET, experiment), f"results/{PRESET}/{experiment}"
+    # the last parts of a run's folder say who makes it: another experiment, where it is borrowed
+    scored = tuple(
+        _add_run(jobs, configs, run.folder.parts[-3], run.folder.parts[-2], run.seed)
+        for run in config.runs(spec, Path(results))
+    )
     judged = f"{experiment}/judge"
     words = (*at, "--output", f"{results}/claims.json")
     jobs[judged] = Job("judge", words, logs / "judge.log", scored)
@@ -113,9 +112,9 @@ def _add_training(
         return name
     spec = config.method_spec(config.compose(configs, experiment, PRESET), method)
     needs = [_add_dataset(jobs, configs, dataset) for dataset in spec["train"]]
-    if start := spec["starts_from"]:
-        origin = start.get("experiment", experiment), start["method"], start.get("seed", seed)
-        needs.append(_add_training(jobs, configs, *origin))
+    for origin in config.origins(spec, PRESET, experiment, seed):
+        whose, which, number = origin.parts[-3:]
+        needs.append(_add_training(jobs, configs, whose, which, int(number.removeprefix("seed"))))
     at, logs = _run_of(configs, experiment, method, seed)
     jobs[name] = Job("train", at, logs / "train.log", tuple(needs))
     return name
@@ -211,7 +210,7 @@ def _modules() -> list[str]:
 def _call(job: Job, spent: Any) -> None:
     """Call a verb as its command line would, in a process of its own; what it prints is logged."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
-    with job.log.open("w") as file:
+    with job.log.open("w", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     import torch

@@ -101,11 +101,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
         if not (folder / "claims.json").exists():
             continue
         spec = config.compose(configs, name, preset)
-        runs = [
-            folder / method / f"seed{seed}"
-            for method in spec["methods"]
-            for seed in range(config.method_spec(spec, method)["seeds"])
-        ]
+        runs = [run.folder for run in config.runs(spec, folder)]
         judged = cli.read_json(folder / "claims.json", "judge")
         judged["claims"].sort(key=lambda claim: claim["name"] != main_claim(spec))
         figures = {figure: folder / "figures" / f"{figure}.svg" for figure in _figure_order()}

@@ -48,6 +48,7 @@ from longrun.figures._inputs import Inputs
 from longrun.online.stream import Online, OnlineData
 from longrun.runtime import checkpoint, cli, devices, registry, tracking
 from longrun.runtime.cli import UserError, atomic, locked, provenance, replace, run, writing
+from longrun.tasks._learner import Diverged
 
 log = logging.getLogger(__name__)
 
@@ -139,6 +140,26 @@ class WholeWeights(pl.Callback):
         self.state = trainer.strategy.lightning_module_state_dict()
 
 
+class LastFinite(pl.Callback):
+    """Hold the weights of the last finite loss: averaged ones, where they are averaged."""
+
+    def __init__(self, average: WeightAveraging | None):
+        self.average = average
+        self.state: dict[str, torch.Tensor] = {}
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor
+    ) -> None:
+        """Copy the weights, whose loss is finite: else `training_step` would have raised."""
+        averaged: Any = self.average and self.average._average_model
+        found = averaged.module if averaged else module
+        for name, tensor in found.state_dict().items():
+            if name in self.state:
+                self.state[name].copy_(tensor)
+            else:
+                self.state[name] = tensor.clone()
+
+
 class LogLines(pl.Callback):
     """One plain line per validation, for log files."""
 
@@ -157,7 +178,7 @@ class LogLines(pl.Callback):
 
 def updates(trainer: dict[str, Any], windows: int) -> int:
     """Return the optimiser's updates that a budget in steps or in epochs comes to."""
-    if trainer.get("max_steps"):
+    if trainer.get("max_steps") is not None:
         return trainer["max_steps"]
     return math.ceil(
         trainer["max_epochs"] * windows / (trainer["batch_size"] * trainer["accumulate"])
@@ -191,7 +212,8 @@ def fit(
     -------
     dict or None
         The weights, where the module is not left with them: they are spread over devices, and the
-        first has them all, or the run was killed after its last update.
+        first has them all; the run was killed after its last update; or it diverged, and they are
+        those from before.
 
     Raises
     ------
@@ -209,10 +231,16 @@ def fit(
     accumulate = options["accumulate"]
     last = folder / "last.ckpt"
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
+    average = None
     if module.ema_decay:
         # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
-        average = get_ema_multi_avg_fn(module.ema_decay)
-        callbacks.append(WeightAveraging(use_buffers=False, multi_avg_fn=average))
+        decayed = get_ema_multi_avg_fn(module.ema_decay)
+        average = WeightAveraging(use_buffers=False, multi_avg_fn=decayed)
+        callbacks.append(average)
+    finite = LastFinite(average)
+    module.keeps_finite = options["diverged"] == "keep"
+    if module.keeps_finite:
+        callbacks.append(finite)
     whole = WholeWeights() if isinstance(strategy, ModelParallelStrategy) else None
     if whole:
         callbacks.append(whole)
@@ -244,6 +272,8 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
+    # before the average copies it, which the trainer would else do in single precision
+    trainer.precision_plugin.convert_module(module)
     last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
     if last.exists():
         try:
@@ -257,16 +287,27 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(f"{last}: holds more than a state; delete it") from error
+    except Diverged as error:
+        if not finite.state:
+            raise
+        log.warning("%s; trainer.diverged: the last weights with a finite loss are kept", error)
+        leave_group()
+        return finite.state
     if trainer.received_sigterm:
         # Of several processes one says so: another's failure would end it before it could.
         raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()  # what follows is the first process's alone
+    leave_group()
     if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
         return torch.load(last, weights_only=True)["state_dict"]
     return whole.state if whole else None
+
+
+def leave_group() -> None:
+    """Part from the processes of the other devices: what follows is the first one's alone."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def train(
@@ -276,7 +317,7 @@ def train(
     stores: Sequence[Store],
     folder: Path,
     loggers: Sequence[Logger],
-    starts_from: Path | None = None,
+    starts_from: Sequence[Path] = (),
     progress: bool = False,
 ) -> tuple[Any, dict[str, Any]]:
     """Build and train a method.
@@ -296,7 +337,7 @@ def train(
     loggers
         Where metrics go.
     starts_from
-        Another run's checkpoint.
+        Other runs' checkpoints.
     progress
         Draw a progress bar.
 
@@ -305,11 +346,18 @@ def train(
     module
         With the weights that a forecast uses.
     content
-        What a checkpoint needs besides: `method`, `arguments`, `description`, `updates`.
+        What a checkpoint needs besides: `method`, `arguments`, `description`, `updates`, and
+        `diverged`: whether training ended because the loss was not finite.
     """
     spec = config.method_spec(experiment, method)
     options, stride = spec["trainer"], experiment["evaluate"]["stride"]
     description = describe(stores, stride) | {"stride": stride}
+    multiple = registry.grid_multiple(spec["name"], spec["options"])
+    if multiple > 1 and any(side % multiple for side in description["points"]):  # not of a YAML
+        raise UserError(
+            f"{stores[0].path}: {spec['name']} needs a grid whose sides are multiples of "
+            f"{multiple}, this one has {description['points']}"
+        )
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
@@ -332,11 +380,16 @@ def train(
         workers=options["workers"],
     )
     data.batches = updates(options, len(data.train_windows)) * options["accumulate"]
-    source = checkpoint.load(starts_from) if starts_from else None
-    module.prepare(data, source)
-    learns = any(parameter.requires_grad for parameter in module.parameters())
-    if learns:
+    sources = [checkpoint.load(path) for path in starts_from]
+    try:
+        module.prepare(data, sources)
+    except ValueError as error:
+        raise UserError(f"method {spec['name']}: {error}") from error
+    done = diverged_at = None
+    if data.batches and any(parameter.requires_grad for parameter in module.parameters()):
         weights = fit(module, data, options, folder, loggers, progress)
+        diverged_at = module.diverged_at
+        done = data.batches // options["accumulate"] if diverged_at is None else diverged_at
         if weights:  # else the module has them
             module = checkpoint.build(spec["name"], arguments, seed)
             module.load_state_dict(weights)
@@ -346,7 +399,8 @@ def train(
         "method": spec["name"],
         "arguments": arguments,
         "description": description,
-        "updates": data.batches // options["accumulate"] if learns else 0,
+        "updates": done or 0,
+        "diverged": diverged_at is not None,
     }
 
 
@@ -401,13 +455,18 @@ def log_preview(
     tracking.log_image(loggers, f"valid/{module.preview}", picture, step)
 
 
-def _digest(file: Path | None) -> str | None:
+def _digest(file: Path) -> str:
     """Hash of a file: what started from another checkpoint must not be resumed."""
-    if file is None:
-        return None
     if not file.exists():
         raise UserError(f"{file}: no such checkpoint to start from; longrun.train writes it")
     return hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+
+
+def _sources(spec: Mapping[str, Any]) -> dict[str, str]:
+    """Hashes of the files of the method, and of what its options name."""
+    named = {kind: spec["options"].get(option) for option, kind in config.UNITS.items()}
+    named["methods"] = spec
+    return {kind: registry.digest(kind, part["name"]) for kind, part in named.items() if part}
 
 
 def fill_paths(
@@ -419,12 +478,9 @@ def fill_paths(
     arguments.data = arguments.data or config.stores(arguments.preset, spec["train"])
     arguments.output = arguments.output or Path("results") / folder / "model.ckpt"
     arguments.run_dir = arguments.run_dir or Path("runs") / folder
-    start = spec["starts_from"]
-    if start and arguments.starts_from is None:
-        experiment = start.get("experiment", arguments.experiment)
-        seed = start.get("seed", arguments.seed)
-        origin = config.run_folder(arguments.preset, experiment, start["method"], seed)
-        arguments.starts_from = Path("results") / origin / "model.ckpt"
+    if not arguments.starts_from:
+        folders = config.origins(spec, arguments.preset, arguments.experiment, arguments.seed)
+        arguments.starts_from = [Path("results") / folder / "model.ckpt" for folder in folders]
 
 
 EXAMPLES = """
@@ -455,7 +511,12 @@ def parser() -> argparse.ArgumentParser:
         "--output", type=Path, help="model.ckpt, curves.csv beside; default: in results/"
     )
     made.add_argument("--run-dir", type=Path, help="what resuming needs; default: in runs/")
-    made.add_argument("--starts-from", type=Path, help="checkpoint of another run")
+    made.add_argument(
+        "--starts-from",
+        type=Path,
+        nargs="+",
+        help="checkpoints of other runs",
+    )
     return made
 
 
@@ -471,14 +532,15 @@ def main() -> None:
     )
     spec = config.method_spec(experiment, arguments.method)
     fill_paths(arguments, spec, changes)
+    devices.device_of(spec["trainer"]["accelerator"])
     seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(
         {
             "spec": config.train_spec(experiment, arguments.method),
             "data": [config.fingerprint(store.attrs) for store in stores],
-            "source": registry.digest("methods", spec["name"]),
-            "starts_from": _digest(arguments.starts_from),
+            "source": _sources(spec),
+            "starts_from": [_digest(file) for file in arguments.starts_from],
         }
     )
     folder = arguments.run_dir / identity
@@ -541,7 +603,7 @@ def _run(
         if curves.exists():
             shutil.copy(curves, part)
         else:
-            part.write_text(",".join(tracking.COLUMNS) + "\n")
+            part.write_text(",".join(tracking.COLUMNS) + "\n", "utf-8")
     if len(loggers) > 1:
         log_preview(
             loggers,

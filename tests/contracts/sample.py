@@ -1,6 +1,8 @@
 """What the contract suite needs to build and feed any sampler."""
 
+import numpy as np
 import torch
+from scipy.integrate import solve_ivp
 
 POINTS = 16
 SMALL = {"width": 8, "multipliers": [1, 2], "layers": 2, "fine_steps": 5}
@@ -80,3 +82,41 @@ def output(module, size=3, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         return module.draw(condition, given["parameters"], generator, 2)
+
+
+def reference(module, size=2):
+    """Return what `draw` should come to, normalised: its noise carried along by scipy's solver."""
+    given = batch(module, size, torch.float64)
+    observed = module.observe(given["window"][:, 0], torch.Generator().manual_seed(0))
+    context = module.context_of(observed)
+    conditions = module.scaled_conditions(given["parameters"])
+    noise = module.paths(context, conditions, torch.Generator().manual_seed(1))[0]
+
+    def slope(time, flat):
+        state = torch.from_numpy(flat).reshape(noise.shape)
+        at = torch.full((size,), time, dtype=torch.float64)
+        return module.velocity(state, at, context, conditions).detach().numpy().ravel()
+
+    solved = solve_ivp(slope, (0, 1), noise.detach().numpy().ravel(), rtol=1e-9, atol=1e-9)
+    return torch.from_numpy(solved.y[:, -1]).reshape(noise.shape)
+
+
+def errors(module, evaluations, size=2):
+    """Return the root mean square errors of draws with so many evaluations."""
+    given, wanted = batch(module, size, torch.float64), reference(module, size)
+    observed = module.observe(given["window"][:, 0], torch.Generator().manual_seed(0))
+    found = []
+    for count in evaluations:
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            drawn = module.draw(observed, given["parameters"], generator, count)
+        found.append((module.normalised(drawn) - wanted).square().mean().sqrt().item())
+    return found
+
+
+def check_order(module, evaluations=(64, 128, 256, 512)):
+    """Refuse a sampler whose error doesn't fall at about the order that it states."""
+    found = errors(module, evaluations)
+    slope = np.polyfit(np.log(evaluations), np.log(found), 1)[0]
+    assert abs(-slope - module.order) < 0.25, f"order {-slope:.2f}, stated {module.order}: {found}"
+    assert found[-1] < 0.05, f"errors {found}"

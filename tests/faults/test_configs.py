@@ -332,7 +332,11 @@ COMMAND = {
     "a network beyond all numbers": (TEST, ("methods", "net", "width"), "9007199254740992"),
     "no width": (TEST, ("methods", "net", "width"), "0"),
     "no layers": (TEST, ("methods", "net", "multipliers"), "[]"),
-    "a window longer than the data": (TEST, ("methods", "net", "unroll"), "9007199254740992"),
+    "a window longer than the data": (
+        TEST,
+        ("methods", "net", "training"),
+        "{name: unrolled, unroll: 9007199254740992}",
+    ),
     "a long history": (TEST, ("methods", "net", "history"), "1000000"),
 }  # fmt: skip
 NAMES = ["../toy", "/etc/passwd", "a b", "größe", "", ".", "x" * 5000, "toy\n", "toy;id", "%00"]

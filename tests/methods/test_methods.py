@@ -13,9 +13,11 @@ import json
 import pytest
 import pytorch_lightning as pl
 import torch
+from contracts import sample
 
 from longrun.data.module import Batches, TrajectoryData
 from longrun.runtime import checkpoint, registry
+from longrun.tasks import _flow
 from longrun.train import fit
 
 METHODS = registry.names("methods")
@@ -27,6 +29,7 @@ TRAINER = {
     "strategy": "ddp",
     "precision": "32-true",
     "accumulate": 1,
+    "diverged": "fail",
     "validate_every": 4,
     "checkpoint_every": 1,
     "log_every": 1,
@@ -37,10 +40,10 @@ def contract(name):
     return importlib.import_module(f"contracts.{registry.task(name)}")
 
 
-def build(name, seed=0, **options):
+def build(name, seed=0, described=None, **options):
     """Return a method of small size, and the arguments it was built with."""
     task, kind = contract(name), registry.find("methods", name)
-    described = task.description(kind)
+    described = described or task.description(kind)
     named = registry.arguments("methods", name)
     arguments = checkpoint.sizes(name, described)
     arguments |= {key: value for key, value in task.SMALL.items() if key in named}
@@ -178,7 +181,7 @@ class TestEveryMethod:
             if not fitted(module):
                 return
             data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
-            options = TRAINER | {"clip": None if module.optimiser == "lbfgs" else 1.0}
+            options = TRAINER | {"clip": None if module.optimiser["name"] == "lbfgs" else 1.0}
             (tmp_path / folder).mkdir(exist_ok=True)
             try:
                 fit(module.train(), data, options, tmp_path / folder, [], progress=False)
@@ -193,6 +196,61 @@ class TestEveryMethod:
         kind = registry.find("methods", name)
         text = (inspect.getmodule(kind).__doc__ or "") + (kind.__doc__ or "")
         assert "arXiv:" in text or name == "persistence"
+
+
+def simplest(name):
+    """Return a sampler of points where it can be one: fields take longer and tell no more."""
+    points = 0 in registry.find("methods", name).supported_dims
+    return perturb(build(name, described=sample.POINT if points else None)[0]).double()
+
+
+SAMPLERS = [name for name in METHODS if registry.task(name) == "sample"]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+class TestEverySampler:
+    def test_its_error_falls_at_the_order_that_it_states(self, name):
+        if registry.find("methods", name).order is not None:
+            sample.check_order(simplest(name))
+
+    def test_more_evaluations_matter_where_it_states_an_order(self, name):
+        module = perturb(build(name)[0])
+        given = sample.batch(module)
+        seen = module.observe(given["window"][:, 0], generator())
+        with torch.no_grad():
+            few, many = (module.draw(seen, given["parameters"], generator(), n) for n in (1, 8))
+        assert torch.equal(few, many) == (module.order is None)
+
+
+def _mutated(scheme):
+    """Return the states of a flow by a scheme whose coefficients are wrong in one way."""
+
+    def states(velocity, start, steps, kind="rk4"):
+        state, h = start, 1 / steps
+        yield state
+        for step in range(steps):
+            state = scheme(velocity, state, step * h, h)
+            yield state
+
+    return states
+
+
+WRONG = {
+    "sign": lambda v, z, t, h: z - h * v(z, t),
+    "size": lambda v, z, t, h: z + 1.05 * h * v(z, t),
+    "time": lambda v, z, t, h: z + h * v(z, min(t + 0.1, 1.0)),
+    "nothing": lambda v, z, t, h: z,
+    "order": lambda v, z, t, h: z + h * v(z + h / 2 * v(z, t), t + h / 2),
+}
+
+
+@pytest.mark.parametrize("name", ["exact_flow", "rectified_flow"])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_sampler_with_wrong_coefficients_breaks_the_contract(name, wrong, monkeypatch):
+    module = simplest(name)
+    monkeypatch.setattr(_flow, "flow_states", _mutated(WRONG[wrong]))
+    with pytest.raises(AssertionError):
+        sample.check_order(module)
 
 
 FORECASTERS = [name for name in METHODS if registry.task(name) == "forecast"]

@@ -399,7 +399,7 @@ def test_the_best_candidate_is_chosen_on_training_systems(store):
     class Data:
         stores = (store,)
 
-    module.prepare(Data, None)
+    module.prepare(Data, [])
     equation = registry.find("equations", store.equation["name"])
     equation = equation(**{k: v for k, v in store.equation.items() if k != "name"})
     given = {k: float(v[0]) for k, v in store.split("train").parameters.items()}

@@ -97,7 +97,7 @@ def test_one_step_loss_is_the_mean_squared_error_of_the_scaled_target():
 
 
 def test_pushforward_sees_its_own_forecast_and_no_gradient_through_it(monkeypatch):
-    module = perturb(build("unet", training="pushforward", unroll=2)[0])
+    module = perturb(build("unet", training={"name": "pushforward"})[0])
     trained_for(module, 0, monkeypatch)
     frames, parameters = window(3)
     loss = module.window_loss(frames, parameters, generator())
@@ -114,7 +114,7 @@ def test_pushforward_sees_its_own_forecast_and_no_gradient_through_it(monkeypatc
 
 
 def test_unrolled_loss_is_the_mean_over_steps_with_the_gradient(monkeypatch):
-    module = perturb(build("unet", training="unrolled", unroll=2)[0])
+    module = perturb(build("unet", training={"name": "unrolled"})[0])
     trained_for(module, 0, monkeypatch)
     frames, parameters = window(3)
     loss = module.window_loss(frames, parameters, generator())
@@ -124,25 +124,16 @@ def test_unrolled_loss_is_the_mean_over_steps_with_the_gradient(monkeypatch):
     target = (frames[:, 2] - first) / 0.3
     errors.append(((second - first) / 0.3 - target).square().mean())
     torch.testing.assert_close(loss, torch.stack(errors).mean())
-    cut = build("unet", training="pushforward", unroll=2)[0]
-    assert cut.training_mode == "pushforward"
 
 
 def test_unrolling_waits_for_its_updates(monkeypatch):
-    module = perturb(build("unet", training="pushforward", unroll=2, unroll_after=10)[0])
+    module = perturb(build("unet", training={"name": "pushforward", "after": 10})[0])
     frames, parameters = window(3)
     plain = perturb(build("unet")[0]).window_loss(frames[:, :2], parameters, generator())
     trained_for(module, 9, monkeypatch)
     assert torch.equal(module.window_loss(frames, parameters, generator()), plain)
     trained_for(module, 10, monkeypatch)
     assert not torch.equal(module.window_loss(frames, parameters, generator()), plain)
-
-
-def test_unrolling_and_its_length_must_agree():
-    with pytest.raises(Exception, match="unroll > 1"):
-        build("unet", training="pushforward")
-    with pytest.raises(Exception, match="unroll > 1"):
-        build("unet", unroll=2)
 
 
 def test_input_noise_has_its_standard_deviation_and_the_target_corrects_it():
@@ -283,14 +274,14 @@ def test_coarsening_costs_accuracy_and_the_choice_follows_the_match():
 
     source, _ = build("persistence")
     chosen, _ = build("coarse_solver", match="error")
-    chosen.prepare(Data(), source)
+    chosen.prepare(Data(), [source])
     # Persistence is so poor that the coarsest solver beats it; the equal-error one is far cheaper.
     assert int(chosen.steps) < int(reference.steps) or int(chosen.points) < int(reference.points)
     error = (chosen.predict(frames, parameters) - truth).square().mean()
     allowed = (source.predict(frames, parameters) - truth).square().mean()
     assert error <= allowed
     with pytest.raises(Exception, match="starts_from"):
-        chosen.prepare(Data(), None)
+        chosen.prepare(Data(), [])
 
 
 def test_a_level_weight_of_two_weighs_the_error_of_y(monkeypatch):

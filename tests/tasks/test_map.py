@@ -93,7 +93,7 @@ class TestVariables:
 
         module = on(store, normalise="point")
         whole = module.field_std.clone()
-        module.prepare(Data(), None)
+        module.prepare(Data(), [])
         train = store.split("train").read(slice(None), slice(None))[:, 0].astype(np.float64)
         np.testing.assert_allclose(module.field_mean.numpy(), train.mean(0), rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(module.field_std.numpy(), train.std(0), rtol=1e-5)

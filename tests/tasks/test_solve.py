@@ -204,13 +204,13 @@ def test_only_the_first_frame_is_read():
     store = allen_cahn_store()
     module = build(CausalPINN)
     store.states[:, 1:] = np.nan
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     assert module.initial.isfinite().all() and module.initial.abs().max() == pytest.approx(1.0)
     assert float(module.duration) == pytest.approx(0.1)
     steady = helmholtz_store()
     steady.states[:] = np.nan
     module = build(PIG, gaussians=3)
-    module.prepare(as_data(steady), None)
+    module.prepare(as_data(steady), [])
     assert module.initial.numel() == 1 and module.batch_loss({}, generator()).isfinite()
 
 
@@ -233,7 +233,7 @@ def test_the_reference_scores_zero():
     store = allen_cahn_store()
     module = build(Exact)
     module.store = store
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     module.description = {}
     evaluation = module.evaluate(store, {"keep": 1}, 0)
     scores = evaluation.scores.set_index("metric")["value"]
@@ -251,7 +251,7 @@ def test_the_reference_scores_zero():
 def test_errors_are_those_of_numpy():
     store = allen_cahn_store()
     module = build(CausalPINN)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     evaluation = module.evaluate(store, {"stride": 2, "batch_size": 50}, 0)
     scores = evaluation.scores
     x = torch.arange(64) / 32
@@ -273,7 +273,7 @@ def test_errors_are_those_of_numpy():
 def test_a_steady_field_has_one_lead_time():
     store = helmholtz_store()
     module = build(PIG, gaussians=5)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     evaluation = module.evaluate(store, {}, 0)
     assert set(evaluation.scores["metric"]) == {
         "relative_l2",
@@ -292,7 +292,7 @@ def test_a_steady_field_has_one_lead_time():
 def test_scores_are_finite_for_a_field_that_is_not():
     store = allen_cahn_store()
     module = build(CausalPINN)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     with torch.no_grad():
         module.last.bias.fill_(math.nan)
     scores = module.evaluate(store, {}, 0).scores.set_index("metric")
@@ -302,11 +302,11 @@ def test_scores_are_finite_for_a_field_that_is_not():
 
 def test_the_solution_of_another_problem_is_refused():
     store, module = allen_cahn_store(), build(CausalPINN)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     module.conditions[2] = 0.02
     with pytest.raises(UserError, match=r"for diffusivity 0.01; the method solved for 0.02"):
         module.evaluate(store, {}, 0)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     module.initial.mul_(-1)
     with pytest.raises(UserError, match="begins with another state"):
         module.evaluate(store, {}, 0)

@@ -1,5 +1,7 @@
 """Files that must agree with each other, and what a newcomer types."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -92,6 +94,18 @@ def test_packages_import_nothing_at_start(root):
             assert re.fullmatch(r'"""[^\n]*"""\n', file.read_text()), file
 
 
+def test_packages_that_are_imported_must_be_declared(root, tmp_path):
+    assert "deptry src" in make(root, "--dry-run", "lint").stdout
+    (tmp_path / "pyproject.toml").write_bytes((root / "pyproject.toml").read_bytes())
+    (tmp_path / "src/longrun").mkdir(parents=True)
+    file = tmp_path / "src/longrun/unit.py"
+    deptry = [sys.executable, "-m", "deptry", "src", "--ignore", "DEP002"]
+    for package, code in (("numpy", 0), ("requests", 1), ("hypothesis", 1)):
+        file.write_text(f"import {package}\n")
+        done = subprocess.run(deptry, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, (package, done.stderr)
+
+
 def test_the_workflow_starts_without_torch(root):
     code = (
         "import sys\n"
@@ -101,6 +115,22 @@ def test_the_workflow_starts_without_torch(root):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "", done.stderr
+
+
+def test_text_is_read_and_written_in_utf_8(root):
+    """Whatever the locale of the machine says."""
+    wrong = []
+    for file in [*(root / "src").rglob("*.py"), *(root / "bench").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            text = ast.unparse(node) if name else ""
+            if name.endswith((".read_text", ".write_text")) and "'utf-8'" not in text:
+                wrong.append(f"{file}:{node.lineno}")
+            others = ("os.open", "Image.open")
+            opens = name == "open" or (name.endswith(".open") and name not in others)
+            if opens and not re.search(r"encoding='utf-8'|'[rwa]\+?b\+?'", text):
+                wrong.append(f"{file}:{node.lineno}")
+    assert wrong == []
 
 
 def test_relative_links_lead_somewhere(root, texts):
@@ -125,6 +155,25 @@ def test_no_absolute_paths(texts):
     for name, text in texts.items():
         if name not in (".gitignore", "LICENSE"):
             assert not absolute.search(text), f"{name}: {absolute.search(text)}"
+
+
+def test_the_recipe_for_scratch_puts_the_folders_there(root, tmp_path):
+    """In a clone, with stores in it already or not, and a second time."""
+    page = (root / "docs/cluster.md").read_text()
+    recipe = re.search(r"^(for folder in data.*?^done)$", page, re.M | re.S)[1]
+    listing = subprocess.run(["git", "-C", root, "ls-files"], capture_output=True, text=True)
+    tracked = {line.partition("/")[0] for line in listing.stdout.splitlines()}
+    assert not {"data", "runs", "results"} & tracked  # a link in their place would be a change
+    clone, scratch = tmp_path / "clone", tmp_path / "scratch"
+    (clone / "data/smoke").mkdir(parents=True)
+    (clone / "data/smoke/store").write_text("x")
+    for _ in range(2):
+        command = ["bash", "-euc", recipe]
+        subprocess.run(command, cwd=clone, env={"SCRATCH": str(scratch), **os.environ}, check=True)
+        for folder in ("data", "runs", "results"):
+            assert (clone / folder).resolve() == (scratch / "longrun" / folder).resolve()
+        assert (scratch / "longrun/data/smoke/store").read_text() == "x"
+        assert not (clone / "data/data").exists()
 
 
 def test_the_smoke_run_has_one_experiment_of_each_task(root):

@@ -9,12 +9,13 @@ from shlex import join, quote
 
 from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from longrun import config as yaml_files
 from longrun.runtime import registry
 from longrun import sweep
-from longrun.runtime.cli import UserError
+from longrun.runtime.cli import UserError, may_have_gpu
 
 CONFIGS = Path("configs")
 DATASETS = yaml_files.datasets(CONFIGS)
@@ -22,6 +23,10 @@ EXPERIMENTS = yaml_files.experiments(CONFIGS)
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 POINT = "{preset}/{experiment}/{method}/{point}/seed{seed}"
 SWEEPS = yaml_files.sweeps(CONFIGS)
+NO_GPU = (
+    "trainer.accelerator is gpu and this machine has none: take preset cpu, another machine, or a "
+    "cluster (docs/cluster.md)"
+)
 
 
 @cache
@@ -162,19 +167,11 @@ def stores(preset, datasets):
 
 
 def start(wildcards):
-    """Return the checkpoint that the run starts from, in a list; most start from none."""
-    origin = method_of(wildcards)["starts_from"]
-    return (
-        expand(
-            f"results/{RUN}/model.ckpt",
-            preset=wildcards.preset,
-            experiment=origin.get("experiment", wildcards.experiment),
-            method=origin["method"],
-            seed=origin.get("seed", wildcards.seed),
-        )
-        if origin
-        else []
-    )
+    """Return the checkpoints that the run starts from; most start from none."""
+    run = wildcards.preset, wildcards.experiment, int(wildcards.seed)
+    return [
+        f"results/{folder}/model.ckpt" for folder in yaml_files.origins(method_of(wildcards), *run)
+    ]
 
 
 def start_option(wildcards, input):
@@ -241,7 +238,23 @@ def judge_spec(wildcards):
 
 def gpus(wildcards):
     """Return the number of GPUs that the training asks for."""
-    return yaml_files.gpus(method_of(wildcards)["trainer"])
+    number = yaml_files.gpus(method_of(wildcards)["trainer"])
+    if number and workflow.dryrun and not may_have_gpu():
+        warn_of_no_gpu()
+    return number
+
+
+@cache
+def warn_of_no_gpu():
+    """Say in a plan, once, that this machine can't carry it out; a cluster may."""
+    logger.warning(NO_GPU)
+
+
+def check_gpu(jobs):
+    """Refuse to start jobs on a machine that lacks the GPU that they ask for."""
+    here = workflow.is_main_process and workflow.local_exec and not workflow.touch
+    if here and not may_have_gpu() and any(job.resources.get("gpu") for job in jobs):
+        raise WorkflowError(NO_GPU)
 
 
 def rollout_gpus(wildcards):
@@ -340,16 +353,17 @@ def mpi(wildcards):
     return "srun" if nodes(wildcards) else None
 
 
+@cache
+def runs(experiment, preset):
+    """Return all runs of an experiment, those that it borrows too."""
+    return yaml_files.runs(compose(experiment, preset), Path("results", preset, experiment))
+
+
 def of_runs(file):
     """Return an input function: this file of every run of the experiment."""
 
     def paths(wildcards):
-        run = wildcards.experiment, wildcards.preset
-        return [
-            f"results/{wildcards.preset}/{wildcards.experiment}/{method}/seed{seed}/{file}"
-            for method in experiment_of(wildcards)["methods"]
-            for seed in range(method_spec(*run, method)["seeds"])
-        ]
+        return [run.folder / file for run in runs(wildcards.experiment, wildcards.preset)]
 
     return paths
 
@@ -358,8 +372,8 @@ def of_first_seeds(file):
     """Return an input function: this file of every method's seed 0."""
 
     def paths(wildcards):
-        folder = f"results/{wildcards.preset}/{wildcards.experiment}"
-        return [f"{folder}/{method}/seed0/{file}" for method in experiment_of(wildcards)["methods"]]
+        every = runs(wildcards.experiment, wildcards.preset)
+        return [run.folder / file for run in every if run.seed == 0]
 
     return paths
 
@@ -453,9 +467,13 @@ def check_path(parts):
 
 @cache
 def check(experiment, preset):
-    """Compose an experiment, and those whose runs it starts from."""
-    entries = compose(experiment, preset)["methods"].values()
-    for other in {entry.get("starts_from", {}).get("experiment") for entry in entries} - {None}:
+    """Compose an experiment, and those whose runs it borrows or starts from."""
+    spec = compose(experiment, preset)
+    used = [run.folder for run in yaml_files.runs(spec, Path(preset, experiment))]
+    for method in spec["methods"]:
+        run = preset, experiment, 0
+        used += yaml_files.origins(method_spec(experiment, preset, method), *run)
+    for other in {folder.parts[1] for folder in used} - {experiment}:
         check(other, preset)
 
 
@@ -481,8 +499,7 @@ def files_of(target):
     check(name, preset)
     spec, folder = compose(name, preset), f"results/{preset}/{name}"
     if part in spec["methods"]:
-        seeds = range(method_spec(name, preset, part)["seeds"])
-        return [f"{folder}/{part}/seed{seed}/scores.parquet" for seed in seeds]
+        return [run.folder / "scores.parquet" for run in runs(name, preset) if run.method == part]
     figures = [f"{figure}.svg" for figure in yaml_files.figures(spec)]
     if part in figures:
         return [f"{folder}/figures"]

@@ -8,6 +8,11 @@ rule all_papers:
 if workflow.is_main_process:
     check_asked()
 
+
+onstart:
+    check_gpu(workflow.dag.needrun_jobs())
+
+
 # A name on the command line is a rule of its own, which is there only when it is asked for.
 for target, files in asked_by_name().items():
 

@@ -1,6 +1,6 @@
 """The YAML files: read, composed, checked. Imports no torch: the Snakefile imports this."""
 
-from longrun.config.checks import compose_dataset
+from longrun.config.checks import KINDS, compose_dataset
 from longrun.config.compose import (
     check_settings,
     chosen,
@@ -11,6 +11,7 @@ from longrun.config.compose import (
 )
 from longrun.config.layers import datasets, experiments, presets, sweeps
 from longrun.config.runs import (
+    Run,
     changes,
     devices,
     evaluate_spec,
@@ -19,16 +20,22 @@ from longrun.config.runs import (
     judge_spec,
     method_spec,
     of_method,
+    option,
+    origins,
     rollout_gpus,
     run_folder,
+    runs,
     stores,
     train_spec,
     view,
 )
-from longrun.config.yaml import ConfigError, canonical, fingerprint, load, merge, value
+from longrun.config.yaml import UNITS, ConfigError, canonical, fingerprint, load, merge, value
 
 __all__ = [
+    "KINDS",
+    "UNITS",
     "ConfigError",
+    "Run",
     "canonical",
     "changes",
     "check_settings",
@@ -48,9 +55,12 @@ __all__ = [
     "merge",
     "method_spec",
     "of_method",
+    "option",
+    "origins",
     "presets",
     "rollout_gpus",
     "run_folder",
+    "runs",
     "settings",
     "stores",
     "sweeps",

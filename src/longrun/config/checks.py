@@ -2,14 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from longrun.config import layers
-from longrun.config.layers import NAME, Source, datasets, experiments
-from longrun.config.runs import RESERVED, devices, method_spec
+from longrun.config.layers import NAME, Source, datasets, experiments, named
+from longrun.config.runs import RESERVED, devices, method_spec, option, starts
 from longrun.config.section import Key
+from longrun.config.yaml import UNITS
 from longrun.runtime import registry
 from longrun.runtime.registry import Argument, allowed, shown
 
@@ -20,14 +21,18 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
     """Refuse an experiment that can't work, though every type is right."""
     task = registry.arguments("tasks", spec["task"]["name"])
     _check_options(source, ("task",), spec["task"], task, ("name",))
+    _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
+        if "run_of" in entry:  # checked where it is made
+            continue
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
         _check_options(source, key, entry, takes, RESERVED)
+        _check_units(source, key, entry, method_spec(spec, method)["options"])
         _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
-        _check_start(source, spec, method, configs, preset)
+        _check_starts(source, spec, method, configs, preset)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
 
@@ -62,6 +67,21 @@ def _check_options(
             source.fail((*key, name), refusal)
 
 
+def _check_units(
+    source: Source, key: Key, entry: Mapping[str, Any], options: Mapping[str, Any]
+) -> None:
+    """Check the sections of an entry that name an optimiser or the like, merged as `options`."""
+    for name, kind in UNITS.items():
+        if name not in entry:
+            continue
+        section = options[name]
+        if "name" not in section:
+            source.fail((*key, name, "name"), "is missing")
+        source.known((*key, name, "name"), section["name"], registry.names(kind), f"unknown {name}")
+        takes = registry.arguments(kind, section["name"])
+        _check_options(source, (*key, name), section, takes, ("name",))
+
+
 def _check_trainer(
     source: Source,
     key: Key,
@@ -75,6 +95,9 @@ def _check_trainer(
         given = "both are" if budgets else "neither is"
         at = _trainer_key(key, entry, "max_steps")
         source.fail(at, f"allowed: max_steps or max_epochs; {given} given")
+    if trainer.get("max_steps") == 0 and not method["starts_from"]:
+        at = _trainer_key(key, entry, "max_steps")
+        source.fail(at, "must be at least 1 without starts_from, is 0")
     if trainer.get("online"):
         _check_online(
             source,
@@ -86,27 +109,34 @@ def _check_trainer(
 
 
 def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: str) -> None:
-    """Refuse what several devices can't share."""
+    """Refuse what several devices, or the searches of an optimiser, can't share."""
     trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
     number, size = devices(trainer), trainer["batch_size"]
-    if number == 1:
-        return
+    optimiser = option(spec, method, "optimiser", {})["name"]
+    searches = registry.attribute("optimisers", optimiser, "searches", False)
 
     def fail(name: str, problem: str) -> NoReturn:
         source.fail(_trainer_key(key, entry, name), problem)
 
+    if searches and trainer["clip"] is not None:
+        fail("clip", f"must be null with the optimiser {optimiser}: its search needs the gradient")
+    if number == 1:
+        return
     if size % number:
         fail("batch_size", f"must be divisible by the number of devices ({number}), is {size}")
     if trainer["valid_windows"] < number:
         fail("valid_windows", f"must be at least the number of devices ({number})")
-    if _option(spec, method, "optimiser", None) == "lbfgs":
+    if searches:
         several = "devices" if trainer["devices"] > 1 else "num_nodes"
-        fail(several, "must be 1 with the optimiser lbfgs, whose search sees one device's loss")
+        why = "its search sees one device's loss"
+        fail(several, f"must be 1 with the optimiser {optimiser}: {why}")
     if trainer["strategy"] != "fsdp":
         return
-    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+    if trainer["diverged"] == "keep":
+        fail("diverged", "must be fail with strategy fsdp: no device has all weights to keep")
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed")):
         fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
-    if _option(spec, method, "ema_decay", 0.0):
+    if option(spec, method, "ema_decay", 0.0):
         fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
 
 
@@ -115,22 +145,36 @@ def _trainer_key(key: Key, entry: Mapping[str, Any], name: str) -> Key:
     return (*key, "trainer", name) if name in entry.get("trainer", {}) else ("trainer", name)
 
 
-def _check_start(
+def _check_starts(
     source: Source, spec: Mapping[str, Any], method: str, configs: Path, preset: str
 ) -> None:
-    key: Key = ("methods", method, "starts_from")
-    start = spec["methods"][method].get("starts_from")
-    if not start:
-        return
+    entry = spec["methods"][method]
+    found = starts(entry)
+    for number, start in enumerate(found):
+        several = (number,) if isinstance(entry["starts_from"], list) else ()
+        key: Key = ("methods", method, "starts_from", *several)
+        _check_start(source, key, start, spec, method, configs, preset)
+
+
+def _check_start(
+    source: Source,
+    key: Key,
+    start: Mapping[str, Any],
+    spec: Mapping[str, Any],
+    method: str,
+    configs: Path,
+    preset: str,
+) -> None:
     other: Mapping[str, Any] = spec
     if "experiment" in start:
         others = [name for name in experiments(configs) if name != source.layers[0].file.stem]
         source.known((*key, "experiment"), start["experiment"], others, "unknown experiment")
         _, other = layers.experiment(configs, start["experiment"], preset)
-    for name in _ancestors(spec, method):
-        if _start_within(spec, name) == method:
-            source.fail((*key, "method"), "a method can't start from itself")
+    elif start["method"] == method or method in _ancestors(spec, start["method"]):
+        source.fail((*key, "method"), "a method can't start from itself")
     source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    if "run_of" in other["methods"][start["method"]]:
+        source.fail((*key, "method"), "is a borrowed run; name the experiment that makes it")
     needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
     has = other["methods"][start["method"]].get("seeds", other["seeds"])
     if needs >= has:
@@ -176,47 +220,110 @@ def _check_online(
         source.fail((*key, "listen"), "needs a port where solvers is 0: who comes must know it")
 
 
-def _start_within(spec: Mapping[str, Any], method: str) -> str | None:
-    """Return the method of the same experiment that a method starts from, if any."""
-    start = spec["methods"][method].get("starts_from", {})
-    return None if "experiment" in start else start.get("method")
+def _ancestors(spec: Mapping[str, Any], method: str) -> set[str]:
+    """Return the methods of its experiment that a method starts from, in one step or several."""
+    found: set[str] = set()
+    waiting = [method]
+    while waiting:
+        for start in starts(spec["methods"].get(waiting.pop(), {})):
+            if "experiment" not in start and start["method"] not in found:
+                found.add(start["method"])
+                waiting.append(start["method"])
+    return found
 
 
-def _ancestors(spec: Mapping[str, Any], method: str) -> Iterator[str]:
-    """Yield the method, what it starts from, and so on; end at a cycle."""
-    seen: set[str] = set()
-    following: str | None = method
-    while following is not None and following in spec["methods"] and following not in seen:
-        seen.add(following)
-        yield following
-        following = _start_within(spec, following)
+KINDS = {  # of claims: what each compares with
+    "ratio": "against",
+    "value": None,
+    "slope": None,
+    "updates": "against",
+    "r_squared": "explains",
+    "rank_correlation": "explains",
+}
+OF_SCORES = ("ratio", "value", "slope")  # kinds whose scores a median may sum up
 
 
 def _check_claims(source: Source, spec: Mapping[str, Any]) -> None:
-    evaluate = spec["evaluate"]
     for name, claim in spec["claims"].items():
         key: Key = ("claims", name)
-        kinds = [kind for kind in ("ratio", "r_squared") if kind in claim]
+        kinds = [kind for kind in KINDS if kind in claim]
         if len(kinds) != 1:
-            source.fail(key, "allowed: ratio or r_squared, exactly one")
-        other = "against" if kinds == ["ratio"] else "explains"
-        wrong = "explains" if kinds == ["ratio"] else "against"
-        if other not in claim:
-            source.fail((*key, other), f"is missing; {kinds[0]} needs it")
-        if wrong in claim:
-            source.fail((*key, wrong), f"unknown key beside {kinds[0]}; allowed: {other}")
+            source.fail(key, f"allowed: {' or '.join(KINDS)}, exactly one")
+        (kind,) = kinds
+        _check_roles(source, key, claim, kind)
         for role in ("of", "against"):
-            if role in claim:
-                source.known((*key, role), claim[role], spec["methods"], "unknown method")
-        for role in ("metric", "explains"):
-            if role in claim:
-                _check_metric(source, spec, key, role, claim[role])
+            for method in named(claim, role):
+                source.known((*key, role), method, spec["methods"], "unknown method")
+        if kind == "updates":
+            source.known((*key, "metric"), claim["metric"], spec["validation"], "unknown metric")
+        else:
+            for role in ("metric", "explains"):
+                if role in claim:
+                    _check_metric(source, spec, key, role, claim[role])
+        if kind == "slope":
+            _check_slope(source, spec, key, claim)
         for where in ("at", "against_at"):
-            step = claim.get(where, {}).get("step", 0)
-            if step > evaluate.get("steps", step):
-                source.fail(
-                    (*key, where, "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
-                )
+            _check_place(source, spec, (*key, where), claim.get(where, {}))
+    _check_main(source)
+
+
+def _check_roles(source: Source, key: Key, claim: Mapping[str, Any], kind: str) -> None:
+    """Refuse a claim that lacks what its kind needs, or has what changes nothing."""
+    needed = KINDS[kind]
+    if needed and needed not in claim:
+        source.fail((*key, needed), f"is missing; {kind} needs it")
+    useless = {role for role in ("against", "explains") if role != needed}
+    if kind != "ratio":
+        useless.add("against_at")
+    if kind == "updates":
+        useless.add("at")
+    if kind not in OF_SCORES:
+        useless.add("statistic")
+    several = any(isinstance(claim.get(role), list) for role in ("of", "against"))
+    if not several or kind == "slope":
+        useless.add("over")
+    elif "over" not in claim:
+        source.fail((*key, "over"), "is missing; several methods need it")
+    for role in sorted(useless & set(claim)):
+        beside = "of one method" if role == "over" and not several else f"beside {kind}"
+        source.fail((*key, role), f"has no effect {beside}")
+
+
+def _check_slope(
+    source: Source, spec: Mapping[str, Any], key: Key, claim: Mapping[str, Any]
+) -> None:
+    along, methods = claim["slope"]["along"], named(claim, "of")
+    if along in ("stage", "step"):
+        if len(methods) > 1:
+            source.fail((*key, "of"), f"must be one method, whose scores differ by {along}")
+        if along in claim.get("at", {}):
+            source.fail((*key, "at", along), f"has no effect beside a slope along {along}")
+        return
+    values = [option(spec, method, along, None) for method in methods]
+    if not all(type(value) in (int, float) and value > 0 for value in values):
+        source.fail(
+            (*key, "slope", "along"),
+            f"must be stage, step or an option with a positive number, is {shown(along)}",
+        )
+    if len(set(values)) < 2:
+        source.fail((*key, "of"), f"must be methods that differ in {along}")
+
+
+def _check_place(source: Source, spec: Mapping[str, Any], key: Key, at: Mapping[str, Any]) -> None:
+    steps = spec["evaluate"].get("steps")
+    if steps is not None and at.get("step", 0) > steps:
+        source.fail((*key, "step"), f"must be at most evaluate.steps ({steps})")
+    if "dataset" in at:
+        source.known((*key, "dataset"), at["dataset"], spec["test"], "unknown dataset")
+
+
+def _check_main(source: Source) -> None:
+    """Refuse none or several main claims in a file, whatever a preset drops of them."""
+    claims = source.layers[0].content.get("claims") or {}
+    main = [name for name, claim in claims.items() if claim and claim.get("main")]
+    if claims and len(main) != 1:
+        found = ", ".join(main) or "none"
+        source.fail(("claims",), f"one claim must say main: true, found: {found}")
 
 
 def _check_metric(
@@ -253,10 +360,13 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
         for i, name in enumerate(entry.get("train", [])):
             source.known(("methods", method, "train", i), name, known, "unknown dataset")
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
-    splits = {
-        name: compose_dataset(configs, name, preset)["splits"]
+    composed = {
+        name: compose_dataset(configs, name, preset)
         for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
+    splits = {name: dataset["splits"] for name, dataset in composed.items()}
+    equations = {name: dataset["equation"] for name, dataset in composed.items()}
+    _check_grids(source, spec, trained, equations)
     for name in spec["test"]:
         test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
@@ -275,7 +385,8 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
     if evaluate.get("train_trajectories"):
         _check_gap(source, spec, splits)
     for method, names in trained.items():
-        history, horizon = (_option(spec, method, name, 1) for name in ("history", "unroll"))
+        history = option(spec, method, "history", 1)
+        key, horizon = _horizon(spec, method)
         if start < (history - 1) * stride:
             source.fail(
                 ("evaluate", "start"),
@@ -287,9 +398,45 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
             frames = min(splits[name][split]["frames"] for split in ("train", "valid"))
             if needs > frames and frames > 1:  # one frame: a steady map, which has no windows
                 source.fail(
-                    ("methods", method, "unroll"),
+                    key,
                     f"a window of {history} + {horizon} frames {stride} apart needs {needs} "
                     f"frames of {name}, allowed: {frames}",
+                )
+
+
+def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
+    """Return the steps of a training window, and the key that says how many."""
+    key: Key = ("methods", method)
+    scheme = option(spec, method, "training", None)
+    if scheme is None:
+        return (*key, "unroll"), option(spec, method, "unroll", 1)
+    takes = registry.arguments("training", scheme["name"])
+    default = takes["unroll"].default if "unroll" in takes else 1
+    return (*key, "training", "unroll"), scheme.get("unroll", default)
+
+
+def _check_grids(
+    source: Source,
+    spec: Mapping[str, Any],
+    trained: Mapping[str, Sequence[str]],
+    equations: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a grid that a method can't halve, or cut into patches, as often as it must."""
+    for method, names in trained.items():
+        resolved = method_spec(spec, method)
+        multiple = registry.grid_multiple(resolved["name"], resolved["options"])
+        for name in dict.fromkeys((*names, *spec["test"])):
+            equation = equations[name]
+            takes = registry.arguments("equations", equation["name"])
+            if "points" not in takes or multiple < 2:
+                continue
+            points = equation.get("points", takes["points"].default)
+            sides = [points * times for times in equation.get("aspect", (1,))]
+            if any(side % multiple for side in sides):
+                source.fail(
+                    ("methods", method),
+                    f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
+                    f"points; change datasets/{name}.yaml, or the method's depth",
                 )
 
 
@@ -311,15 +458,6 @@ def _check_gap(
                 source.fail(key, f"must be at most {trained}, those that {method} trains on")
             if needs > split["frames"]:
                 source.fail(key, f"needs {needs} training frames of {name}: {split['frames']}")
-
-
-def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:
-    """Value of an option of a method, its default where the YAML files are silent."""
-    resolved = method_spec(spec, method)
-    if name in resolved["options"]:
-        return resolved["options"][name]
-    argument = registry.arguments("methods", resolved["name"]).get(name)
-    return absent if argument is None or argument.default is None else argument.default
 
 
 def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:

@@ -1,10 +1,21 @@
 """What the YAML files may say, section by section. Names and combinations are in `checks`."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, Tag
 
-from longrun.config.section import OMITTED, Count, Distinct, Name, Natural, Positive, Section
+from longrun.config.section import (
+    OMITTED,
+    ONE,
+    SEVERAL,
+    Count,
+    Distinct,
+    Name,
+    Natural,
+    Positive,
+    Section,
+    by_length,
+)
 
 Tracking = Literal["disabled", "offline", "online"]
 
@@ -120,8 +131,9 @@ class Online(Section):
 class Trainer(Section):
     """How a method is trained, and what its job may take."""
 
-    max_steps: Count | None = Field(
-        default=None, description="updates of the weights; this or max_epochs"
+    max_steps: Natural | None = Field(
+        default=None,
+        description="updates of the weights; this or max_epochs. 0: take those of starts_from",
     )
     max_epochs: Count | None = Field(default=None, description="passes over the training windows")
     batch_size: Count = Field(le=2**20, description="over all devices")
@@ -129,7 +141,11 @@ class Trainer(Section):
     clip: Positive | None = Field(
         default=None, description="largest norm of the gradient; null: any"
     )
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    diverged: Literal["fail", "keep"] = Field(
+        default="fail",
+        description="when the loss is not finite: fail, or keep the last weights for which it was",
+    )
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="only gpu asks the scheduler for GPUs"
     )
@@ -180,42 +196,89 @@ class Start(Section):
     seed: Natural = Field(default=OMITTED, description="the run's own by default")
 
 
+class Origin(Section):
+    """A run of another experiment."""
+
+    experiment: str
+    method: str
+
+
 class Method(Named):
     """A method's entry: besides these keys, options of its constructor."""
 
+    name: str = OMITTED
+    run_of: Origin = Field(
+        default=OMITTED,
+        description="in place of all other keys: borrow the runs of another experiment, their "
+        "scores and curves, without training them again",
+    )
     trainer: PartOfTrainer = OMITTED
     seeds: Count = Field(default=OMITTED, le=1000)
-    starts_from: Start = OMITTED
+    starts_from: Annotated[
+        Annotated[Start, Tag(ONE)] | Annotated[Distinct[Start], Tag(SEVERAL)], by_length
+    ] = Field(default=OMITTED, description="a list where the method takes several")
     train: Distinct[str] = Field(
         default=OMITTED, description="train on these datasets instead of the experiment's"
     )
 
 
 class At(Section):
-    """Rows of the scores that a claim is about."""
+    """Rows of the scores that a claim is about; all where nothing is said."""
 
     step: Count = OMITTED
-    stage: Natural = OMITTED
+    stage: Natural = Field(default=OMITTED, description="the last one by default")
+    dataset: str = Field(default=OMITTED, description="one of those that are tested")
 
 
 class Threshold(Section):
     """The number that decides a claim."""
 
     paper: float | None = Field(default=None, description="what the paper found")
+    holds: float
+    direction: Literal["above", "below"] = Field(description="side of it that is claimed")
+
+
+class PositiveThreshold(Threshold):
+    """The number that decides a claim on a ratio."""
+
     holds: Positive
-    direction: Literal["above", "below"] = "above"
+
+
+class Slope(Threshold):
+    """The number that decides a claim on how a score grows."""
+
+    along: str = Field(
+        description="stage, step, or an option in which the methods of the claim differ"
+    )
 
 
 class Claim(Section):
     """A sentence of the paper, and the number that confirms or contradicts it."""
 
     says: str
-    metric: str
-    of: str
-    against: str = OMITTED
-    explains: str = OMITTED
-    ratio: Threshold = OMITTED
-    r_squared: Threshold = OMITTED
+    main: bool = Field(default=False, description="what the paper is cited for; one claim is")
+    metric: str = Field(description="a score; for `updates` one that is logged on valid")
+    of: str | Distinct[str] = Field(description="a method, or several")
+    against: str | Distinct[str] = OMITTED
+    over: Literal["min", "mean", "max"] = Field(
+        default=OMITTED,
+        description="what several methods count as: that with the smallest or largest value on "
+        "valid, or their mean",
+    )
+    explains: str = Field(default=OMITTED, description="another score of the same runs")
+    statistic: Literal["mean", "median"] = Field(
+        default="mean", description="over trajectories; over seeds it is the mean"
+    )
+    ratio: PositiveThreshold = Field(default=OMITTED, description="of over against")
+    value: Threshold = Field(default=OMITTED, description="the score itself")
+    slope: Slope = Field(default=OMITTED, description="of log score over the log of something")
+    updates: PositiveThreshold = Field(
+        default=OMITTED,
+        description="until `of` reaches the last value of `against` on valid, over those of the "
+        "latter",
+    )
+    r_squared: Threshold = Field(default=OMITTED, description="share of variance explained")
+    rank_correlation: Threshold = Field(default=OMITTED, description="Spearman's")
     at: At = OMITTED
     against_at: At = Field(
         default=OMITTED, description="the same of what is compared with, where it differs"

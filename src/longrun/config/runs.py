@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from longrun.config.layers import NAME
 from longrun.config.yaml import ConfigError, canonical, fingerprint, merge, value
@@ -25,8 +25,10 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
         `name` in the registry; `options`, those of the task that the method takes <- its own;
         `trainer`, the experiment's <- its own; `seeds`; `train`, its own datasets or the
         experiment's; `starts_from` (`method`; `experiment` and `seed` where they aren't the run's
-        own) or None.
+        own), a list of such, or None.
     """
+    if method in experiment.get("borrowed", {}):
+        return experiment["borrowed"][method]
     entry = experiment["methods"][method]
     takes = registry.arguments("methods", entry["name"])
     shared = {k: v for k, v in experiment["task"].items() if k != "name" and k in takes}
@@ -86,6 +88,66 @@ def run_folder(
     return Path(preset, experiment, method, *point, f"seed{seed}")
 
 
+class Run(NamedTuple):
+    """A run of an experiment: whose, and where its files are."""
+
+    method: str
+    seed: int
+    folder: Path
+
+
+def runs(experiment: Mapping[str, Any], folder: Path) -> list[Run]:
+    """Return all runs of an experiment.
+
+    Parameters
+    ----------
+    folder
+        `results/{preset}/{experiment}`. A borrowed run is in that of the experiment that made it.
+    """
+    found = []
+    for method, entry in experiment["methods"].items():
+        origin = entry.get("run_of")
+        home = (
+            folder.parent / origin["experiment"] / origin["method"] if origin else folder / method
+        )
+        seeds = range(method_spec(experiment, method)["seeds"])
+        found += [Run(method, seed, home / f"seed{seed}") for seed in seeds]
+    return found
+
+
+def option(experiment: Mapping[str, Any], method: str, name: str, absent: Any = None) -> Any:
+    """Value of an option of a method, its default where the YAML files are silent."""
+    resolved = method_spec(experiment, method)
+    if name in resolved["options"]:
+        return resolved["options"][name]
+    argument = registry.arguments("methods", resolved["name"]).get(name)
+    return absent if argument is None or argument.default is None else argument.default
+
+
+def starts(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the runs that a method starts from."""
+    start = entry.get("starts_from") or []
+    return start if isinstance(start, list) else [start]
+
+
+def origins(spec: Mapping[str, Any], preset: str, experiment: str, seed: int) -> list[Path]:
+    """Folders of the runs that a run starts from.
+
+    Parameters
+    ----------
+    spec
+        Of its method, from `method_spec`.
+    preset, experiment, seed
+        The run's own.
+    """
+    return [
+        run_folder(
+            preset, start.get("experiment", experiment), start["method"], start.get("seed", seed)
+        )
+        for start in starts(spec)
+    ]
+
+
 def stores(preset: str, names: Iterable[str]) -> list[Path]:
     """Where the workflow has the stores of these datasets."""
     return [Path("data", preset, f"{name}.zarr") for name in names]
@@ -101,8 +163,8 @@ def train_spec(
     Parameters
     ----------
     composed
-        The training datasets, composed, by name. With them the text changes with the data, as the
-        name of a run's folder must; a rule needs them not, the store is its input.
+        The training datasets, composed, by name. With them the text changes when the data do, as
+        the name of a run's folder must. A rule leaves them out: the store is its input.
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
@@ -110,6 +172,8 @@ def train_spec(
         spec["trainer"].pop(key, None)
     if online := spec["trainer"].get("online"):
         spec["trainer"]["online"] = {k: v for k, v in online.items() if k not in MEETING}
+    if spec["trainer"]["diverged"] == "fail":  # as if there were no choice
+        del spec["trainer"]["diverged"]
     if devices(spec["trainer"]) == 1:  # how several would share the work changes nothing then
         del spec["trainer"]["num_nodes"], spec["trainer"]["strategy"]
     spec |= {"task": experiment["task"]["name"], "stride": experiment["evaluate"]["stride"]}

@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, StringConstraints
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from longrun.runtime.registry import allowed, shown
@@ -36,6 +36,9 @@ Positive = Annotated[float, Field(gt=0)]
 Name = Annotated[str, StringConstraints(pattern="^[a-z][a-z0-9_]*$", max_length=60)]
 Distinct = Annotated[list[Item], Field(min_length=1), AfterValidator(_distinct)]
 
+ONE, SEVERAL = "(one)", "(several)"  # what pydantic calls alternatives, no part of a key
+by_length = Discriminator(lambda value: SEVERAL if isinstance(value, list) else ONE)
+
 WORDS = {int: "integer", float: "number", str: "string", bool: "boolean", list: "array"}
 
 
@@ -47,7 +50,7 @@ def defaults(section: type[Section]) -> dict[str, Any]:
 
 def explain(error: ErrorDetails, section: type[Section]) -> tuple[Key, str]:
     """Return key and problem of a complaint of pydantic, in our words."""
-    key: Key = tuple(error["loc"])
+    key: Key = tuple(part for part in error["loc"] if part not in (ONE, SEVERAL))
     kind, value, limits = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
@@ -65,7 +68,7 @@ def explain(error: ErrorDetails, section: type[Section]) -> tuple[Key, str]:
             return key, error["msg"]
         case "string_pattern_mismatch" if key[-1] == "[key]":
             rule = "lower-case letters, digits and _, a letter first"
-            return key[:-1], f"{shown(value)} is no name; allowed: {rule}"
+            return key[:-1], f"{shown(value)} is not a valid name; allowed: {rule}"
         case "string_too_long" if key[-1] == "[key]":
             length = len(str(value))
             return key[:-1], f"{shown(value)} has {length} letters, allowed: {limits['max_length']}"
@@ -92,9 +95,9 @@ def _annotation(section: type[Section], key: Key) -> tuple[Key, Any]:
 def _inner(annotation: Any, part: str | int) -> Any:
     """Return the annotation of what is below a key; None where nothing is."""
     for option in _options(annotation):
-        if isinstance(option, type) and issubclass(option, Section):
-            field = option.model_fields.get(str(part))
-            return field and field.annotation
+        fields = option.model_fields if _is_section(option) else {}
+        if part in fields:
+            return fields[str(part)].annotation
         arguments = typing.get_args(option)
         if typing.get_origin(option) is (list if isinstance(part, int) else dict):
             return arguments[-1]

@@ -17,12 +17,14 @@ from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.runtime.registry import shown
 
-# what no configuration needs, and an accident or an attack would have; an alias counts as what it
+# more than any configuration needs: an accident, or an attack; an alias counts as all that it
 # stands for
 BYTES, VALUES, DEPTH = 2**20, 20_000, 30
-LARGEST = 2**53  # a larger integer is no number of JSON for every reader
+LARGEST = 2**53  # JSON readers disagree about larger integers
 
 Key = tuple[str | int, ...]
+# options that name a unit and give it options of its own, and the folder of the unit
+UNITS = {"optimiser": "optimisers", "training": "training"}
 
 
 class ConfigError(UserError):
@@ -157,13 +159,19 @@ def value(text: str) -> Any:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Merge dicts key by key; anything else of `over`, lists and null too, replaces."""
+    """Merge dicts key by key; anything else of `over`, lists and null too, replaces.
+
+    So does a section that names another unit: options of one optimiser are not those of the next.
+    """
     merged = copy.deepcopy(dict(base))
     for key, value in over.items():
-        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
-            merged[key] = merge(merged[key], value)
-        else:
+        before = merged.get(key)
+        if not isinstance(value, Mapping) or not isinstance(before, Mapping):
             merged[key] = copy.deepcopy(value)
+        elif key in UNITS and value.get("name") not in (None, before.get("name")):
+            merged[key] = copy.deepcopy(dict(value))
+        else:
+            merged[key] = merge(before, value)
     return merged
 
 

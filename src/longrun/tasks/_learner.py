@@ -1,19 +1,38 @@
 """What methods of all tasks share: optimiser, schedule, training step, seeded noise."""
 
-import math
+import logging
 from abc import ABC, abstractmethod
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.optim.lr_scheduler import (
+    ConstantLR,
+    CosineAnnealingLR,
+    ExponentialLR,
+    LinearLR,
+    LRScheduler,
+    OneCycleLR,
+    SequentialLR,
+    StepLR,
+)
 
+from longrun.metrics.table import ScoreTable
+from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
 
+_log = logging.getLogger(__name__)
+
 Batch = dict[str, Tensor]
+
+
+class Diverged(UserError):
+    """A training whose loss is not finite."""
 
 
 class AbstractLearner(pl.LightningModule, ABC):
@@ -26,8 +45,6 @@ class AbstractLearner(pl.LightningModule, ABC):
     ----------
     learning_rate, final_learning_rate : float
         Peak of the schedule; where the cosine and the one-cycle schedule end.
-    weight_decay : float
-        Of AdamW, decoupled from the gradient; of Adam, a part of it.
     warmup_steps : int
         Updates of linear growth before any schedule but `one_cycle`, whose growth it is too.
     schedule : {"cosine", "constant", "exponential", "one_cycle"}
@@ -37,11 +54,8 @@ class AbstractLearner(pl.LightningModule, ABC):
         Of the exponential schedule: the factor, and the updates after which it is reached.
     staircase : bool
         Let the exponential schedule fall in steps instead of at every update.
-    optimiser : {"adamw", "adam", "lbfgs"}
-        L-BFGS takes 20 inner iterations with a strong Wolfe search on one batch; its learning
-        rate is the first step of that search.
-    beta2 : float
-        Decay of Adam's second moment.
+    optimiser : dict
+        `name`, of a file in `longrun.optimisers`, and its options.
     ema_decay : float
         Decay of the exponential moving average of the weights that validation and tests use; 0 is
         none.
@@ -56,6 +70,10 @@ class AbstractLearner(pl.LightningModule, ABC):
         Whether a device trains on its share of a batch; else on what it draws itself.
     preview
         Figure that tracking shows of a validation; None for none.
+    keeps_finite
+        Whether every loss of a training is looked at, not only those that are logged.
+    diverged_at
+        Update whose loss was not finite, where training has ended there.
     description
         Of the training data, see `longrun.data.describe`.
     """
@@ -65,29 +83,29 @@ class AbstractLearner(pl.LightningModule, ABC):
     stochastic: bool = False
     shares_batches: bool = True
     preview: str | None = None
+    keeps_finite: bool = False
+    diverged_at: int | None = None
     description: dict[str, Any]
 
     def __init__(
         self,
         learning_rate: float = 1e-3,
         final_learning_rate: float = 1e-6,
-        weight_decay: float = 0.0,
         warmup_steps: int = 0,
         schedule: Literal["cosine", "constant", "exponential", "one_cycle"] = "cosine",
         decay: float = 0.5,
         decay_every: int = 1000,
         staircase: bool = False,
-        optimiser: Literal["adamw", "adam", "lbfgs"] = "adamw",
-        beta2: float = 0.999,
+        optimiser: dict[str, Any] = {"name": "adamw"},  # noqa: B006 (read, never written)
         ema_decay: float = 0.0,
     ):
         super().__init__()
         if schedule == "exponential" and decay_every < 1:
             raise ValueError(f"decay_every must be at least 1, is {decay_every}")
         self.learning_rate, self.final_learning_rate = learning_rate, final_learning_rate
-        self.weight_decay, self.warmup_steps, self.schedule = weight_decay, warmup_steps, schedule
+        self.warmup_steps, self.schedule = warmup_steps, schedule
         self.decay, self.decay_every, self.staircase = decay, decay_every, staircase
-        self.optimiser, self.beta2, self.ema_decay = optimiser, beta2, ema_decay
+        self.optimiser, self.ema_decay = optimiser, ema_decay
 
     # What a task or a method gives ---------------------------------------------------------------
 
@@ -99,6 +117,18 @@ class AbstractLearner(pl.LightningModule, ABC):
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Score the method on the test split of a store (`options["split"]`, where given)."""
 
+    def own_scores(self, store: Any, options: dict[str, Any]) -> ScoreTable:
+        """Return the scores of metrics that a method's file brings along, in its `METRICS`.
+
+        Parameters
+        ----------
+        store : longrun.data.store.Store
+            The test data.
+        options : dict
+            The composed `evaluate` section.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has METRICS, and no own_scores")
+
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what to log of a validation batch, by name."""
         return {}
@@ -106,8 +136,42 @@ class AbstractLearner(pl.LightningModule, ABC):
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
         """Store what a method needs of the training data's statistics as buffers."""
 
-    def prepare(self, data: Any, source: "AbstractLearner | None") -> None:
-        """Learn what needs no gradient, before training, from the data module and `starts_from`."""
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Learn what needs no gradient, before training.
+
+        The default begins with the weights and statistics of the one source that there may be.
+
+        Parameters
+        ----------
+        data
+            The data module.
+        sources
+            The trained methods of `starts_from`.
+
+        Raises
+        ------
+        ValueError
+            Sources that the method can't start from.
+        """
+        source = only(sources)
+        if source is not None:
+            self.take_over(source)
+
+    def take_over(self, source: Any) -> None:
+        """Take the weights and statistics of another method that have equal names and shapes."""
+        mine, weights = self.state_dict(), {name for name, _ in self.named_parameters()}
+        same = {
+            name: tensor
+            for name, tensor in source.state_dict().items()
+            if name in mine and tensor.shape == mine[name].shape
+        }
+        new = sorted(weights - same.keys())
+        if len(new) == len(weights):
+            raise ValueError("no weights of its starts_from have a name and shape of its own")
+        if new:
+            number = f"{len(new)} of {len(weights)}"
+            _log.warning("%s weights are not from starts_from: %s", number, ", ".join(new))
+        self.load_state_dict(mine | same)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Return groups of `params`, each with the `factor` of its learning rate."""
@@ -120,19 +184,24 @@ class AbstractLearner(pl.LightningModule, ABC):
         accumulate = self.trainer.accumulate_grad_batches
         generator = self._generator(self.global_step * accumulate + batch_idx % accumulate)
         loss = self.batch_loss(batch, generator)
-        if self._logs_now():
+        if self.keeps_finite or self._logs_now():
             mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
             if not torch.isfinite(mean):
-                if self.global_rank:  # the first process speaks for all
-                    raise SystemExit
-                raise UserError(
-                    f"the loss is {mean.item()} at epoch {self.trainer.current_epoch}, step "
-                    f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
-                    "learning_rate, or set trainer.clip"
-                )
-            self.log("train/loss", mean)
-            self.log("learning_rate", self._current_learning_rate())
+                self._diverge(mean)
+            if self._logs_now():
+                self.log("train/loss", mean)
+                self.log("learning_rate", self._current_learning_rate())
         return loss
+
+    def _diverge(self, loss: Float[Tensor, ""]) -> NoReturn:
+        if self.global_rank and not self.keeps_finite:  # the first process speaks for all
+            raise SystemExit
+        self.diverged_at = self.global_step
+        raise Diverged(
+            f"the loss is {loss.item()} at epoch {self.trainer.current_epoch}, step "
+            f"{self.global_step}, learning rate {self._current_learning_rate():.3g}: lower "
+            "learning_rate, or set trainer.clip"
+        )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log what `validate` returns."""
@@ -163,59 +232,79 @@ class AbstractLearner(pl.LightningModule, ABC):
     def _current_learning_rate(self) -> float:
         return self.trainer.optimizers[0].param_groups[0]["lr"]
 
+    @property
+    def total_updates(self) -> int:
+        """Updates of the whole training; 1 outside a trainer."""
+        return 1 if self._trainer is None else int(self.trainer.max_steps)
+
     def configure_optimizers(self) -> Any:
-        """Return the optimiser and its schedule, a pure function of the update."""
+        """Return the optimiser and its schedule."""
         groups = [
             {"params": group["params"], "lr": self.learning_rate * group["factor"]}
             for group in self.parameter_groups()
         ]
-        optimiser = self._optimiser(groups)
-        # a function, not a bound method: of that a checkpoint would hold the attributes
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda n: self._factor(n))
+        name = self.optimiser["name"]
+        hooks = {"module": self} if "module" in registry.arguments("optimisers", name) else {}
+        try:
+            optimiser = registry.build(
+                "optimisers", self.optimiser, params=groups, lr=self.learning_rate, **hooks
+            )
+        except (TypeError, ValueError) as error:
+            raise UserError(f"optimiser {name}: {error}") from error
         return {
             "optimizer": optimiser,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": self._warmed_up(optimiser), "interval": "step"},
         }
 
-    def _optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        if self.optimiser == "lbfgs":
-            (group,) = groups  # all that torch's has
-            return torch.optim.LBFGS(
-                group["params"], lr=group["lr"], max_iter=20, line_search_fn="strong_wolfe"
+    def _warmed_up(self, optimiser: torch.optim.Optimizer) -> LRScheduler:
+        """Return the schedule, after its warm-up unless that is part of it."""
+        first, total = self.warmup_steps, self.total_updates
+        if self.schedule == "one_cycle":
+            return self._one_cycle(optimiser)
+        later = self._falling(optimiser, max(total - first, 1))
+        if not first:
+            return later
+        growth = LinearLR(optimiser, start_factor=1 / first, total_iters=first - 1)
+        return SequentialLR(optimiser, [growth, later], milestones=[first])
+
+    def _falling(self, optimiser: torch.optim.Optimizer, updates: int) -> LRScheduler:
+        match self.schedule:
+            case "cosine":
+                return CosineAnnealingLR(optimiser, updates, self.final_learning_rate)
+            case "exponential" if self.staircase:
+                return StepLR(optimiser, self.decay_every, self.decay)
+            case "exponential":
+                return ExponentialLR(optimiser, self.decay ** (1 / self.decay_every))
+        return ConstantLR(optimiser, factor=1.0)
+
+    def _one_cycle(self, optimiser: torch.optim.Optimizer) -> LRScheduler:
+        first, total = self.warmup_steps, self.total_updates
+        if first > total - 2:
+            raise UserError(
+                f"warmup_steps must be at most {total - 2} in a cycle of {total} updates, "
+                f"is {first}"
             )
-        # One kernel for all weights, unless they are complex, which it can't, or gradients are
-        # scaled: Lightning can't clip those before it. Else one call per operation.
-        complex_ = any(p.is_complex() for group in groups for p in group["params"])
-        fused = self.trainer.precision != "16-mixed" and not complex_
-        kind = torch.optim.AdamW if self.optimiser == "adamw" else torch.optim.Adam
-        return kind(
-            groups,
-            lr=self.learning_rate,
-            betas=(0.9, self.beta2),
-            weight_decay=self.weight_decay,
-            fused=fused,
-            foreach=not fused,
+        return OneCycleLR(
+            optimiser,
+            [group["lr"] for group in optimiser.param_groups],
+            total_steps=total,
+            pct_start=(first + 1) / total if first else 0.0,  # its peak is the update before
+            final_div_factor=self.learning_rate / 25 / self.final_learning_rate,
+            cycle_momentum=False,
         )
 
-    def _factor(self, update: int) -> float:
-        """Return the learning rate of an update, relative to its peak."""
-        total, first = self.trainer.max_steps, self.warmup_steps
-        final = self.final_learning_rate / self.learning_rate
-        progress = min((update - first) / max(total - first, 1), 1.0)
-        falling = 0.5 * (1 + math.cos(math.pi * max(progress, 0.0)))
-        if self.schedule == "one_cycle":
-            start = 1 / 25
-            if update < first:
-                return start + (1 - start) * 0.5 * (1 - math.cos(math.pi * update / first))
-            return final + (1 - final) * falling
-        if update < first:
-            return (update + 1) / first
-        if self.schedule == "constant":
-            return 1.0
-        if self.schedule == "exponential":
-            times = (update - first) / self.decay_every
-            return self.decay ** (math.floor(times) if self.staircase else times)
-        return final + (1 - final) * falling
+
+def only(sources: Sequence[Any]) -> Any:
+    """Return the one source, or None without any.
+
+    Raises
+    ------
+    ValueError
+        Several.
+    """
+    if len(sources) > 1:
+        raise ValueError(f"starts_from must be one run, {len(sources)} are given")
+    return sources[0] if sources else None
 
 
 # Losses of a batch that several devices share ----------------------------------------------------

@@ -1,18 +1,14 @@
 """The task `forecast`: given the last frames of a trajectory, predict the next, and so on.
 
-The base class owns how a rollout is trained and in which variables the network works. A method
-gives `step`, and `loss` only where its paper has its own.
+The base class owns in which variables the network works; `longrun.training` has the ways in which a
+rollout is trained. A method gives `step`, and `loss` only where its paper has its own.
 
     history (physical) --normalise--> step --target--> next frame (physical)
 
-Sources of the options: one-step, pushforward and input noise as compared by Lippe et al. (2023,
-arXiv:2308.05732, section 4.1); pushforward of Brandstetter et al. (2022, arXiv:2202.03376); Sobolev
-losses of Li et al. (2022, arXiv:2106.06898); the curriculum from teacher forcing to rollout of
-Takamoto et al. (2023, arXiv:2304.14118); all pairs of a trajectory as samples of any lead time of
-Herde et al. (2024, arXiv:2405.19101).
+Sources of the options: input noise as in Lippe et al. (2023, arXiv:2308.05732, section 4.1);
+Sobolev losses of Li et al. (2022, arXiv:2106.06898).
 """
 
-import math
 from abc import abstractmethod
 from typing import Any, Literal
 
@@ -20,15 +16,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from longrun.runtime import registry
 from longrun.tasks._evaluation import Evaluation
 from longrun.tasks._learner import AbstractLearner, Batch
 from longrun.tasks._rollout import evaluate_forecast
 
 Memory = dict[str, Tensor]
 """What a rollout carries from step to step, batch first in every tensor."""
-
-SEVERAL = ("pushforward", "unrolled", "teacher_forcing", "curriculum", "all2all", "one2all")
-"""Ways of training that need windows of more than one step."""
 
 
 class AbstractForecaster(AbstractLearner):
@@ -53,19 +47,8 @@ class AbstractForecaster(AbstractLearner):
         Of the scaled target, the mean squared error summed over channels (or its Sobolev form);
         or the norm of the error of the normalised next frame over the norm of the true one, over
         all channels and points, mean over samples.
-    training : {"one_step", "pushforward", "unrolled", "teacher_forcing", "curriculum", ...}
-        Loss on the first step from true frames; on the last of `unroll` steps, with no gradient
-        through the others; on all of them, with the gradient, each from the last prediction; each
-        from true frames; or going over from true frames to predictions while training. With
-        "all2all" and "one2all" a step may span any lead time: samples are pairs of frames i <= j
-        of windows of 1 + `unroll` frames, in the latter with i = 0.
-    unroll : int
-        Steps of a training window; more than one for all but one-step training.
-    unroll_after : int
-        Updates of one-step training before the unrolling, or the curriculum, starts.
-    curriculum_width : float
-        Share of the training in which the curriculum goes over: after the share q of the updates,
-        the part (1 + tanh((q - 1/2) / width)) / 2 of a window is rolled out.
+    training : dict
+        `name`, of a file in `longrun.training`, and its options.
     input_noise : float
         Standard deviation of Gaussian noise on the input frames while training, relative to the
         field's; the target corrects it.
@@ -113,18 +96,7 @@ class AbstractForecaster(AbstractLearner):
         target_scale: float | None = None,
         normalise: bool = True,
         criterion: Literal["mse", "relative_l1", "relative_l2"] = "mse",
-        training: Literal[
-            "one_step",
-            "pushforward",
-            "unrolled",
-            "teacher_forcing",
-            "curriculum",
-            "all2all",
-            "one2all",
-        ] = "one_step",
-        unroll: int = 1,
-        unroll_after: int = 0,
-        curriculum_width: float = 0.2,
+        training: dict[str, Any] = {"name": "one_step"},  # noqa: B006 (read, never written)
         input_noise: float = 0.0,
         sobolev_order: int = 0,
         ema_decay: float = 0.995,
@@ -135,13 +107,14 @@ class AbstractForecaster(AbstractLearner):
         if dims not in self.supported_dims:
             allowed = " or ".join(map(str, self.supported_dims))
             raise ValueError(f"dims must be {allowed}, is {dims}")
-        if history < 1 or unroll < 1:
-            raise ValueError("history and unroll must be at least 1")
-        if (unroll > 1) == (training == "one_step"):
-            raise ValueError(f"training: {', '.join(SEVERAL)} need unroll > 1; one_step needs 1")
-        self.leads = training in ("all2all", "one2all")
+        if history < 1:
+            raise ValueError(f"history must be at least 1, is {history}")
+        self.scheme = registry.build("training", training)
+        self.unroll, self.leads = self.scheme.unroll, self.scheme.leads
         if self.leads and history > 1:
-            raise ValueError(f"training: {training} needs history 1, is {history}")
+            raise ValueError(f"training: {training['name']} needs history 1, is {history}")
+        if self.leads and self.remembers:
+            raise ValueError(f"training: {training['name']} needs a method that sees frames alone")
         if sobolev_order and criterion != "mse":
             raise ValueError("sobolev_order needs criterion mse")
         self.fields, self.dims, self.conditions = fields, dims, conditions
@@ -149,8 +122,6 @@ class AbstractForecaster(AbstractLearner):
         self.history, self.target, self.normalise = history, target, normalise
         self.given_target_scale = target_scale
         self.criterion, self.sobolev_order = criterion, sobolev_order
-        self.training_mode, self.unroll, self.unroll_after = training, unroll, unroll_after
-        self.curriculum_width = curriculum_width
         self.input_noise = input_noise
         self.register_buffer("field_mean", torch.zeros(fields))
         self.register_buffer("field_std", torch.ones(fields))
@@ -406,101 +377,79 @@ class AbstractForecaster(AbstractLearner):
         generator: torch.Generator,
     ) -> Float[Tensor, ""]:
         """Return the training loss of windows of `history + unroll` true frames, physical units."""
-        if self.leads:
-            return self._pair_loss(window, parameters, generator)
-        history = self._noisy(window[:, : self.history], generator)
-        late = self.global_step >= self.unroll_after
-        always = self.training_mode in ("teacher_forcing", "curriculum")
-        steps = self.unroll if late or always else 1
-        if self.remembers:
-            return self._remembered_loss(history, window, parameters, steps, generator)
-        every = self.training_mode != "pushforward"
-        rolled_out = self._rolled_out()
-        losses = []
-        for i in range(steps):
-            following, last = window[:, self.history + i], i == steps - 1
-            if last or every:
-                loss, frame = self._step_loss(history, following, parameters, generator, last)
-                losses.append(loss)
-            else:
-                with torch.no_grad():
-                    frame = self.predict(history, parameters, generator)
-            if not last:
-                if i + 1 >= rolled_out:
-                    frame = self._noisy(following[:, None], generator)[:, 0]
-                history = torch.cat([history[:, 1:], frame[:, None]], dim=1)
-        return torch.stack(losses).mean()
+        loss: Tensor = self.scheme.loss(self, window, parameters, generator)
+        return loss
 
-    def _rolled_out(self) -> int:
-        """Return how many steps of a window follow one another without a true frame between."""
-        if self.training_mode == "teacher_forcing":
-            return 1
-        if self.training_mode != "curriculum":
-            return self.unroll
-        first, last = self.unroll_after, 1 if self._trainer is None else self.trainer.max_steps
-        progress = (self.global_step - first) / max(last - first, 1)
-        part = 0.5 * (1 + math.tanh((progress - 0.5) / self.curriculum_width))
-        return min(max(int(self.unroll * part), 1), self.unroll)
-
-    def _noisy(self, frames: Tensor, generator: torch.Generator) -> Tensor:
+    def noisy(
+        self, frames: Float[Tensor, "batch frame channel *space"], generator: torch.Generator
+    ) -> Float[Tensor, "batch frame channel *space"]:
+        """Return true frames with the noise that they have while training."""
         if not self.input_noise:
             return frames
         noise = torch.empty_like(frames).normal_(generator=generator)
         return frames + self.input_noise * self._per_channel(self.field_std) * noise
 
-    def _step_loss(
+    def step_loss(
         self,
-        history: Tensor,
-        following: Tensor,
-        parameters: Tensor,
+        memory: Memory,
+        following: Float[Tensor, "batch channel *space"],
         generator: torch.Generator,
-        last: bool,
-    ) -> tuple[Float[Tensor, ""], Tensor]:
-        """Return the loss of a step and, unless it is the last one, the predicted frame."""
-        conditions, frames = self._scalars(parameters), self.normalised(history)
-        target = self.scaled_target(history[:, -1], following)
-        if type(self).loss is AbstractForecaster.loss:  # then one call gives both
-            prediction = self.step(frames, conditions, generator)
-            loss = self.step_error(prediction, target, frames)
-            return loss, self.next_frame(history[:, -1], prediction)
-        loss = self.loss(frames, target, conditions, generator)
-        return loss, history[:, -1] if last else self.predict(history, parameters, generator)
+        onward: bool,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch channel *space"], Memory]:
+        """Advance as `advance` does, and compare with the true frame.
 
-    def _remembered_loss(
-        self,
-        history: Tensor,
-        window: Tensor,
-        parameters: Tensor,
-        steps: int,
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Return the mean error over a rollout of a method that remembers more than frames."""
-        memory, losses = self.begin(history, parameters), []
-        for i in range(steps):
+        Parameters
+        ----------
+        memory
+            From `begin` or the step before.
+        following
+            The true next frame.
+        generator
+            Source of noise.
+        onward
+            Whether another step follows: else a prediction that takes a call of its own is spared.
+
+        Returns
+        -------
+        loss, frame, memory
+            Without `onward`, the loss alone is of use.
+        """
+        if self.remembers:
             frame, memory = self.advance(memory, generator)
-            losses.append(self.frame_error(frame, window[:, self.history + i]))
-        return torch.stack(losses).mean()
+            return self.frame_error(frame, following), frame, memory
+        history, parameters = memory["history"], memory["parameters"]
+        loss, predicted = self.frame_loss(history, following, parameters, generator)
+        if not onward:
+            return loss, following, memory
+        if predicted is None:
+            predicted = self.predict(history, parameters, generator)
+        history = torch.cat([history[:, 1:], predicted[:, None]], dim=1)
+        return loss, predicted, memory | {"history": history}
 
-    def _pair_loss(
-        self, window: Tensor, parameters: Tensor, generator: torch.Generator
-    ) -> Float[Tensor, ""]:
-        """Return the loss of one random pair i <= j of the frames of each window."""
-        rows, device = torch.arange(len(window), device=window.device), window.device
-        if self.training_mode == "one2all":
-            later = torch.randint(
-                1, self.unroll + 1, (len(window),), generator=generator, device=device
-            )
-            first = torch.zeros_like(later)
-        else:
-            pairs = torch.triu_indices(self.unroll + 1, self.unroll + 1, device=device)
-            chosen = torch.randint(
-                pairs.shape[1], (len(window),), generator=generator, device=device
-            )
-            first, later = pairs[:, chosen]
-        history = self._noisy(window[rows, first][:, None], generator)
-        target = self.scaled_target(history[:, -1], window[rows, later])
-        conditions = self._scalars(parameters, later - first)
-        return self.loss(self.normalised(history), target, conditions, generator)
+    def frame_loss(
+        self,
+        history: Float[Tensor, "batch frame channel *space"],
+        following: Float[Tensor, "batch channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
+        generator: torch.Generator,
+        lead: Int[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch channel *space"] | None]:
+        """Return the loss of one step from frames, and what it predicts where that costs no more.
+
+        Parameters
+        ----------
+        history, following
+            Last frames and the true one after them, physical units.
+        parameters, generator, lead
+            See `predict`.
+        """
+        conditions, frames = self._scalars(parameters, lead), self.normalised(history)
+        target = self.scaled_target(history[:, -1], following)
+        if type(self).loss is not AbstractForecaster.loss:  # the paper's own
+            return self.loss(frames, target, conditions, generator), None
+        prediction = self.step(frames, conditions, generator)
+        loss = self.step_error(prediction, target, frames)
+        return loss, self.next_frame(history[:, -1], prediction)
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the training loss of a batch of windows."""

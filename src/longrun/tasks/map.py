@@ -14,7 +14,7 @@ but the given fields, and the parameters where these vary.
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -147,10 +147,13 @@ class AbstractMap(AbstractLearner):
         self.condition_low.copy_(low)
         self.condition_scale.copy_(10 / (high - low))
 
-    def prepare(self, data: Any, source: AbstractLearner | None) -> None:
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Take mean and standard deviation of every point, where they are asked for."""
-        if self.normalise == "field":
-            return
+        if self.normalise == "point":
+            self._fit_points(data)
+        super().prepare(data, sources)
+
+    def _fit_points(self, data: Any) -> None:
         count, total, squares = 0, 0.0, 0.0
         for store in data.stores:
             split = store.split("train")

@@ -6,7 +6,7 @@ What is drawn, and what is shown:
 - `conditional: true` draws the next frame, `evaluate.stride` frames on, given an observation of the
   present one. Shown the whole frame, a deterministic equation has one answer, and its law is a
   point. So the observation is degraded, for training, re-flow and evaluation alike: along every
-  axis only each `observe_every`-th point is seen, with normal noise of `observe_noise` standard
+  axis only one in `observe_every` points is seen, with normal noise of `observe_noise` standard
   deviations of the field; elsewhere the observation holds the field's mean. What is left open is
   what the law is made of.
 
@@ -47,6 +47,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from longrun.data import schema
+from longrun.data.describe import sides
 from longrun.metrics import ensemble, spectrum
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.samples import energy_score, sliced_w2
@@ -79,9 +80,15 @@ class AbstractSampler(AbstractLearner):
     observe_noise : float
         Standard deviation of the observation's noise, relative to each field's.
     observe_every : int
-        Only each so-manieth point along every axis is observed.
+        Of the points along every axis, one in this many is observed.
     **options
         Of `AbstractLearner`.
+
+    Attributes
+    ----------
+    order
+        At which power of the number of evaluations the error of a draw falls; None where more
+        evaluations change nothing. The contract of the methods measures it.
 
     Raises
     ------
@@ -91,6 +98,7 @@ class AbstractSampler(AbstractLearner):
 
     stochastic = True
     preview = "samples"
+    order: int | None = None
     supported_dims: tuple[int, ...] = (0, 1, 2, 3)
     equations: tuple[str, ...] = ()
 
@@ -292,23 +300,25 @@ class AbstractSampler(AbstractLearner):
         UserError
             If the store has too few frames or trajectories.
         """
-        setting = _Setting.of(self, store, options)
+        cases = _Cases.of(self, store, options)
         table = ScoreTable(store.path.stem)
         with torch.no_grad():
-            drawn = _draw_all(self, setting)
-            _score_law(setting, drawn, table)
-            _score_flow(setting, drawn, table)
+            drawn = _draw_all(self, cases)
+            _score_law(cases, drawn, table)
+            _score_flow(cases, drawn, table)
             if self.conditional:
-                _score_conditional(setting, drawn, table)
-            _score_cost(self, setting, table)
-        return Evaluation(table.frame(), _predictions(setting, drawn))
+                _score_conditional(cases, drawn, table)
+            _score_cost(self, cases, table)
+        return Evaluation(table.frame(), _predictions(cases, drawn))
 
 
 # What is evaluated, on what ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _Cases:
+    """The test cases: which trajectories, how often, in which units."""
+
     store: Any
     split: Any
     trajectories: int
@@ -323,6 +333,7 @@ class _Setting:
     mean: ndarray  # (channel, *ones)
     std: ndarray
     bands: dict[str, ndarray]
+    sides: tuple[float, ...]  # of the mean box
 
     @classmethod
     def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any]) -> Any:
@@ -332,7 +343,9 @@ class _Setting:
         check_size(store, split, options["trajectories"], needs)
         statistics, dims = module.description["statistics"], len(split.space)
         shape = (-1, *(1,) * dims)
-        bins = min(split.space, default=0) // 2 + 1
+        used = {n: values[: options["trajectories"]] for n, values in split.parameters.items()}
+        box = sides(used, dims)
+        bins = len(spectrum.wavenumbers(split.space, box)) if dims else 0
         masks = spectrum.bands(module.description["spectrum"], bins) if dims else {}
         return cls(
             store=store,
@@ -349,6 +362,7 @@ class _Setting:
             mean=np.asarray(statistics["mean"], dtype=np.float64).reshape(shape),
             std=np.asarray(statistics["std"], dtype=np.float64).reshape(shape),
             bands={name: mask for name, mask in masks.items() if mask.any()},
+            sides=box,
         )
 
     @property
@@ -398,23 +412,21 @@ class _Drawn:
     path: ndarray | None  # (time, kept trajectory, channel, *space), of the first member
 
 
-def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
+def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
     """Draw everything, batch by batch, each number of evaluations from the same noise."""
     parts: dict[Any, list[ndarray]] = {}
 
     def keep(name: Any, values: Tensor | ndarray, members: bool = True) -> None:
         array = values if isinstance(values, np.ndarray) else values.cpu().numpy()
         if members:
-            array = array.reshape(-1, setting.members, *array.shape[1:])
+            array = array.reshape(-1, cases.members, *array.shape[1:])
         parts.setdefault(name, []).append(array)
 
-    for chosen, seen, parameters in setting.batches(module):
+    for chosen, seen, parameters in cases.batches(module):
         first = int(chosen[0])
-        keep(
-            "truth", setting.normalised(setting.read(setting.split, chosen, setting.target)), False
-        )
-        keep("seen", seen[:: setting.members], False)
-        for count in (*setting.evaluations, None):
+        keep("truth", cases.normalised(cases.read(cases.split, chosen, cases.target)), False)
+        keep("seen", seen[:: cases.members], False)
+        for count in (*cases.evaluations, None):
             generator = seeded(module.device, 1, first)
             drawn = module.normalised(module.draw(seen, parameters, generator, count))
             bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
@@ -433,14 +445,14 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
                 slope = (after - before) * (len(path) - 1)
                 bend += (straight - slope).square().flatten(1).mean(1) / (len(path) - 1)
             keep("bend", bend)
-            few = (chosen < setting.keep).sum()
-            keep("path", path[:, :: setting.members][:, :few].transpose(0, 1), False)
+            few = (chosen < cases.keep).sum()
+            keep("path", path[:, :: cases.members][:, :few].transpose(0, 1), False)
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return _Drawn(
         truth=whole["truth"],
         seen=whole["seen"],
-        samples={count: whole["samples", count] for count in setting.evaluations},
-        alive={count: whole["alive", count] for count in setting.evaluations},
+        samples={count: whole["samples", count] for count in cases.evaluations},
+        alive={count: whole["alive", count] for count in cases.evaluations},
         exact=whole["samples", None],
         cost=whole.get("cost"),
         bend=whole.get("bend"),
@@ -451,62 +463,65 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
 # Scores ------------------------------------------------------------------------------------------
 
 
-def _score_law(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_law(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score all samples against all truths, one value per number of evaluations."""
-    dims = setting.dims
+    dims, box = cases.dims, cases.sides
     flat = drawn.truth.reshape(len(drawn.truth), -1)
-    repeated = flat.repeat(setting.members, axis=0)
-    true_energy = spectrum.energy_spectrum(drawn.truth, dims).mean(axis=(0, 1)) if dims else None
+    repeated = flat.repeat(cases.members, axis=0)
+    true_energy = wavenumber = None
+    if dims:
+        true_energy = spectrum.energy_spectrum(drawn.truth, dims, box).mean(axis=(0, 1))
+        wavenumber = spectrum.wavenumbers(cases.split.space, box)
     for count, samples in drawn.samples.items():
         alive = drawn.alive[count]
         table.add("bounded", alive.mean(), stage=count)
         rows = {"stage": count, "censored": not alive.all()}
         points = samples.reshape(len(repeated), -1)
-        distance = sliced_w2(points, repeated, setting.projections)
+        distance = sliced_w2(points, repeated, cases.projections)
         table.add("sliced_w2", distance, **rows)
         variance = points.var(axis=0).mean() / flat.var(axis=0).mean()
         table.add("variance_ratio", variance, **rows)
         if true_energy is None:
             continue
-        energy = spectrum.energy_spectrum(samples, dims).mean(axis=(0, 1, 2))
-        for band, mask in setting.bands.items():
+        energy = spectrum.energy_spectrum(samples, dims, box).mean(axis=(0, 1, 2))
+        for band, mask in cases.bands.items():
             error = min(float(spectrum.relative_error(energy, true_energy, mask)), UNBOUNDED**2)
             table.add(f"spectrum_error_{band}", error, **rows)
-        table.add("energy_spectrum", energy, stage=count, wavenumber=_wavenumbers(setting))
+        table.add("energy_spectrum", energy, stage=count, wavenumber=wavenumber)
     if true_energy is not None:
-        table.add("truth_spectrum", true_energy, wavenumber=_wavenumbers(setting))
-    train = setting.store.split("train")
-    size = min(setting.trajectories, train.trajectories)
+        table.add("truth_spectrum", true_energy, wavenumber=wavenumber)
+    train = cases.store.split("train")
+    size = min(cases.trajectories, train.trajectories)
     floors = []
     for first in range(0, train.trajectories - size + 1, size)[:FLOORS]:
         chosen = np.arange(first, first + size)
-        others = setting.normalised(setting.read(train, chosen, setting.target))
-        floors.append(sliced_w2(others.reshape(size, -1), flat[:size], setting.projections))
+        others = cases.normalised(cases.read(train, chosen, cases.target))
+        floors.append(sliced_w2(others.reshape(size, -1), flat[:size], cases.projections))
     table.add("sliced_w2_data", np.mean(floors))
 
 
-def _score_flow(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score the way from noise to sample."""
-    trajectories = np.arange(setting.trajectories)
+    trajectories = np.arange(cases.trajectories)
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
         squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
         rows: dict[str, Any] = {"stage": count}
-        if setting.conditional:
+        if cases.conditional:
             rows["trajectory"] = trajectories
-        error = np.sqrt(squares if setting.conditional else squares.mean())
+        error = np.sqrt(squares if cases.conditional else squares.mean())
         table.add("endpoint_error", error, **rows)
     if drawn.cost is not None and drawn.bend is not None:
         table.add("transport_cost", drawn.cost.mean(axis=1), trajectory=trajectories)
         table.add("straightness", drawn.bend.mean(axis=1), trajectory=trajectories)
 
 
-def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_conditional(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score the samples of each condition against its one truth."""
-    dims, flat = setting.dims, drawn.truth.reshape(len(drawn.truth), -1)
+    dims, flat = cases.dims, drawn.truth.reshape(len(drawn.truth), -1)
     for count, samples in drawn.samples.items():
         rows: dict[str, Any] = {
-            "trajectory": np.arange(setting.trajectories),
+            "trajectory": np.arange(cases.trajectories),
             "stage": count,
             "censored": ~drawn.alive[count].all(axis=1),
         }
@@ -515,7 +530,7 @@ def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> N
         table.add("energy_score", energy_score(members, flat), **rows)
         error = ensemble.ensemble_rmse(samples, drawn.truth, dims)
         table.add("ensemble_rmse", error, **rows)
-        if setting.members > 1:
+        if cases.members > 1:
             spread = ensemble.spread(samples, dims)
             table.add("spread", spread, **rows)
             # of the means over trajectories: a ratio of single cases is dominated by lucky hits
@@ -523,38 +538,31 @@ def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> N
             table.add("spread_skill", min(whole, UNBOUNDED), stage=count)
 
 
-def _score_cost(module: AbstractSampler, setting: _Setting, table: ScoreTable) -> None:
+def _score_cost(module: AbstractSampler, cases: _Cases, table: ScoreTable) -> None:
     """Score the wall time of one evaluation, and the size of the method."""
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
-    _, seen, parameters = next(setting.batches(module))
+    _, seen, parameters = next(cases.batches(module))
     generator = seeded(module.device, 2)
     wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
     table.add("wall_time_per_sample", wall / len(seen), stage=1)
     score_size(module, table)
 
 
-def _wavenumbers(setting: _Setting) -> Float[ndarray, " bin"]:
-    """Of each bin, rad per unit of length on the mean domain; indices without a length."""
-    length = setting.split.parameters.get(schema.LENGTH)
-    unit = 1.0 if length is None else 2 * np.pi / float(length[: setting.trajectories].mean())
-    return unit * np.arange(min(setting.split.space) // 2 + 1)
-
-
 # Fields for figures ------------------------------------------------------------------------------
 
 
-def _predictions(setting: _Setting, drawn: _Drawn) -> xr.Dataset:
+def _predictions(cases: _Cases, drawn: _Drawn) -> xr.Dataset:
     """Truth and samples of the first `keep` trajectories, in physical units.
 
     `prediction` is the first member of the most evaluations; `samples` has them all, `path` the
     exact ways of first members at up to 21 times, `observation` what was shown.
     """
-    keep, axes = setting.keep, schema.AXES[: setting.dims]
+    keep, axes = cases.keep, schema.AXES[: cases.dims]
     frame = (schema.FIELD, *axes)
 
     def physical(values: ndarray) -> ndarray:
-        return (setting.mean + values * setting.std).astype(np.float32)
+        return (cases.mean + values * cases.std).astype(np.float32)
 
     samples = np.stack([physical(values[:keep]) for values in drawn.samples.values()])
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, *frame)
@@ -563,21 +571,21 @@ def _predictions(setting: _Setting, drawn: _Drawn) -> xr.Dataset:
         "prediction": (dims, samples[-1, :, 0][:, None]),
         "samples": (("evaluations", schema.TRAJECTORY, "member", *frame), samples),
     }
-    if setting.conditional:
+    if cases.conditional:
         content["observation"] = ((schema.TRAJECTORY, *frame), drawn.seen[:keep])
     path_time = np.zeros(0)
     if drawn.path is not None:
         times = np.unique(np.linspace(0, len(drawn.path) - 1, 21).astype(int))
         path_time = times / max(len(drawn.path) - 1, 1)
         content["path"] = (("path_time", schema.TRAJECTORY, *frame), physical(drawn.path[times]))
-    parameters = setting.split.parameters
-    dt = parameters.get(schema.DT, np.ones(setting.trajectories))[: setting.trajectories]
-    length = parameters.get(schema.LENGTH, np.ones(setting.trajectories))[: setting.trajectories]
-    lead = float(dt.mean()) * setting.stride if setting.conditional else 0.0
+    parameters = cases.split.parameters
+    dt = parameters.get(schema.DT, np.ones(cases.trajectories))[: cases.trajectories]
+    length = parameters.get(schema.LENGTH, np.ones(cases.trajectories))[: cases.trajectories]
+    lead = float(dt.mean()) * cases.stride if cases.conditional else 0.0
     coordinates = field_coordinates(
-        setting.store.fields, keep, [lead], setting.split.space, float(length.mean())
+        cases.store.fields, keep, [lead], cases.split.space, float(length.mean())
     )
-    coordinates |= {"evaluations": list(drawn.samples), "member": np.arange(setting.members)}
+    coordinates |= {"evaluations": list(drawn.samples), "member": np.arange(cases.members)}
     if drawn.path is not None:
         coordinates["path_time"] = path_time
     return xr.Dataset(content, coords=coordinates)

@@ -106,8 +106,7 @@ class AbstractFieldSolver(AbstractLearner):
         **options: Any,
     ):
         super().__init__(**options)
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        self.equation = registry.find("equations", equation["name"])(**arguments)
+        self.equation = registry.build("equations", equation)
         self.names = self.equation.sought or tuple(q.name for q in self.equation.fields)
         self.steady, self.dims = bool(self.equation.steady), len(points)
         self.variables = ("t", *schema.AXES)[int(self.steady) : 1 + self.dims]
@@ -182,8 +181,9 @@ class AbstractFieldSolver(AbstractLearner):
         """Store the parameters."""
         self.conditions.copy_(torch.tensor(statistics["condition_low"]))
 
-    def prepare(self, data: Any, source: AbstractLearner | None) -> None:
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Read the problem from the first training trajectory: parameters, duration, frame 0."""
+        super().prepare(data, sources)  # before the problem, which is this one's own
         split = data.stores[0].split("train")
         values = [split.parameters[name][0] for name in split.parameter_names]
         self.conditions.copy_(torch.tensor(values))

@@ -182,7 +182,7 @@ def fitted_nudging(tmp_path, **options):
 
 def test_nudging_takes_the_predictor_as_it_is(tmp_path):
     nudging, source, data = fitted_nudging(tmp_path)
-    nudging.prepare(data, source)
+    nudging.prepare(data, [source])
     state, _, _, parameters = given(nudging)
     assert torch.equal(nudging.predict(state, parameters), source.predict(state, parameters))
     assert not any(parameter.requires_grad for parameter in nudging.parameters())
@@ -190,7 +190,7 @@ def test_nudging_takes_the_predictor_as_it_is(tmp_path):
 
 def test_nudging_chooses_the_gain_of_least_error_on_validation_data(tmp_path):
     nudging, source, data = fitted_nudging(tmp_path, gains=[0.2, 0.6, 1.0], measured=[0.5])
-    nudging.prepare(data, source)
+    nudging.prepare(data, [source])
     chosen, errors = nudging.gain.item(), {}
     for gain in nudging.gains:
         nudging.gain.fill_(gain)
@@ -201,17 +201,17 @@ def test_nudging_chooses_the_gain_of_least_error_on_validation_data(tmp_path):
 
 def test_nudging_of_gain_one_is_direct_insertion(tmp_path):
     nudging, source, data = fitted_nudging(tmp_path, gains=[1.0])
-    nudging.prepare(data, source)
+    nudging.prepare(data, [source])
     assert torch.equal(contract.output(nudging), contract.output(source))
 
 
 def test_nudging_needs_a_predictor_of_its_size(tmp_path):
     nudging, _, data = fitted_nudging(tmp_path)
     with pytest.raises(ValueError, match="starts_from"):
-        nudging.prepare(data, None)
+        nudging.prepare(data, [])
     other, _ = build("direct_insertion", width=4)
     with pytest.raises(ValueError, match="width"):
-        nudging.prepare(data, other)
+        nudging.prepare(data, [other])
     with pytest.raises(UserError, match="gains"):
         build("nudging", gains=[0.0])
 

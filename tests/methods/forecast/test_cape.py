@@ -175,7 +175,7 @@ def test_first_the_block_is_trained_alone():
 
 
 def test_the_first_updates_see_true_frames(monkeypatch):
-    module = build(block_updates=1, training="curriculum", unroll=3, unroll_after=1)
+    module = build(block_updates=1, training={"name": "curriculum", "unroll": 3, "after": 1})
     window, seen = frames(2, 4), []
     estimate = module.estimate
     monkeypatch.setattr(

@@ -13,7 +13,7 @@ SMALL = {"width": 8, "depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4}
 
 def build(fields=2, seed=0, **options):
     torch.manual_seed(seed)
-    defaults = {"training": "all2all", "unroll": 4, "target": "state"} | SMALL
+    defaults = {"training": {"name": "all2all", "unroll": 4}, "target": "state"} | SMALL
     return Poseidon(fields=fields, dims=2, conditions=0, **defaults | options)
 
 
@@ -167,7 +167,7 @@ def test_the_lead_time_is_a_part_of_the_whole():
 
 
 def test_single_steps_have_the_lead_time_one():
-    module = shaken(build(training="one_step", unroll=1)).eval()
+    module = shaken(build(training={"name": "one_step"})).eval()
     frames = noise(3, 1, 2, 16, 16)
     expected = module.network(frames[:, 0], torch.ones(3, 1))
     torch.testing.assert_close(module.step(frames, torch.zeros(3, 0)), expected)
@@ -222,7 +222,7 @@ def test_masked_groups_give_neither_loss_nor_gradient():
     ],
 )
 def test_which_pairs_of_frames_are_trained_on(training, expected):
-    module, found = build(fields=1, training=training), set()
+    module, found = build(fields=1, training={"name": training, "unroll": 4}), set()
 
     def note(history, target, scalars, generator=None):
         for first, later, scalar in zip(history, target, scalars, strict=True):
@@ -261,7 +261,7 @@ def test_fine_tuning_starts_from_weights_and_normalisation():
     source, module = shaken(build()), build(seed=1)
     source.field_mean.fill_(0.7)
     source.field_std.fill_(1.9)
-    module.prepare(None, source)
+    module.prepare(None, [source])
     for key, value in module.state_dict().items():
         assert torch.equal(value, source.state_dict()[key]), key
 
@@ -269,7 +269,7 @@ def test_fine_tuning_starts_from_weights_and_normalisation():
 def test_other_channels_get_a_new_embedding_and_recovery():
     source, module, fresh = shaken(build()), build(fields=3, seed=1), build(fields=3, seed=1)
     source.field_std.fill_(1.9)
-    module.prepare(None, source)
+    module.prepare(None, [source])
     for key, value in module.network.state_dict().items():
         new = key.startswith(("embedding.", "recovery.", "smoothing."))
         expected = fresh if new else source
@@ -279,11 +279,11 @@ def test_other_channels_get_a_new_embedding_and_recovery():
 
 def test_fine_tuning_refuses_other_sources():
     with pytest.raises(ValueError, match="same width, depths, heads and patch"):
-        build().prepare(None, build(width=16))
+        build().prepare(None, [build(width=16)])
     with pytest.raises(ValueError, match="same width, depths, heads and patch"):
-        build().prepare(None, build(depths=[2, 3]))
+        build().prepare(None, [build(depths=[2, 3])])
     with pytest.raises(ValueError, match="another run of poseidon"):
-        build().prepare(None, torch.nn.Linear(1, 1))
+        build().prepare(None, [torch.nn.Linear(1, 1)])
 
 
 def test_resampling_is_exact_for_resolved_waves():

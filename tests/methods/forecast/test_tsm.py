@@ -315,7 +315,7 @@ def test_a_step_is_as_many_of_the_solver_as_its_speed_asks_for(stride, steps):
 
 
 def test_loss_is_half_the_squared_error_of_both_components():
-    module = build(training="unrolled", unroll=2)
+    module = build(training={"name": "unrolled"})
     window, parameters = trajectories(7)
     found = rollout(module, window[:, :5], parameters, 2)
     error = (found - window[:, 5:]).square().mean((0, 1, 3, 4))
@@ -327,7 +327,8 @@ def test_checkpointing_changes_no_gradient():
     window, parameters = trajectories(9)
     gradients = []
     for checkpointing in (False, True):
-        module = build(training="unrolled", unroll=4, checkpointing=checkpointing).train()
+        scheme = {"name": "unrolled", "unroll": 4}
+        module = build(training=scheme, checkpointing=checkpointing).train()
         module.window_loss(window, parameters, torch.Generator()).backward()
         gradients.append([parameter.grad for parameter in module.parameters()])
     for one, other in zip(*gradients, strict=True):
@@ -355,7 +356,7 @@ def test_gradients_agree_with_finite_differences():
 
 
 def test_training_lowers_the_error():
-    module = build(training="unrolled", unroll=4, bundle=2)
+    module = build(training={"name": "unrolled", "unroll": 4}, bundle=2)
     window, parameters = trajectories(9)
     optimiser = torch.optim.Adam(module.parameters(), 1e-3)
     losses = []
@@ -372,7 +373,7 @@ def test_training_lowers_the_error():
     ("options", "message"),
     [
         ({"bundle": 0}, "must be at least 1"),
-        ({"training": "pushforward", "unroll": 2}, "training must be one_step or unrolled"),
+        ({"training": {"name": "all2all"}, "history": 1}, "needs a method that sees frames alone"),
         ({"dims": 1}, "dims must be 2"),
         ({"equation": {"name": "burgers"}}, "equation must be navier_stokes_mac, is burgers"),
     ],

@@ -192,11 +192,12 @@ def test_one_step_is_exact_on_straight_paths():
 def test_the_network_is_asked_for_no_time_that_training_has_not_seen():
     module, times = flow(fine_steps=3), []
 
-    def velocity(state, time, context, conditions):
-        times.extend(time.tolist())
-        return 0.0 * state
+    class Network(torch.nn.Module):
+        def forward(self, given):  # of the state (x, y) and the time
+            times.extend(given[:, 2].tolist())
+            return 0.0 * given[:, :2]
 
-    module.velocity = velocity
+    module.network = Network()
     noise, nothing = torch.zeros(2, 2), torch.zeros(2, 0)
     module.solve(noise, nothing, nothing)
     module.solve(noise, nothing, nothing, 4)
@@ -268,7 +269,7 @@ def test_pairs_keep_together_and_are_made_from_the_seed():
     made = []
     for seed in (0, 0, 1):
         module = conditional(pairs=600)
-        module.prepare(data(seed), conditional(Teacher, seed=1))
+        module.prepare(data(seed), [conditional(Teacher, seed=1)])
         made.append(module._make_pairs(like).columns)
     noise, target, context, conditions = made[0]
     assert len(noise) == 600
@@ -283,7 +284,7 @@ def test_pairs_keep_together_and_are_made_from_the_seed():
 
 def test_a_reflow_learns_its_pairs_whatever_the_batch_holds():
     module = conditional(pairs=64)
-    module.prepare(data(), conditional(Teacher, seed=1))
+    module.prepare(data(), [conditional(Teacher, seed=1)])
     batch = contract_sample.batch(module, 8)
     first = module.batch_loss(batch, generator(3))
     batch["window"] = 5 * batch["window"]
@@ -293,7 +294,7 @@ def test_a_reflow_learns_its_pairs_whatever_the_batch_holds():
 
 def test_a_reflow_starts_from_the_weights_of_its_teacher_which_stays_frozen():
     source, module = conditional(seed=1), conditional(pairs=32)
-    module.prepare(data(), source)
+    module.prepare(data(), [source])
     before = [p.detach().clone() for p in source.parameters()]
     pairs = zip(module.network.parameters(), source.network.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -307,13 +308,13 @@ def test_a_reflow_starts_from_the_weights_of_its_teacher_which_stays_frozen():
 def test_a_reflow_refuses_what_it_cannot_follow():
     module = conditional()
     with pytest.raises(ValueError, match="no flow"):
-        module.prepare(data(), SimpleNamespace())
+        module.prepare(data(), [SimpleNamespace()])
     with pytest.raises(ValueError, match="sees"):
-        module.prepare(data(), conditional(observe_noise=0.1))
+        module.prepare(data(), [conditional(observe_noise=0.1)])
     with pytest.raises(ValueError, match="network"):
-        module.prepare(data(), _wider())
+        module.prepare(data(), [_wider()])
     with pytest.raises(ValueError, match="starts_from"):
-        conditional(distil=True).prepare(data(), None)
+        conditional(distil=True).prepare(data(), [])
     with pytest.raises(ValueError, match="part data"):
         conditional(coupling="optimal")
     with pytest.raises(ValueError, match="at least 1"):
@@ -328,7 +329,7 @@ def _wider():
 
 def test_distillation_learns_the_step_from_the_noise_itself():
     module, asked = conditional(distil=True, pairs=32), []
-    module.prepare(data(), conditional(Teacher, seed=1))
+    module.prepare(data(), [conditional(Teacher, seed=1)])
     whole = module.velocity
 
     def velocity(state, time, context, conditions):
@@ -358,7 +359,7 @@ def test_a_second_round_on_exact_pairs_straightens_and_costs_no_more():
         def read(self, chosen):
             return np.zeros((len(chosen), 1, 2), np.float32), np.ones((len(chosen), 2), np.float32)
 
-    module.prepare(SimpleNamespace(seed=0, train_windows=Windows(range(10))), teacher)
+    module.prepare(SimpleNamespace(seed=0, train_windows=Windows(range(10))), [teacher])
     optimiser = torch.optim.Adam(module.parameters(), lr=4e-3)
     nothing = torch.zeros(512, 0)
     for step in range(400):

@@ -179,7 +179,7 @@ def test_lorenz_is_trained_and_scored():
 
     module = lorenz(hard_initial=True, epsilons=[1e-2])
     store = Store(ChaoticSystem(system="Lorenz", dt=0.01, burn_in=0), 6)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     module.batch_loss({}, generator()).backward()
     assert all(p.grad.abs().max() > 0 for p in module.parameters())
     scores = module.evaluate(store, {}, 0).scores.set_index("metric")["value"]

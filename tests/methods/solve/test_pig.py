@@ -125,7 +125,7 @@ def test_the_loss_is_that_of_the_public_code():
 
 def test_figure_draws_every_gaussian():
     store, module = helmholtz_store(), build(PIG, gaussians=5)
-    module.prepare(as_data(store), None)
+    module.prepare(as_data(store), [])
     evaluation = module.evaluate(store, {}, 0)
     scores = evaluation.scores.assign(method="pig", seed=0)
     spec, kept = {"methods": {"pig": {}}, "test": ["store"]}, {"pig": evaluation.predictions}

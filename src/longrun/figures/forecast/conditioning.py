@@ -39,13 +39,13 @@ def draw(inputs: Inputs) -> Figure:
 def _groups(inputs: Inputs, scored: set[str]) -> dict[str, dict[str, str]]:
     """Panels: a title, and its methods with their labels. One needs two methods to compare."""
     everything: dict[str, dict[str, Any]] = inputs.spec["methods"]
+    common = inputs.spec["task"].get("training", {}).get("name", "one_step")
     networks = {
-        name: {"training": inputs.spec["task"].get("training", "one_step")} | entry
+        name: entry | {"training": entry.get("training", {}).get("name", common)}
         for name, entry in everything.items()
         if entry["name"] in METHODS and name in scored
     }
     panels = {}
-    common = inputs.spec["task"].get("training", "one_step")
     for base in dict.fromkeys(entry.get("base", "fno") for entry in networks.values()):
         of_base = {n: entry for n, entry in networks.items() if entry.get("base", "fno") == base}
         told = {

@@ -11,6 +11,7 @@ The last costs an eigenvalue problem per system: it is no rival, but shows what 
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import scipy.sparse as sparse
@@ -18,7 +19,6 @@ import torch
 from torch import Tensor
 
 from longrun.solvers.relaxation import jacobi_radius, young_omega
-from longrun.tasks._learner import AbstractLearner
 from longrun.tasks.accelerate import AbstractRelaxation, systems
 
 
@@ -64,8 +64,9 @@ class FixedRelaxation(AbstractRelaxation):
         self.rule, self.candidates, self.train_systems = rule, candidates, train_systems
         self.register_buffer("chosen", torch.tensor(omega, dtype=torch.float64))
 
-    def prepare(self, data: Any, source: AbstractLearner | None) -> None:
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Choose the best candidate on training systems."""
+        super().prepare(data, sources)
         if self.rule != "best":
             return
         costs = dict.fromkeys(self.candidates, 0)

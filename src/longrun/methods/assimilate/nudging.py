@@ -5,6 +5,7 @@ The model is that of the method named by `starts_from`, as it is; the gain is th
 validation trajectories best. The baseline that NODA's gain must beat (arXiv:2402.15656).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from longrun.nn.fno import FNOBackbone
+from longrun.tasks._learner import only
 from longrun.tasks.assimilate import AbstractAssimilator, relative_square
 
 
@@ -58,14 +60,15 @@ class Nudging(AbstractAssimilator):
         self.network.requires_grad_(False)  # trained elsewhere
         self.register_buffer("gain", torch.tensor(gains[0]))
 
-    def prepare(self, data: Any, source: Any) -> None:
-        """Take the predictor of `source` and choose the gain on validation trajectories.
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Take the predictor of `starts_from` and choose the gain on validation trajectories.
 
         Raises
         ------
         ValueError
             Without a source, or with one of another predictor.
         """
+        source: Any = only(sources)
         if source is None or not isinstance(getattr(source, "network", None), FNOBackbone):
             raise ValueError("nudging needs starts_from: a method with an FNO as predictor")
         try:

@@ -14,7 +14,7 @@ then sees the frame and the estimate.
     loss = sum over steps of |prediction - u| / |u| + a |e - u| / |u|
          + b mean (|d prediction / d lambda| - c)^2     (first step, random lambda)
 
-Training goes over from true frames to rollouts with the task's `training: curriculum`; in the first
+Training goes over from true frames to rollouts with the scheme `curriculum`; in the first
 `block_updates` updates the second term trains the block alone. `conditioning` also gives what CAPE
 is compared with: parameters as constant channels, or none.
 
@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -186,18 +186,18 @@ class CAPE(AbstractForecaster):
             return self.mix(self.network(x, conditions[:, :0]))
         return self.mix(self.network(x))
 
-    def _step_loss(
+    def frame_loss(
         self,
-        history: Tensor,
-        following: Tensor,
-        parameters: Tensor,
+        history: Float[Tensor, "batch frame channel *space"],
+        following: Float[Tensor, "batch channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator,
-        last: bool,
-    ) -> tuple[Float[Tensor, ""], Tensor]:
+        lead: Int[Tensor, " batch"] | None = None,
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch channel *space"] | None]:
         """Return the loss of a step with the block's own error, and the predicted frame."""
         if self.block is None:
-            return super()._step_loss(history, following, parameters, generator, last)
-        conditions, frames = self._scalars(parameters), self.normalised(history)
+            return super().frame_loss(history, following, parameters, generator, lead)
+        conditions, frames = self._scalars(parameters, lead), self.normalised(history)
         target = self.scaled_target(history[:, -1], following)
         estimate = self.estimate(frames, conditions)
         assert estimate is not None  # there is a block
@@ -239,6 +239,11 @@ class CAPE(AbstractForecaster):
             (derivative,) = torch.autograd.grad(column.sum(), weights, create_graph=True)
             squared = squared + derivative.flatten(1).square().sum(1)
         return (squared.sqrt() - self.gradient_norm).square().mean()
+
+
+def grid_multiple(base: str, multipliers: list[int], **_: object) -> int:
+    """Return what every side of the grid must be a multiple of."""
+    return int(2 ** min(max(len(multipliers) - 1, 0), 60)) if base == "unet" else 1
 
 
 class Block(nn.Module):

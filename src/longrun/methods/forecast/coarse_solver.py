@@ -6,6 +6,7 @@ data against the method named by `starts_from`, not chosen by hand.
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.tasks._evaluation import seconds_per_call
+from longrun.tasks._learner import only
 from longrun.tasks.forecast import AbstractForecaster
 
 
@@ -52,8 +54,7 @@ class CoarseSolver(AbstractForecaster):
         coarsest: int = 16,
         **options: Any,
     ):
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        reference = registry.find("equations", equation["name"])(**arguments)
+        reference = registry.build("equations", equation)
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)
@@ -70,14 +71,15 @@ class CoarseSolver(AbstractForecaster):
         grids = [n for n in halvings if n >= self.coarsest] or [points]
         return list(itertools.product(grids, [steps >> i for i in range(steps.bit_length())]))
 
-    def prepare(self, data: Any, source: Any) -> None:
-        """Choose the grid and step on validation data, against the method `source`.
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Choose the grid and step on validation data, against `starts_from`.
 
         Raises
         ------
         ValueError
             Without a method to compare with.
         """
+        source: Any = only(sources)
         if source is None:
             raise ValueError(
                 "coarse_solver needs starts_from: the method whose cost or error it matches"

@@ -60,9 +60,9 @@ class DirectMLP(AbstractForecaster):
             conditions,
             history=1,
             target="state",
-            training="one_step",
-            unroll=1,
+            training={"name": "one_step"},
             normalise=True,
+            input_noise=0.0,
             **options,
         )
         if horizon < 1 or layers < 1:

@@ -32,7 +32,7 @@ Decisions:
 - Frames are normalised by the training data's statistics, where the paper has one set of constants
   for all its data; those of the pre-training serve the fine-tuning too, so the weights see what
   they were trained on. Pressure isn't centred per data set first.
-- Trained on single steps (`training: one_step`), the network gets t = 1.
+- Trained on single steps (`training: {name: one_step}`), the network gets t = 1.
 """
 
 import math
@@ -242,6 +242,13 @@ class ConvNeXt(nn.Module):
         return x + self.scale * self.mlp(self.norm(nearby, t))
 
 
+def grid_multiple(
+    patch: int, depths: Sequence[int], resolution: int | None = None, **_: object
+) -> int:
+    """Return what every side of the grid must be a multiple of: patches, halved between stages."""
+    return int(patch * 2 ** min(max(len(depths) - 1, 0), 60)) if resolution is None else 1
+
+
 class ScOT(nn.Module):
     """Map a frame to another on the same grid, a lead time later.
 
@@ -274,7 +281,7 @@ class ScOT(nn.Module):
     ):
         super().__init__()
         widths = [width * 2**level for level in range(len(depths))]
-        self.unit = patch * 2 ** (len(depths) - 1)
+        self.unit = grid_multiple(patch, depths)
         self.embedding = nn.Conv2d(inputs, width, patch, patch)
         self.norm = TimeNorm(width)
         self.down, self.up = (
@@ -346,8 +353,8 @@ class Poseidon(AbstractForecaster):
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractForecaster`, also for the options. With `training: all2all`, as in the paper,
-        one call reaches any lead time.
+        See `AbstractForecaster`, also for the options. With the training scheme `all2all`, as in
+        the paper, one call reaches any lead time.
     width : int
         Channels of the first stage, C.
     depths, heads : list of int
@@ -462,7 +469,7 @@ class Poseidon(AbstractForecaster):
             {"params": fast, "factor": self.outer_factor},
         ]
 
-    def prepare(self, data: Any, source: Any) -> None:
+    def take_over(self, source: Any) -> None:
         """Take over the weights of a pre-trained network, and its normalisation.
 
         Where the channels differ, embedding, recovery and normalisation stay as they are.
@@ -472,8 +479,6 @@ class Poseidon(AbstractForecaster):
         ValueError
             A source that is no such network, or one of other sizes.
         """
-        if source is None:
-            return
         if not isinstance(source, Poseidon):
             raise ValueError("starts_from must be another run of poseidon")
         mine, theirs = self.network.state_dict(), source.network.state_dict()

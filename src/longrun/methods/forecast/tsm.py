@@ -121,13 +121,10 @@ class TSM(AbstractForecaster):
             raise ValueError(f"equation must be {self.equations[0]}, is {equation['name']}")
         if min(width, layers, order, bundle) < 1:
             raise ValueError("width, layers, order and bundle must be at least 1")
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        reference = registry.find("equations", equation["name"])(**arguments)
+        reference = registry.build("equations", equation)
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)
-        if self.training_mode not in ("one_step", "unrolled"):
-            raise ValueError(f"training must be one_step or unrolled, is {self.training_mode}")
         self.equation, self.stride, self.points = reference, stride, points[0]
         self.memory, self.order, self.bundle = memory, order, bundle
         self.period = bundle  # the network is called anew after as many steps of the solver

@@ -16,14 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.nn.flow import flow_states
 from longrun.runtime import registry
-from longrun.tasks.sample import AbstractSampler
+from longrun.tasks._flow import AbstractFlow
 
 
 def mixture_velocity(
     state: Float[Tensor, "batch value"],
-    time: float,
+    time: float | Float[Tensor, "batch 1 1"],
     means: Float[Tensor, "component value"],
     variances: Float[Tensor, "component value"],
 ) -> Float[Tensor, "batch value"]:
@@ -45,18 +44,16 @@ def mixture_velocity(
     return (log_weight.softmax(-1)[..., None] * (means + gain * deviation)).sum(1)
 
 
-class ExactFlow(AbstractSampler):
+class ExactFlow(AbstractFlow):
     """The flow that rectified flow would learn from infinitely much data; learns nothing.
 
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractSampler`, also for the options.
+        See `AbstractFlow`, also for the options.
     equation : dict
         The `equation` section of the dataset, whose law has `centres` and a `spread`; from the
         data.
-    fine_steps : int
-        Runge-Kutta steps, four evaluations each, of an exact answer.
 
     Raises
     ------
@@ -73,7 +70,6 @@ class ExactFlow(AbstractSampler):
         dims: int,
         conditions: int,
         equation: dict[str, Any],
-        fine_steps: int = 100,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
@@ -81,54 +77,22 @@ class ExactFlow(AbstractSampler):
             raise ValueError(
                 f"the law of {equation['name']} is not known, or not without condition"
             )
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        law = registry.find("equations", equation["name"])(**arguments)
-        self.fine_steps = fine_steps
+        law = registry.build("equations", equation)
         self._centres = torch.from_numpy(law.centres)
         self._spread = float(law.spread)
 
-    def _states(self, noise: Tensor, steps: int, scheme: Any):
-        std, mean = self.field_std.to(noise), self.field_mean.to(noise)
-        means = (self._centres.to(noise) - mean) / std
+    def velocity(
+        self,
+        state: Float[Tensor, "batch channel"],
+        time: Float[Tensor, " batch"],
+        context: Float[Tensor, "batch observed"],
+        conditions: Float[Tensor, "batch condition"],
+    ) -> Float[Tensor, "batch channel"]:
+        """Return v* of the normalised law."""
+        std, mean = self.field_std.to(state), self.field_mean.to(state)
+        means = (self._centres.to(state) - mean) / std
         variances = ((self._spread / std) ** 2).expand_as(means)
-
-        def velocity(state: Tensor, time: float) -> Tensor:
-            return mixture_velocity(state, time, means, variances)
-
-        return flow_states(velocity, noise, steps, scheme)
-
-    def solve(
-        self,
-        noise: Float[Tensor, "batch channel"],
-        context: Float[Tensor, "batch observed"],
-        conditions: Float[Tensor, "batch condition"],
-        evaluations: int | None = None,
-    ) -> Float[Tensor, "batch channel"]:
-        """Carry noise to data: by so many steps of Euler's, or as exactly as the method can."""
-        scheme = ("rk4", self.fine_steps) if evaluations is None else ("euler", evaluations)
-        *_, end = self._states(noise, scheme[1], scheme[0])
-        return end
-
-    def sample(
-        self,
-        context: Float[Tensor, "batch observed"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-        evaluations: int | None,
-    ) -> Float[Tensor, "batch channel"]:
-        """Draw noise and carry it to data."""
-        noise = context.new_empty(len(context), self.fields).normal_(generator=generator)
-        return self.solve(noise, context, conditions, evaluations)
-
-    def paths(
-        self,
-        context: Float[Tensor, "batch observed"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, "time batch channel"]:
-        """Return the states of the exact flow."""
-        noise = context.new_empty(len(context), self.fields).normal_(generator=generator)
-        return torch.stack([*self._states(noise, self.fine_steps, "rk4")])
+        return mixture_velocity(state, time[:, None, None], means, variances)
 
     def loss(
         self,

@@ -25,6 +25,7 @@ Decisions of ours:
 """
 
 import itertools
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -33,9 +34,9 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from longrun.nn.flow import flow_states
-from longrun.nn.unet import UNetBackbone
-from longrun.tasks.sample import AbstractSampler
+from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
+from longrun.tasks._flow import AbstractFlow
+from longrun.tasks._learner import only
 
 FIRST = 1e-3  # time of the earliest training sample; paper
 TIME_SCALE = 999.0  # of the time that sinusoids embed; paper
@@ -43,7 +44,7 @@ GROUP = 128  # assigned at once: the work grows with the cube
 MADE_AT_ONCE = 512  # pairs of a re-flow in one call of the network
 
 
-class RectifiedFlow(AbstractSampler):
+class RectifiedFlow(AbstractFlow):
     """A flow from noise to data, straightened by re-flow where it starts from another flow.
 
     Points get a multilayer perceptron of (z, observation, conditions, t), fields the U-Net with
@@ -52,15 +53,13 @@ class RectifiedFlow(AbstractSampler):
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractSampler`, also for the options.
+        See `AbstractFlow`, also for the options.
     width : int
         Of the perceptron's hidden layers, or channels of the U-Net after its stem.
     layers : int
         Hidden layers of the perceptron.
     multipliers : list of int
         Growth of the U-Net's width from level to level, cumulative.
-    fine_steps : int
-        Runge-Kutta steps, four evaluations each, of an exact answer.
     coupling : {"independent", "optimal"}
         How noise meets data in a batch, see above.
     pairs : int
@@ -84,19 +83,17 @@ class RectifiedFlow(AbstractSampler):
         width: int = 128,
         layers: int = 4,
         multipliers: list[int] = [1, 2, 2, 2],  # noqa: B006 (read, never written)
-        fine_steps: int = 100,
         coupling: Literal["independent", "optimal"] = "independent",
         pairs: int = 50_000,
         distil: bool = False,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
-        if min(width, layers, fine_steps, pairs) < 1:
-            raise ValueError("width, layers, fine_steps and pairs must be at least 1")
+        if min(width, layers, pairs) < 1:
+            raise ValueError("width, layers and pairs must be at least 1")
         if coupling == "optimal" and self.conditional:
             raise ValueError("coupling: optimal would part data from their conditions")
-        self.fine_steps, self.coupling = fine_steps, coupling
-        self.pairs, self.distil = pairs, distil
+        self.coupling, self.pairs, self.distil = coupling, pairs, distil
         inputs = fields + self.observed_fields
         self.network: nn.Module = (
             UNetBackbone(dims, inputs, fields, conditions + 1, width, multipliers)
@@ -115,19 +112,13 @@ class RectifiedFlow(AbstractSampler):
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
     ) -> Float[Tensor, "batch channel *space"]:
-        """Return dz/dt at each sample's own time."""
+        """Return dz/dt at each sample's own time, none of which is before `FIRST`."""
+        time = time.clamp_min(FIRST)
         given = torch.cat([state, context], dim=1)
         if not self.dims:
             return self.network(torch.cat([given, conditions, time[:, None]], dim=1))
         scalars = torch.cat([conditions, TIME_SCALE * time[:, None]], dim=1)
         return self.network(given, scalars)
-
-    def _states(self, noise: Tensor, context: Tensor, conditions: Tensor, steps: int, scheme: Any):
-        def velocity(state: Tensor, time: float) -> Tensor:
-            times = torch.full_like(state[:, :1].flatten(1)[:, 0], max(time, FIRST))
-            return self.velocity(state, times, context, conditions)
-
-        return flow_states(velocity, noise, steps, scheme)
 
     def solve(
         self,
@@ -136,22 +127,8 @@ class RectifiedFlow(AbstractSampler):
         conditions: Float[Tensor, "batch condition"],
         evaluations: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """Carry noise to data: by so many steps of Euler's, or as exactly as the method can."""
-        if self.distil:
-            evaluations = 1
-        scheme = ("rk4", self.fine_steps) if evaluations is None else ("euler", evaluations)
-        *_, end = self._states(noise, context, conditions, scheme[1], scheme[0])
-        return end
-
-    def sample(
-        self,
-        context: Float[Tensor, "batch observed *space"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-        evaluations: int | None,
-    ) -> Float[Tensor, "batch channel *space"]:
-        """Draw noise and carry it to data."""
-        return self.solve(self._noise(context, generator), context, conditions, evaluations)
+        """Carry noise to data, in the one step that was distilled where one was."""
+        return super().solve(noise, context, conditions, 1 if self.distil else evaluations)
 
     def paths(
         self,
@@ -160,15 +137,10 @@ class RectifiedFlow(AbstractSampler):
         generator: torch.Generator,
     ) -> Float[Tensor, "time batch channel *space"]:
         """Return the states of the exact flow, or the ends of the one step that was distilled."""
+        if not self.distil:
+            return super().paths(context, conditions, generator)
         noise = self._noise(context, generator)
-        if self.distil:
-            return torch.stack([noise, self.solve(noise, context, conditions)])
-        return torch.stack([*self._states(noise, context, conditions, self.fine_steps, "rk4")])
-
-    def _noise(self, context: Tensor, generator: torch.Generator) -> Tensor:
-        return context.new_empty(len(context), self.fields, *context.shape[2:]).normal_(
-            generator=generator
-        )
+        return torch.stack([noise, self.solve(noise, context, conditions)])
 
     # Training ------------------------------------------------------------------------------------
 
@@ -196,8 +168,8 @@ class RectifiedFlow(AbstractSampler):
         state = share * data + (1 - share) * noise
         return (self.velocity(state, time, context, conditions) - (data - noise)).square().mean()
 
-    def prepare(self, data: Any, source: Any) -> None:
-        """Take the flow `source` as the teacher of a re-flow, and its weights as a beginning.
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Take the flow `starts_from` as the teacher of a re-flow, and its weights as a beginning.
 
         Raises
         ------
@@ -205,6 +177,7 @@ class RectifiedFlow(AbstractSampler):
             A source that is no flow, has another network, or sees something else; distillation
             without a source.
         """
+        source: Any = only(sources)
         if source is None:
             if self.distil:
                 raise ValueError("distil needs starts_from: the flow whose step is learnt")
