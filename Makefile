@@ -42,7 +42,7 @@ endif
 results: reproduce ## the same, then docs/papers, RESULTS.md and the README's table
 	$(IN_VENV) python -m longrun.record --preset $(PRESET)
 
-datasets: $(INSTALLED) ## every dataset, and docs/datasets.md
+datasets: $(INSTALLED) ## every dataset, docs/datasets.md and docs/equations
 	$(SNAKEMAKE) --rerun-incomplete -- datasets
 	$(IN_VENV) python -m longrun.catalogue --preset $(PRESET) --facts results/$(PRESET)/datasets \
 		--output docs/datasets.md

@@ -29,6 +29,12 @@ def test_every_experiment_is_planned(root):
     assert {f"{name}/judge" for name in every} <= set(smoke.plan(root / "configs", every))
 
 
+@pytest.fixture(autouse=True)
+def bare(monkeypatch):
+    """Start jobs from a process that has imported nothing: these need little."""
+    monkeypatch.setattr(smoke, "_modules", list)
+
+
 def job(tmp_path, verb, *needs):
     return smoke.Job(verb, ("--wrong",), tmp_path / f"{verb}.log", needs)
 
@@ -41,7 +47,7 @@ def test_what_rests_on_a_failure_is_left_out(tmp_path):
         "other": job(tmp_path, "judge"),
     }
     told = {}
-    failed = smoke.run(jobs, 2, lambda name, outcome, seconds: told.update({name: outcome}))
+    failed, _ = smoke.run(jobs, 2, lambda name, outcome, seconds: told.update({name: outcome}))
     assert sorted(failed) == ["data", "other"]
     assert told == {"data": "failed", "other": "failed", "run": "left out", "score": "left out"}
     assert "the following arguments are required" in smoke.last_line(tmp_path / "generate.log")
