@@ -47,7 +47,7 @@ def main() -> None:
         folder = Path(temporary)
         configs = shutil.copytree("configs", folder / "configs")
         file = configs / "datasets" / f"{arguments.dataset}.yaml"
-        content = yaml.safe_load(file.read_text()) | {"jobs": arguments.jobs}
+        content = yaml.safe_load(file.read_text("utf-8")) | {"jobs": arguments.jobs}
         # as many shards for every job, so that parts are equal
         section = content["presets"].setdefault(arguments.preset, {})
         splits = section.setdefault("splits", {})
@@ -55,7 +55,7 @@ def main() -> None:
         splits.setdefault("train", {})["trajectories"] = 4 * size * arguments.jobs
         for other in ("valid", "test"):
             splits.setdefault(other, {}).update(trajectories=1, frames=2)
-        file.write_text(yaml.safe_dump(content))
+        file.write_text(yaml.safe_dump(content), "utf-8")
         print(
             "| repetition | one process (s) | all side by side (s) | scaling |\n|---|---|---|---|"
         )

@@ -45,7 +45,7 @@ def prepare(folder: Path, arguments: argparse.Namespace, devices: int) -> str:
     configs = folder / "configs"
     shutil.copytree("configs", configs)
     file = configs / "experiments" / f"{arguments.experiment}.yaml"
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text("utf-8"))
     steps = arguments.steps
     content["presets"][arguments.preset] = config.merge(
         content["presets"].get(arguments.preset) or {},
@@ -64,17 +64,17 @@ def prepare(folder: Path, arguments: argparse.Namespace, devices: int) -> str:
             "evaluate": {"trajectories": arguments.trajectories, "batch_size": 8, "keep": 1},
         },
     )
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content), "utf-8")
     dataset = content["dataset"]
     file = configs / "datasets" / f"{dataset}.yaml"
-    content = yaml.safe_load(file.read_text())
+    content = yaml.safe_load(file.read_text("utf-8"))
     section = content["presets"].setdefault(arguments.preset, {})
     splits = section.setdefault("splits", {})
     for split in ("train", "test"):
         splits.setdefault(split, {})["trajectories"] = arguments.trajectories
     section.setdefault("store", {})["trajectories_per_shard"] = 8
     section["jobs"] = 1
-    file.write_text(yaml.safe_dump(content))
+    file.write_text(yaml.safe_dump(content), "utf-8")
     return dataset
 
 
@@ -92,7 +92,9 @@ def seconds(folder: Path, arguments: argparse.Namespace, processes: int) -> dict
     return {
         "data, seconds": whole,
         "training, ms per step": 1000 / float(speeds[-1]),
-        "evaluation, seconds": json.loads((scores / "evaluation.json").read_text())["wall_seconds"],
+        "evaluation, seconds": json.loads((scores / "evaluation.json").read_text("utf-8"))[
+            "wall_seconds"
+        ],
     }
 
 

@@ -66,19 +66,20 @@ EXPERIMENT = {
     },
     "claims": {
         "longer_horizon": {
+            "main": True,
             "says": "With equal network, data and updates, refinement keeps correlation above 0.8 "
             "longer than one-step MSE.",
             "metric": "correlation_time_0.8",
             "of": "pde_refiner",
             "against": "unet",
-            "ratio": {"paper": 1.30, "holds": 1.05},
+            "ratio": {"paper": 1.30, "holds": 1.05, "direction": "above"},
         },
         "spectrum": {
             "says": "The one-step error above the dominant wavenumbers is at least 3 times lower.",
             "metric": "one_step_error_high",
             "of": "unet",
             "against": "pde_refiner",
-            "ratio": {"holds": 3.0},
+            "ratio": {"holds": 3.0, "direction": "above"},
         },
         "pushforward_not_better": {
             "says": "Pushforward training is not better than one-step MSE.",
@@ -99,7 +100,7 @@ EXPERIMENT = {
             "metric": "predicted_horizon",
             "of": "pde_refiner",
             "explains": "correlation_time_0.8",
-            "r_squared": {"paper": 0.86, "holds": 0.5},
+            "r_squared": {"paper": 0.86, "holds": 0.5, "direction": "above"},
         },
     },
 }

@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,6 +142,40 @@ def devices(torch: Any, has_driver: bool) -> list[Line]:
     return [Line("device", "cpu alone; presets gpu and paper need a GPU")]
 
 
+def accelerator(preset: str, wanted: str, may_have_gpu: bool, cluster: bool) -> Line:
+    """Judge whether the settings' preset finds the device that it asks for.
+
+    Parameters
+    ----------
+    preset
+        Its name.
+    wanted
+        Its `trainer.accelerator`.
+    may_have_gpu
+        See `longrun.runtime.cli`.
+    cluster
+        Whether there is one, where jobs could run.
+    """
+    if wanted != "gpu" or may_have_gpu:
+        return Line("device", f"preset {preset} runs here")
+    found = f"preset {preset} asks for a GPU, and there is none here"
+    if cluster:
+        return Line("device", found, "send the jobs to the cluster: docs/cluster.md")
+    remedy = "set preset: cpu in configs/config.yaml, or start on a machine with a GPU"
+    return Line("device", found, remedy, stops=True)
+
+
+def cache(environment: Mapping[str, str]) -> Line:
+    """Judge the folder in which Snakemake and other programs keep files of theirs."""
+    home = environment.get("HOME") or str(Path("~").expanduser())
+    folder = Path(environment.get("XDG_CACHE_HOME") or Path(home, ".cache"))
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if there.is_dir() and os.access(there, os.W_OK):
+        return Line("cache", str(folder))
+    remedy = "export XDG_CACHE_HOME=$PWD/.cache, or Snakemake won't start"
+    return Line("cache", f"{folder} can't be written to", remedy, stops=True)
+
+
 def processor(environment: Mapping[str, str]) -> Line:
     """Cores, and what limits the threads of a program that is started by hand."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -172,16 +206,14 @@ def disk(folder: Path, free: float, writable: bool) -> Line:
     return Line("disk", found)
 
 
-def git(run: Callable[..., str | None]) -> Line:
-    """Say which commit results will name."""
-    commit = run("git", "rev-parse", "--short=10", "HEAD")
+def git(commit: str | None, changed: Sequence[str]) -> Line:
+    """Say which commit results will name, see `longrun.runtime.cli.revision`."""
     if commit is None:
-        return Line("git", "no repository: results will not name a commit")
-    changed = (run("git", "status", "--porcelain", "--untracked-files=no") or "").splitlines()
+        return Line("git", "doesn't track this code: results will not name a commit")
     if changed:
-        found = f"{commit}, {len(changed)} changed files: results will say so"
+        found = f"{commit[:10]}, {len(changed)} changed files: results will say so"
         return Line("git", found, "commit before a run that you will publish")
-    return Line("git", f"{commit}, nothing changed")
+    return Line("git", f"{commit[:10]}, nothing changed")
 
 
 def wandb(mode: str, has_key: bool, waiting: list[Path]) -> list[Line]:
@@ -297,10 +329,19 @@ def configuration(folder: Path) -> tuple[Line, str]:
         settings = config.settings(folder)
         config.validate_all(folder, settings["experiments"], settings["preset"])
     except cli.UserError as error:
-        return Line("configs", str(error), "correct the file", stops=True), "disabled"
+        return Line("configs", str(error), "correct it", stops=True), "disabled"
     count = len(settings["experiments"])
     found = f"preset {settings['preset']}, {count} experiments, tracking {settings['tracking']}"
     return Line("configs", found), settings["tracking"]
+
+
+def _wanted(folder: Path) -> tuple[str, str]:
+    """Return the preset of the settings, and the accelerator that it asks for."""
+    from longrun import config
+
+    preset = config.settings(folder)["preset"]
+    trainer = config.load(folder / "presets" / f"{preset}.yaml").get("trainer", {})
+    return preset, trainer.get("accelerator", "auto")
 
 
 def examine(configs: Path, environment: Mapping[str, str]) -> Iterator[Line]:
@@ -323,15 +364,19 @@ def examine(configs: Path, environment: Mapping[str, str]) -> Iterator[Line]:
     for name in ("data", "results", "runs"):
         there = next(path for path in (Path(name), Path()) if path.exists())
         yield disk(Path(name), shutil.disk_usage(there).free, os.access(there, os.W_OK))
-    yield git(output_of)
+    yield cache(environment)
+    yield git(*cli.revision())
     mode = "disabled"
-    if not {"jsonschema", "pyyaml"} - set(installed(pinned)):
+    sinfo = shutil.which("sinfo")
+    if not {"pydantic", "pyyaml"} - set(installed(pinned)):
         line, mode = configuration(configs)
         yield line
+        if not line.stops:
+            yield accelerator(*_wanted(configs), cli.may_have_gpu(), sinfo is not None)
     mode = environment.get("WANDB_MODE", mode)
     yield from wandb(mode, has_wandb_key(environment), offline_runs(Path("runs")))
     plugin = "snakemake-executor-plugin-slurm"
-    yield slurm(shutil.which("sinfo"), output_of, installed([plugin]).get(plugin))
+    yield slurm(sinfo, output_of, installed([plugin]).get(plugin))
     yield from snakemake(Path(".snakemake"))
 
 

@@ -22,14 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 import xarray as xr
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from longrun import config
 from longrun.data.store import Store, View, open_store, write_predictions
 from longrun.metrics.table import ScoreTable, write_scores
-from longrun.runtime import checkpoint, cli, devices
+from longrun.runtime import checkpoint, cli, devices, registry
 from longrun.runtime.cli import UserError, atomic, locked, provenance, run
 from longrun.tasks._evaluation import is_first
 
@@ -102,7 +101,7 @@ def evaluate(
     Parameters
     ----------
     module
-        A trained method, on the device that it shall run on.
+        A trained method, on the device to run on.
     stores
         The test data.
     options
@@ -118,23 +117,26 @@ def evaluate(
         Truth and forecast of a few trajectories of the first store.
     """
     results = [module.evaluate(store, options, seed) for store in stores]
-    return pd.concat([result.scores for result in results], ignore_index=True), results[
-        0
-    ].predictions
+    scores = [result.scores for result in results]
+    if is_first():
+        scores += _own_scores(module, stores, options)
+    return pd.concat(scores, ignore_index=True), results[0].predictions
 
 
-def device_of(accelerator: str) -> torch.device:
-    """Where to run: a GPU where there is one and the trainer doesn't forbid it.
-
-    Raises
-    ------
-    UserError
-        A GPU is asked for, and there is none.
-    """
-    has_gpu = torch.cuda.is_available()
-    if accelerator == "gpu" and not has_gpu:
-        raise UserError("trainer.accelerator is gpu, and this machine has none")
-    return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
+def _own_scores(
+    module: Any, stores: Sequence[Store], options: Mapping[str, Any]
+) -> list[pd.DataFrame]:
+    """Return the scores that a method alone has, of each store; none for most methods."""
+    name = type(module).__module__.rpartition(".")[2]
+    if name not in registry.names("methods") or not (declared := registry.metrics(name)):
+        return []
+    tables = [module.own_scores(store, options).frame() for store in stores]
+    for table in tables:
+        given = set(table["metric"])
+        if given != set(declared):
+            names = f"{', '.join(sorted(given))}, METRICS names {', '.join(sorted(declared))}"
+            raise RuntimeError(f"{name}: own_scores gives {names}")
+    return tables
 
 
 EXAMPLES = """
@@ -180,7 +182,7 @@ def main() -> None:
     for store in stores:
         check_store(store, content["description"])
     trainer, number = spec["trainer"], spec["trainer"]["devices"]
-    device = device_of(trainer["accelerator"])
+    device = devices.device_of(trainer["accelerator"])
     spreads = number > 1 and experiment["spreads"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
@@ -222,7 +224,7 @@ def main() -> None:
         }
         write_predictions(arguments.output / "predictions.zarr", predictions)
         with atomic(arguments.output / "evaluation.json") as part:
-            part.write_text(json.dumps(notes, indent=1) + "\n")
+            part.write_text(json.dumps(notes, indent=1) + "\n", "utf-8")
         write_scores(arguments.output / "scores.parquet", scores)
 
 

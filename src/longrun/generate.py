@@ -468,7 +468,7 @@ def measure_part(spec: Mapping[str, Any], output: Path, provenance: Mapping[str,
     lead_time, error, attributes = _measure(build(spec["equation"]), spec)
     content = {"lead_time": lead_time.tolist(), "error": error.tolist(), "attributes": attributes}
     with cli.atomic(output) as path:
-        path.write_text(json.dumps({**origin, **content}))
+        path.write_text(json.dumps({**origin, **content}), "utf-8")
 
 
 def _measure(equation: AbstractEquation, spec: Mapping[str, Any]) -> Measured:

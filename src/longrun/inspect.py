@@ -307,7 +307,7 @@ def main() -> None:
     print(f"\npreview: {image}")
     if arguments.facts:
         with cli.atomic(arguments.facts) as part:
-            part.write_text(json.dumps(facts(store), indent=1))
+            part.write_text(json.dumps(facts(store), indent=1), "utf-8")
 
 
 if __name__ == "__main__":

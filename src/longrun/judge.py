@@ -4,7 +4,8 @@ import argparse
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from longrun import config
+from longrun.config.layers import named
 from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
 from longrun.metrics.table import ABSENT
@@ -21,13 +23,34 @@ from longrun.runtime.cli import UserError
 
 Groups = Mapping[Any, pd.DataFrame]  # scores by method and metric
 
-NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
+_Chosen = Mapping[str, list[str]]  # methods of a claim by role
 
+NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
+NO_CURVES = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])
+
+UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
+NOT_JUDGED = "not judged"
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
+# where there is no effect, by kind of claim; others have no such value
+EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the scores say of a claim.
+
+    `parts` are the rows that it rests on, collapsed to one value for each seed and trajectory;
+    `censored` the share of lower bounds in what the claim is about and in what it compares with.
+    """
+
+    interval: Interval
+    parts: Sequence[pd.DataFrame]
+    censored: Sequence[float] = ()
+    notes: Sequence[str] = ()
 
 
 def judge(
-    experiment: Mapping[str, Any], scores: pd.DataFrame
+    experiment: Mapping[str, Any], scores: pd.DataFrame, curves: pd.DataFrame = NO_CURVES
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Judge an experiment.
 
@@ -37,15 +60,17 @@ def judge(
         Composed, with `claims`, `methods` and `metrics`: those with a table are summarised.
     scores
         The score tables of all runs, with the columns `method` and `seed`.
+    curves
+        The training curves of all runs, where a claim needs them.
 
     Returns
     -------
     claims
-        One dict per claim: name, says, metric, of, against, at, against_at, kind, value, low, high,
-        paper, holds, direction, verdict, seeds (the fewest of the methods), trajectories, censored
-        (fraction of the rows that are lower bounds), bound ("lower" or "upper" where the ratio is
-        one, "unclear" where rows of both methods are censored, else None) and note (what to know of
-        the value).
+        One dict per claim: name, says, main, metric, of, against, over, at, against_at, explains,
+        statistic, kind, along, value, low, high, paper, holds, direction, verdict, seeds (the
+        fewest of the methods), trajectories, censored (fraction of the rows that are lower bounds),
+        bound ("lower" or "upper" where the value is one, "unclear" where rows of both methods are
+        censored, else None) and note (what to know of the value).
         Value and interval are None where they are not finite.
     methods
         One dict per method and metric: method, metric, value, low, high, censored, seeds,
@@ -57,7 +82,8 @@ def judge(
         If scores that a claim needs are missing.
     """
     groups = dict(iter(scores.groupby(["method", "metric"], observed=True, sort=False)))
-    claims = [_judge_claim(name, claim, groups) for name, claim in experiment["claims"].items()]
+    court = _Court(experiment, groups, curves)
+    claims = [court.judge(name, claim) for name, claim in experiment["claims"].items()]
     return claims, _summary(list(experiment["methods"]), tabulated(experiment), groups)
 
 
@@ -66,63 +92,237 @@ def tabulated(experiment: Mapping[str, Any]) -> list[str]:
     return [name for name, entry in experiment["metrics"].items() if entry.get("table")]
 
 
-def _judge_claim(name: str, claim: Mapping[str, Any], groups: Groups) -> dict[str, Any]:
-    kind = "ratio" if "ratio" in claim else "r_squared"
-    test, metric, of = claim[kind], claim["metric"], claim["of"]
-    other = (claim["against"], metric) if kind == "ratio" else (of, claim["explains"])
-    places = claim.get("at", {}), claim.get("against_at", claim.get("at", {}))
-    parts = [
-        _values(name, groups, *which, at)
-        for which, at in zip(((of, metric), other), places, strict=True)
-    ]
-    first, second = (_table(part) for part in parts)
-    _check_pair(name, kind, *parts)
-    statistic = statistics.ratio_of_means if kind == "ratio" else statistics.squared_pearson
-    interval = statistic(first, second, _generator(name))
-    direction, holds = test.get("direction", "above"), float(test["holds"])
-    equality = 1.0 if kind == "ratio" else holds
-    verdict: str = statistics.verdict(interval, holds, direction, equality)
-    censored = [float(part["censored"].mean()) for part in parts]
-    bound, notes = None, []
-    if not np.isfinite(interval).all():
-        notes = [f"the mean of {other[1]} of {other[0]} can be zero"]
-    elif first.size == second.size == 1:
-        verdict, notes = "open", ["one run on one trajectory gives no interval"]
-    elif any(censored):
-        bound, note = _bound(kind, f"{metric} of {of}", f"{other[1]} of {other[0]}", censored)
-        notes = [note]
-        if kind == "ratio" and min(censored) > TOO_SHORT:
-            verdict, notes = "open", ["the rollout is too short to tell", note]
-    limit = groups.get((of, "predictability"), NOTHING)["value"].min()
-    if metric.startswith("correlation_time") and max(first.mean(), second.mean()) > limit:
-        notes.append(f"beyond the {limit:.4g} s for which the data is predictable")
-    return {
-        "name": name,
-        "says": claim["says"],
-        "metric": metric,
-        "of": of,
-        "against": claim.get("against"),
-        "at": places[0],
-        "against_at": places[1],
-        "explains": claim.get("explains"),
-        "kind": kind,
-        **_finite(interval),
-        "paper": test.get("paper"),
-        "holds": holds,
-        "direction": direction,
-        "verdict": verdict,
-        "seeds": min(len(first), len(second)),
-        "trajectories": first.shape[1],
-        "censored": float(np.mean(censored)),
-        "bound": bound,
-        "note": "; ".join(notes),
-    }
+class _Court:
+    """The claims of an experiment, each measured by the method of its kind's name."""
+
+    def __init__(self, experiment: Mapping[str, Any], groups: Groups, curves: pd.DataFrame):
+        self.experiment, self.groups, self.curves = experiment, groups, curves
+
+    def judge(self, name: str, claim: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a claim, what was measured, and the verdict."""
+        kind = next(kind for kind in config.KINDS if kind in claim)
+        test = claim[kind]
+        chosen, notes = self._chosen(claim)
+        measured: Measured = getattr(self, f"_{kind}")(name, claim, chosen)
+        equality = EQUALITY.get(kind)
+        verdict: str = statistics.verdict(
+            measured.interval, test["holds"], test["direction"], equality
+        )
+        notes += measured.notes
+        bound, note = _bound(kind, claim, measured.censored)
+        seeds, trajectories = (
+            min(_table(part).shape[axis] for part in measured.parts) for axis in (0, 1)
+        )
+        if not np.isfinite(measured.interval).all():
+            notes.append("the value has no finite interval")
+        elif seeds == trajectories == 1 and measured.interval.low == measured.interval.high:
+            verdict = "open"
+            notes.append("one run on one trajectory gives no interval")
+        elif bound and min(measured.censored) > TOO_SHORT and kind == "ratio":
+            verdict = "open"
+            notes.append("the rollout is too short to tell")
+        limit = min(
+            (self.groups.get((m, "predictability"), NOTHING)["value"].min() for m in chosen["of"]),
+        )
+        if claim["metric"].startswith("correlation_time") and any(
+            part["value"].mean() > limit for part in measured.parts
+        ):
+            notes.append(f"beyond the {limit:.4g} s for which the data is predictable")
+        return {
+            "name": name,
+            "says": claim["says"],
+            "main": claim.get("main", False),
+            "metric": claim["metric"],
+            "of": " | ".join(named(claim, "of")),
+            "against": " | ".join(named(claim, "against")) or None,
+            "over": claim.get("over"),
+            "at": claim.get("at", {}),
+            "against_at": claim.get("against_at", claim.get("at", {})),
+            "explains": claim.get("explains"),
+            "statistic": claim.get("statistic", "mean"),
+            "kind": kind,
+            "along": test.get("along"),
+            **_finite(measured.interval),
+            "paper": test.get("paper"),
+            "holds": float(test["holds"]),
+            "direction": test["direction"],
+            "verdict": verdict,
+            "seeds": seeds,
+            "trajectories": trajectories,
+            "censored": float(np.mean(measured.censored or 0.0)),
+            "bound": bound,
+            "note": "; ".join(notes + ([note] if note else [])),
+        }
+
+    # One method for each kind of claim -----------------------------------------------------------
+
+    def _ratio(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        at = claim.get("at", {})
+        places = {"of": at, "against": claim.get("against_at", at)}
+        sides = [
+            [self._values(name, method, claim["metric"], places[role]) for method in chosen[role]]
+            for role in ("of", "against")
+        ]
+        parts = [*sides[0], *sides[1]]
+        _check_equal(name, parts)
+        statistic = statistics.ratio(claim.get("statistic", "mean"), len(sides[0]))
+        return self._measure(name, statistic, parts, statistics.LOG, [_share(s) for s in sides])
+
+    def _value(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        at = claim.get("at", {})
+        parts = [self._values(name, method, claim["metric"], at) for method in chosen["of"]]
+        _check_equal(name, parts)
+        statistic = statistics.value(claim.get("statistic", "mean"))
+        positive = all((part["value"] > 0).all() for part in parts)
+        scale = statistics.LOG if positive else statistics.LINEAR
+        return self._measure(name, statistic, parts, scale, [_share(parts)])
+
+    def _slope(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        along, at, metric = claim["slope"]["along"], claim.get("at", {}), claim["metric"]
+        if along in ("stage", "step"):
+            (method,) = chosen["of"]
+            rows = self.groups.get((method, metric), NOTHING)
+            places = sorted(place for place in rows[along].unique() if place > 0)
+            parts = [self._values(name, method, metric, {**at, along: place}) for place in places]
+        else:
+            places = [config.option(self.experiment, method, along) for method in chosen["of"]]
+            parts = [self._values(name, method, metric, at) for method in chosen["of"]]
+        if len(places) < 2:
+            raise UserError(f"claims.{name}: a slope along {along} needs two values of it")
+        _check_equal(name, parts)
+        statistic = statistics.slope(places, claim.get("statistic", "mean"))
+        shares = [_share(parts)]
+        return self._measure(
+            name, statistic, parts, statistics.LINEAR, shares, paired=along in ("stage", "step")
+        )
+
+    def _updates(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        """Measure updates until the last value of another is reached, over those of the other."""
+        reached, others = (
+            [curve for method in chosen[role] for curve in self._curves(method, claim["metric"])]
+            for role in ("of", "against")
+        )
+        for curves, role in ((reached, "of"), (others, "against")):
+            if not curves:
+                where = f"{chosen[role][0]} has no curve of valid/{claim['metric']}"
+                raise UserError(f"claims.{name}: {where}")
+
+        def statistic(tables: Sequence[np.ndarray]) -> statistics.Values:
+            ours, theirs = (table[..., 0].astype(int).ravel() for table in tables)
+            target = np.mean([others[place][1][-1] for place in theirs])
+            updates = [_until(reached[place], target)[0] for place in ours]
+            return np.asarray(np.mean(updates) / np.mean([others[p][0][-1] for p in theirs]))
+
+        parts = [_numbered(len(reached)), _numbered(len(others))]
+        target = np.mean([values[-1] for _, values in others])
+        never = float(np.mean([not _until(curve, target)[1] for curve in reached]))
+        return self._measure(name, statistic, parts, statistics.LOG, [never, 0.0])
+
+    def _r_squared(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        return self._related(name, claim, chosen, statistics.squared_pearson, statistics.SHARE)
+
+    def _rank_correlation(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
+        return self._related(name, claim, chosen, statistics.spearman, statistics.FISHER)
+
+    def _related(
+        self,
+        name: str,
+        claim: Mapping[str, Any],
+        chosen: _Chosen,
+        statistic: statistics.Statistic,
+        scale: statistics.Scale,
+    ) -> Measured:
+        (method,), at = chosen["of"], claim.get("at", {})
+        metrics = claim["metric"], claim["explains"]
+        parts = [self._values(name, method, metric, at) for metric in metrics]
+        _check_equal(name, parts, ["dataset", "trajectory", "seed"])
+        shares = [_share([part]) for part in parts]
+        return self._measure(name, statistic, parts, scale, shares, paired=True)
+
+    # What they share -----------------------------------------------------------------------------
+
+    def _measure(
+        self,
+        name: str,
+        statistic: statistics.Statistic,
+        parts: Sequence[pd.DataFrame],
+        scale: statistics.Scale,
+        censored: Sequence[float],
+        paired: bool = False,
+    ) -> Measured:
+        tables = [_table(part) for part in parts]
+        found = statistics.interval(statistic, tables, _generator(name), scale, paired)
+        return Measured(found, parts, censored)
+
+    def _chosen(self, claim: Mapping[str, Any]) -> tuple[_Chosen, list[str]]:
+        """Return the methods that a claim rests on, and what to say of the choice."""
+        chosen, notes = {}, []
+        for role in ("of", "against"):
+            methods = named(claim, role)
+            if len(methods) > 1 and claim.get("over") in ("min", "max"):
+                pick = min if claim["over"] == "min" else max
+                best = pick(methods, key=self._last_on_valid)
+                notes.append(f"{best} is the {claim['over']} on valid of {len(methods)}")
+                methods = [best]
+            chosen[role] = methods
+        return chosen, notes
+
+    def _last_on_valid(self, method: str) -> float:
+        """Mean over seeds of what was logged last on valid."""
+        for metric in self.experiment["validation"]:
+            if curves := self._curves(method, metric):
+                return float(np.mean([values[-1] for _, values in curves]))
+        raise UserError(f"{method}: its curves hold no error on valid to choose by")
+
+    def _curves(self, method: str, metric: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return updates and values of each run's error on valid."""
+        of = (self.curves["method"] == method) & (self.curves["metric"] == f"valid/{metric}")
+        runs = self.curves[of].sort_values("step").groupby("seed")
+        return [(run["step"].to_numpy(), run["value"].to_numpy()) for _, run in runs]
+
+    def _values(self, name: str, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:
+        rows = _rows(self.groups, method, metric, at)
+        if rows.empty:
+            where = "".join(f", {column} {value}" for column, value in at.items())
+            raise UserError(f"claims.{name}: {method} has no scores of {metric}{where}")
+        return _collapse(rows)
 
 
-def _bound(kind: str, first: str, second: str, censored: list[float]) -> tuple[str, str]:
+def _until(curve: tuple[np.ndarray, np.ndarray], target: float) -> tuple[float, bool]:
+    """Return the updates until a curve is at most the target, and whether it ever is."""
+    steps, values = curve
+    reached = values <= target
+    return float(steps[reached.argmax() if reached.any() else -1]), bool(reached.any())
+
+
+def _numbered(runs: int) -> pd.DataFrame:
+    """Return a table that holds each run's number: what the statistic then looks up."""
+    keys = pd.MultiIndex.from_tuples(
+        [(seed, "", -1) for seed in range(runs)], names=["seed", "dataset", "trajectory"]
+    )
+    return pd.DataFrame({"value": np.arange(runs, dtype=float), "censored": 0.0}, index=keys)
+
+
+def _share(parts: Sequence[pd.DataFrame]) -> float:
+    return float(np.mean([part["censored"].mean() for part in parts]))
+
+
+def _bound(
+    kind: str, claim: Mapping[str, Any], censored: Sequence[float]
+) -> tuple[str | None, str]:
     """Say what a value is when some of what it is made of are lower bounds."""
-    shares = f"{censored[0]:.0%} of {first} and {censored[1]:.0%} of {second} are lower bounds"
-    if kind == "r_squared" or all(censored):
+    if not any(censored):
+        return None, ""
+    if len(censored) == 1 or kind == "updates":
+        share = f"{censored[0]:.0%} of what it is made of are lower bounds"
+        return ("unclear" if kind == "slope" else "lower"), f"only a lower bound: {share}"
+    first, second = claim["metric"], claim.get("explains", claim["metric"])
+    names = [" | ".join(named(claim, role)) for role in ("of", "against")]
+    shares = (
+        f"{censored[0]:.0%} of {first} of {names[0]} and {censored[1]:.0%} of {second} of "
+        f"{names[1] or names[0]} are lower bounds"
+    )
+    if kind != "ratio" or all(censored):
         return "unclear", f"made with lower bounds: {shares}"
     bound = "lower" if censored[0] else "upper"
     return bound, f"the ratio is only {'a lower' if censored[0] else 'an upper'} bound: {shares}"
@@ -138,7 +338,11 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
             table = _table(_collapse(values))
             rows.append(
                 {"method": method, "metric": metric}
-                | _finite(statistics.mean(table, _generator(f"{method} {metric}")))
+                | _finite(
+                    statistics.interval(
+                        statistics.value(), [table], _generator(f"{method} {metric}")
+                    )
+                )
                 | {
                     "censored": float(values["censored"].mean()),
                     "seeds": table.shape[0],
@@ -148,21 +352,12 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
     return rows
 
 
-def _values(
-    name: str, groups: Groups, method: str, metric: str, at: Mapping[str, int]
-) -> pd.DataFrame:
-    rows = _rows(groups, method, metric, at)
-    if rows.empty:
-        where = "".join(f", {column} {value}" for column, value in at.items())
-        raise UserError(f"claims.{name}: {method} has no scores of {metric}{where}")
-    return _collapse(rows)
-
-
-def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, int]) -> pd.DataFrame:
+def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:
     """Rows of a metric, of the last stage unless another is asked for."""
     rows = groups.get((method, metric), NOTHING)
-    if "step" in at:
-        rows = rows[rows["step"] == at["step"]]
+    for column in ("step", "dataset"):
+        if column in at:
+            rows = rows[rows[column] == at[column]]
     return rows[rows["stage"] == at.get("stage", rows["stage"].max())]
 
 
@@ -181,13 +376,12 @@ def _table(values: pd.DataFrame) -> np.ndarray:
     return table.to_numpy(dtype=np.float64)
 
 
-def _check_pair(name: str, kind: str, first: pd.DataFrame, second: pd.DataFrame) -> None:
-    """Refuse scores of different trajectories, or for R squared also of different runs."""
-    keys = ["dataset", "trajectory"] + ["seed"] * (kind == "r_squared")
-    ours, theirs = (
-        set(part.reset_index()[keys].itertuples(index=False, name=None)) for part in (first, second)
-    )
-    if ours != theirs:
+def _check_equal(
+    name: str, parts: Sequence[pd.DataFrame], keys: Sequence[str] = ("dataset", "trajectory")
+) -> None:
+    """Refuse scores of different trajectories, or where the runs are a key too of other runs."""
+    cells = [set(part.reset_index()[[*keys]].itertuples(index=False, name=None)) for part in parts]
+    if any(cell != cells[0] for cell in cells):
         raise UserError(f"claims.{name}: compares scores of different trajectories: evaluate anew")
 
 
@@ -203,8 +397,8 @@ def _generator(name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
-    """Read what judging needs of the score tables of all runs of an experiment.
+def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Read what judging needs of the scores and curves of all runs of an experiment.
 
     Parameters
     ----------
@@ -222,13 +416,13 @@ def read_scores(folder: Path, experiment: Mapping[str, Any]) -> pd.DataFrame:
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
     wanted |= {*tabulated(experiment), "predictability"}
     columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
-    frames = []
-    for method in experiment["methods"]:
-        for seed in range(config.method_spec(experiment, method)["seeds"]):
-            path = folder / method / f"seed{seed}" / "scores.parquet"
-            frame = read_table(path, wanted, columns)
-            frames.append(frame.assign(method=method, seed=seed))
-    return pd.concat(frames, ignore_index=True)
+    scores, curves = [], [NO_CURVES]
+    for method, seed, run in config.runs(experiment, folder):
+        of_run = {"method": method, "seed": seed}
+        scores.append(read_table(run / "scores.parquet", wanted, columns).assign(**of_run))
+        if any("updates" in claim or "over" in claim for claim in claims):
+            curves.append(pd.read_csv(run / "curves.csv").assign(**of_run))
+    return pd.concat(scores, ignore_index=True), pd.concat(curves, ignore_index=True)
 
 
 EXAMPLES = """
@@ -248,8 +442,11 @@ def main() -> None:
     """Judge one experiment at one preset."""
     args = parser().parse_args()
     experiment = config.compose(args.configs, args.experiment, args.preset)
-    scores = read_scores(args.results / args.preset / args.experiment, experiment)
-    claims, methods = judge(experiment, scores)
+    claims, methods = judge(
+        experiment, *read_runs(args.results / args.preset / args.experiment, experiment)
+    )
+    if args.preset in UNJUDGED:
+        claims = [claim | {"verdict": NOT_JUDGED} for claim in claims]
     judged = {
         "experiment": args.experiment,
         "preset": args.preset,
@@ -257,7 +454,7 @@ def main() -> None:
         "methods": methods,
     }
     with cli.atomic(args.output) as part:
-        part.write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n")
+        part.write_text(json.dumps(judged, indent=1, allow_nan=False) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

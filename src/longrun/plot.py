@@ -1,7 +1,8 @@
-"""Draw one figure of one experiment."""
+"""Draw the figures of one experiment: all of them into a folder, or one into a file."""
 
 import argparse
 import importlib
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,20 +18,20 @@ from longrun.figures._inputs import Inputs
 from longrun.metrics.table import read_scores
 from longrun.runtime import cli, registry
 
+log = logging.getLogger(__name__)
+
 
 class Predictions(Mapping[str, xr.Dataset]):
     """Kept predictions of seed 0 by method; each is read when it is asked for.
 
     Parameters
     ----------
-    folder
-        ``results/{preset}/{experiment}``.
-    methods
-        Names of the experiment's methods; those that kept none are left out.
+    runs
+        Folder of seed 0 by method; those that kept none are left out.
     """
 
-    def __init__(self, folder: Path, methods: list[str]) -> None:
-        paths = {method: folder / method / "seed0" / "predictions.zarr" for method in methods}
+    def __init__(self, runs: Mapping[str, Path]) -> None:
+        paths = {method: folder / "predictions.zarr" for method, folder in runs.items()}
         self.paths = {method: path for method, path in paths.items() if path.exists()}
 
     def __getitem__(self, method: str) -> xr.Dataset:  # noqa: D105
@@ -64,11 +65,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
     """
     module = importlib.import_module(registry.find("figures", name).__module__)
     folder = results / preset / experiment
-    runs = [
-        (method, seed, folder / method / f"seed{seed}")
-        for method in spec["methods"]
-        for seed in range(config.method_spec(spec, method)["seeds"])
-    ]
+    runs = config.runs(spec, folder)
     scores = [pd.DataFrame(columns=["method", "seed", "dataset", "trajectory", "metric", "value"])]
     curves = [pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])]
     for method, seed, run in runs:
@@ -85,7 +82,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
         scores=_below(scores),
         claims=cli.read_json(folder / "claims.json", "judge"),
         curves=_below(curves),
-        predictions=Predictions(folder, list(spec["methods"])),
+        predictions=Predictions({run.method: run.folder for run in runs if run.seed == 0}),
     )
 
 
@@ -115,6 +112,8 @@ def _below(tables: list[pd.DataFrame]) -> pd.DataFrame:
 
 
 EXAMPLES = """
+python -m longrun.plot --experiment pde_refiner --preset cpu \\
+    --output results/cpu/pde_refiner/figures
 python -m longrun.plot space_time --experiment pde_refiner --preset cpu --output space_time.svg
 python -m longrun.plot claims --experiment cape --preset gpu --output claims.pdf
 """
@@ -123,18 +122,34 @@ python -m longrun.plot claims --experiment cape --preset gpu --output claims.pdf
 def parser() -> argparse.ArgumentParser:
     """Make the command line's parser."""
     made = cli.parser("plot", __doc__, EXAMPLES, "experiment", "preset", "configs", "results")
-    made.add_argument("figure", help="one of: " + ", ".join(registry.names("figures")))
-    made.add_argument("--output", type=Path, required=True, help="SVG, PNG or PDF to write")
+    made.add_argument(
+        "figure",
+        nargs="?",
+        help="all of the experiment where none is named; one of: "
+        + ", ".join(registry.names("figures")),
+    )
+    made.add_argument(
+        "--output", type=Path, required=True, help="SVG, PNG or PDF; without a figure, a folder"
+    )
     return made
 
 
 def main() -> None:
-    """Parse the command line, load, draw and save."""
+    """Parse the command line; for each figure load, draw and save."""
     options = parser().parse_args()
-    draw = registry.find("figures", options.figure)
+    run = options.experiment, options.preset, options.results
     spec = config.compose(options.configs, options.experiment, options.preset)
-    inputs = load(options.figure, spec, options.experiment, options.preset, options.results)
-    save(draw(inputs), options.output)
+    if options.figure:
+        draw = registry.find("figures", options.figure)
+        save(draw(load(options.figure, spec, *run)), options.output)
+        return
+    with cli.atomic(options.output) as folder:
+        folder.mkdir()
+        for name in config.figures(spec):
+            figure = registry.find("figures", name)(load(name, spec, *run))
+            save(figure, folder / f"{name}.svg")
+            figure.clear()
+            log.info("%s: drawn", name)
 
 
 if __name__ == "__main__":

@@ -43,10 +43,8 @@ def outcome(spec: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     files = {"claims.json": (folder / "claims.json", "judge")}
     for figure in config.figures(spec):
         files[f"figures/{figure}.svg"] = (folder / "figures" / f"{figure}.svg", "plot")
-    for method in spec["methods"]:
-        for seed in range(config.method_spec(spec, method)["seeds"]):
-            name = f"scores/{method}/seed{seed}.parquet"
-            files[name] = (folder / method / f"seed{seed}" / "scores.parquet", "evaluate")
+    for method, seed, run in config.runs(spec, folder):
+        files[f"scores/{method}/seed{seed}.parquet"] = (run / "scores.parquet", "evaluate")
     for path, verb in files.values():
         if not path.exists():
             raise UserError(f"{path}: no such file; longrun.{verb} writes it")
@@ -66,7 +64,7 @@ def pack(spec: Mapping[str, Any], files: Mapping[str, Path], folder: Path) -> No
         for name, path in files.items():
             (part / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, part / name)
-        (part / "config.json").write_text(_text(spec))
+        (part / "config.json").write_text(_text(spec), "utf-8")
 
 
 def _text(spec: Mapping[str, Any]) -> str:
@@ -123,10 +121,10 @@ def main() -> None:
             group=experiment,
             tags=[preset],
             config=spec | {"preset": preset},
-            summary=summary(json.loads(files["claims.json"].read_text())),
+            summary=summary(json.loads(files["claims.json"].read_text("utf-8"))),
         )
     with cli.atomic(arguments.output) as part:
-        part.write_text(json.dumps({"mode": mode, "files": listed}, indent=1) + "\n")
+        part.write_text(json.dumps({"mode": mode, "files": listed}, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def parameter(text: str) -> tuple[str, dict[str, Any]]:
     Raises
     ------
     UserError
-        Neither form, or an interval that is none.
+        Neither form, or an empty interval.
     """
     key, equals, values = text.partition("=")
     if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):
@@ -128,7 +128,7 @@ def write(
         ],
     }
     with cli.atomic(path) as part:
-        part.write_text(yaml.safe_dump(content, sort_keys=False))
+        part.write_text(yaml.safe_dump(content, sort_keys=False), "utf-8")
 
 
 def read(path: Path) -> Sweep:

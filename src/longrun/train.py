@@ -272,6 +272,8 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
+    # before the average copies it, which the trainer would else do in single precision
+    trainer.precision_plugin.convert_module(module)
     last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
     if last.exists():
         try:
@@ -350,6 +352,12 @@ def train(
     spec = config.method_spec(experiment, method)
     options, stride = spec["trainer"], experiment["evaluate"]["stride"]
     description = describe(stores, stride) | {"stride": stride}
+    multiple = registry.grid_multiple(spec["name"], spec["options"])
+    if multiple > 1 and any(side % multiple for side in description["points"]):  # not of a YAML
+        raise UserError(
+            f"{stores[0].path}: {spec['name']} needs a grid whose sides are multiples of "
+            f"{multiple}, this one has {description['points']}"
+        )
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
@@ -524,6 +532,7 @@ def main() -> None:
     )
     spec = config.method_spec(experiment, arguments.method)
     fill_paths(arguments, spec, changes)
+    devices.device_of(spec["trainer"]["accelerator"])
     seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     stores = [open_store(path).view(seen) for path in arguments.data]
     identity = config.fingerprint(
@@ -594,7 +603,7 @@ def _run(
         if curves.exists():
             shutil.copy(curves, part)
         else:
-            part.write_text(",".join(tracking.COLUMNS) + "\n")
+            part.write_text(",".join(tracking.COLUMNS) + "\n", "utf-8")
     if len(loggers) > 1:
         log_preview(
             loggers,

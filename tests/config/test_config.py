@@ -54,17 +54,18 @@ presets:
   gpu: {methods: {plain: null}}
 claims:
   longer:
+    main: true
     says: Refinement lasts longer.
     metric: correlation_time_0.8
     of: refined
     against: plain
-    ratio: {paper: 1.3, holds: 1.05}
+    ratio: {paper: 1.3, holds: 1.05, direction: above}
   spread:
     says: Spread predicts the horizon.
     metric: predicted_horizon
     of: refined
     explains: correlation_time_0.8
-    r_squared: {holds: 0.5}
+    r_squared: {holds: 0.5, direction: above}
 """,
 }
 PAPER, WAVES = "configs/experiments/paper.yaml", "configs/datasets/waves.yaml"
@@ -307,6 +308,13 @@ REFUSALS = [
         f"{WAVES}: equation.name: unknown equation 'kuramoto'; allowed: ...",
     ),
     (
+        WAVES,
+        ("equation", "points"),
+        50,
+        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 "
+        "points; change datasets/waves.yaml, or the method's depth",
+    ),
+    (
         PAPER,
         ("presets", "smoky"),
         {},
@@ -348,15 +356,15 @@ REFUSALS = [
         ("trainer", "precision"),
         "32-tru",
         f"{PAPER}: trainer.precision: '32-tru' is not allowed; allowed: 16-mixed, 32-true, "
-        "64-true, bf16-mixed, bf16-true; did you mean 32-true?",
+        "64-true, bf16-mixed; did you mean 32-true?",
     ),
     (PAPER, ("evaluate", "trajectories"), ..., f"{PAPER}: evaluate.trajectories: is missing"),
     (
         PAPER,
         ("methods", "../up"),
         {"name": "unet"},
-        f"{PAPER}: methods.../up: '../up' is no name; allowed: lower-case letters, digits and _, "
-        "a letter first",
+        f"{PAPER}: methods.../up: '../up' is not a valid name; allowed: lower-case letters, digits "
+        "and _, a letter first",
     ),
     # options, read from the constructors
     (
@@ -473,8 +481,7 @@ REFUSALS = [
         PAPER,
         ("methods", "plain", "trainer"),
         {"devices": 2, "strategy": "fsdp", "precision": "16-mixed"},
-        f"{PAPER}: methods.plain.trainer.precision: must be 32-true, bf16-mixed, bf16-true with "
-        "strategy fsdp",
+        f"{PAPER}: methods.plain.trainer.precision: must be 32-true, bf16-mixed with strategy fsdp",
     ),
     (
         PAPER,
@@ -555,14 +562,106 @@ REFUSALS = [
     (
         PAPER,
         ("claims", "longer", "r_squared"),
-        {"holds": 0.5},
-        f"{PAPER}: claims.longer: allowed: ratio or r_squared, exactly one",
+        {"holds": 0.5, "direction": "above"},
+        f"{PAPER}: claims.longer: allowed: ratio or value or slope or updates or r_squared or "
+        "rank_correlation, exactly one",
     ),
     (
         PAPER,
         ("claims", "longer", "against"),
         ...,
         f"{PAPER}: claims.longer.against: is missing; ratio needs it",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "ratio"),
+        {"holds": 1.05},
+        f"{PAPER}: claims.longer.ratio.direction: is missing",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "ratio", "holds"),
+        0,
+        f"{PAPER}: claims.longer.ratio.holds: must be more than 0, is 0",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "explains"),
+        "nrmse",
+        f"{PAPER}: claims.longer.explains: has no effect beside ratio",
+    ),
+    (
+        PAPER,
+        ("claims", "spread", "statistic"),
+        "median",
+        f"{PAPER}: claims.spread.statistic: has no effect beside r_squared",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "over"),
+        "min",
+        f"{PAPER}: claims.longer.over: has no effect of one method",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "of"),
+        ["refined", "still"],
+        f"{PAPER}: claims.longer.over: is missing; several methods need it",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "main"),
+        False,
+        f"{PAPER}: claims: one claim must say main: true, found: none",
+    ),
+    (
+        PAPER,
+        ("claims", "spread", "main"),
+        True,
+        f"{PAPER}: claims: one claim must say main: true, found: longer, spread",
+    ),
+    (
+        PAPER,
+        ("claims", "longer", "at"),
+        {"dataset": "wave"},
+        f"{PAPER}: claims.longer.at.dataset: unknown dataset 'wave'; allowed: waves; did "
+        "you mean waves?",
+    ),
+    (
+        PAPER,
+        ("claims", "order"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": "plain",
+            "slope": {"along": "width", "holds": 1, "direction": "above"},
+        },
+        f"{PAPER}: claims.order.of: must be methods that differ in width",
+    ),
+    (
+        PAPER,
+        ("claims", "order"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": ["plain", "refined"],
+            "slope": {"along": "target", "holds": 1, "direction": "above"},
+        },
+        f"{PAPER}: claims.order.slope.along: must be stage, step or an option with a "
+        "positive number, is 'target'",
+    ),
+    (
+        PAPER,
+        ("claims", "sooner"),
+        {
+            "says": "...",
+            "metric": "nrmse",
+            "of": "plain",
+            "against": "refined",
+            "updates": {"holds": 1, "direction": "below"},
+        },
+        f"{PAPER}: claims.sooner.metric: unknown metric 'nrmse'; allowed: field_error, "
+        "increment_error",
     ),
     (
         PAPER,
@@ -683,6 +782,60 @@ def test_starts_from_elsewhere_that_lead_nowhere_are_refused(two, start, problem
     two(file, ("methods", "plain", "starts_from"), start)
     said = refused(config.compose, ROOT, "tuned", "smoke")
     assert said == f"{file}: methods.plain.starts_from.{problem}"
+
+
+@pytest.fixture
+def borrower(tree):
+    """A second experiment, one of whose methods is a run of the first."""
+    second = Path("configs/experiments/second.yaml")
+    shutil.copy(PAPER, second)
+    tree(second, ("methods", "plain"), {"run_of": {"experiment": "paper", "method": "refined"}})
+    tree(second, ("presets",), {})
+    return lambda key, value: tree(second, key, value)
+
+
+def test_a_borrowed_run_is_the_other_experiments(borrower):
+    spec, paper = (config.compose(ROOT, name, "smoke") for name in ("second", "paper"))
+    assert config.method_spec(spec, "plain") == config.method_spec(paper, "refined")
+    folders = {run.folder for run in config.runs(spec, Path("results/smoke/second"))}
+    assert Path("results/smoke/paper/refined/seed0") in folders
+    assert Path("results/smoke/second/refined/seed0") in folders
+    assert not [folder for folder in folders if "plain" in folder.parts]
+    assert config.figures(spec) == config.figures(paper)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "problem"),
+    [
+        (("evaluate", "steps"), 9, "plain.run_of: is scored otherwise: steps is 10 there, 9 here"),
+        (
+            ("methods", "plain", "run_of", "method"),
+            "refine",
+            "plain.run_of.method: unknown method 'refine'; allowed: plain, refined, still; did you "
+            "mean refined?",
+        ),
+        (
+            ("methods", "plain", "run_of", "experiment"),
+            "second",
+            "plain.run_of.experiment: unknown experiment 'second'; allowed: paper",
+        ),
+        (
+            ("methods", "plain", "width"),
+            8,
+            "plain.width: has no effect beside run_of: the run is made elsewhere",
+        ),
+        (
+            ("methods", "refined", "starts_from"),
+            {"method": "plain"},
+            "refined.starts_from.method: is a borrowed run; name the experiment that makes it",
+        ),
+        (("methods", "still", "name"), ..., "still.name: is missing"),
+    ],
+)
+def test_a_run_that_is_no_other_ones_equal_is_not_borrowed(borrower, key, value, problem):
+    borrower(key, value)
+    said = refused(config.compose, ROOT, "second", "smoke")
+    assert said == f"configs/experiments/second.yaml: methods.{problem}"
 
 
 def test_cycles_are_refused(tree):

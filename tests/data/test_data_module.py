@@ -12,6 +12,7 @@ from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import View
 from longrun.data.windows import WindowBatches, Windows
+from longrun.metrics.spectrum import energy_spectrum
 from longrun.runtime.cli import UserError
 
 OPTIONS = {"stride": 4, "history": 2, "horizon": 1, "batch_size": 6, "seed": 5, "batches": 40}
@@ -255,6 +256,21 @@ def test_description_in_two_dimensions_keeps_fields_apart(tmp_path):
     assert np.allclose(description["statistics"]["std"], states.std((0, 1, 3, 4)))
     assert description["points"] == [8, 6]
     assert len(description["spectrum"]) == 4
+
+
+def test_boxes_of_unequal_sides_have_bins_of_their_own(tmp_path, monkeypatch):
+    store = stores.make(tmp_path / "toy.zarr", ("u",), (8, 8))
+    split = store.split("train")
+    parameters = {"length": np.ones(7), "dt": np.ones(7), "length_y": np.full(7, 2.0)}
+    assert describing.sides(parameters, 2) == (1.0, 2.0)
+    monkeypatch.setattr(
+        describing, "parameter_table", lambda _: np.stack([*parameters.values()], 1)
+    )
+    monkeypatch.setitem(store.attrs, "parameters", list(parameters))
+    states = split.read(slice(None), slice(None)).astype(float)
+    expected = energy_spectrum(states, 2, (1.0, 2.0)).sum(2).mean((0, 1))
+    assert np.allclose(describe([store], stride=1)["spectrum"], expected)
+    assert not np.allclose(energy_spectrum(states, 2).sum(2).mean((0, 1)), expected)
 
 
 def test_what_never_varies_is_scaled_by_its_size(tmp_path):

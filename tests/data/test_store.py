@@ -219,9 +219,35 @@ def test_other_damage_is_found(copy):
     whole.write_bytes(whole.read_bytes()[:-1000])
     assert "checksum" in refusal(open_store(copy).split("train").read, slice(3, 6), slice(None))
     whole.write_bytes(b"")
-    assert "missing" in refusal(open_store(copy).split("train").read, slice(3, 6), slice(None))
+    store = open_store(copy)
+    assert "missing" in refusal(store.split("train").read, slice(3, 6), slice(None))
     whole.unlink()
-    assert "missing" in refusal(open_store(copy).split("train").read, slice(3, 6), slice(None))
+    assert "missing" in refusal(store.split("train").read, slice(3, 6), slice(None))
+
+
+def test_a_store_that_lost_a_file_is_not_opened(copy):
+    """Zarr reads an absent chunk as the fill value: as zeros or NaN, and without a word."""
+    chunks = [file for file in copy.rglob("*") if file.is_file() and "c" in file.parts]
+    described = [file for file in copy.rglob("zarr.json") if len(file.relative_to(copy).parts) > 2]
+    names = {file.relative_to(copy).parts[:2] for file in chunks}
+    assert {("train", "x"), ("train", "time"), ("test", "dt"), ("reference_error", "c")} <= names
+    for file in (*chunks, *described):
+        data = file.read_bytes()
+        file.unlink()
+        assert refusal(open_store, copy) == f"{file}: is missing; generate the store anew"
+        file.write_bytes(data)
+    assert open_store(copy).split("train").trajectories == 7
+
+
+def test_zeros_are_written_and_so_can_be_lost(tmp_path):
+    splits = {name: {"trajectories": 1, "frames": 1} for name in stores.SPLITS}
+    path = stores.make(tmp_path / "still.zarr", splits=splits).path
+    assert (zarr.open_array(path / "train" / "time")[:] == 0).all()
+    (path / "train" / "time" / "c" / "0").unlink()
+    assert "time/c/0: is missing" in refusal(open_store, path)
+    described = path / "train" / "time" / "zarr.json"  # as earlier versions wrote it
+    described.write_text(re.sub('"fill_value": "NaN"', '"fill_value": 0.0', described.read_text()))
+    assert open_store(path).split("train").frames == 1
 
 
 def test_a_writer_continues_at_what_is_missing(tmp_path):
@@ -276,3 +302,22 @@ def test_predictions_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
     assert read_predictions(path).sizes["x"] == 2
     assert sorted(p.name for p in tmp_path.rglob("*.zarr")) == ["predictions.zarr"]
     assert "no predictions" in refusal(read_predictions, tmp_path / "new.zarr")
+
+
+def test_predictions_that_lost_a_file_are_not_drawn(tmp_path):
+    path = tmp_path / "predictions.zarr"
+    values = np.zeros((2, 3), "f4")
+    values[1] = np.nan  # neither zeros nor NaN may be left to the fill value
+    dataset = xr.Dataset(
+        {"truth": (("trajectory", "lead_time"), values), "one": ((), 0.0)},
+        {"lead_time": ("lead_time", [0.0, 0.5, 1.0]), "field": ["u"]},
+    )
+    write_predictions(path, dataset)
+    files = [f for f in path.rglob("*") if f.is_file() and len(f.relative_to(path).parts) > 1]
+    assert {f.relative_to(path).parts[0] for f in files} == {"truth", "one", "lead_time", "field"}
+    for file in files:
+        data = file.read_bytes()
+        file.unlink()
+        assert refusal(read_predictions, path) == f"{file}: is missing; run longrun.evaluate again"
+        file.write_bytes(data)
+    assert read_predictions(path).identical(dataset)

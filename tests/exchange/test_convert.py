@@ -15,7 +15,7 @@ import zarr
 from longrun import config, convert, inspect, train
 from longrun.data.store import StoreWriter, create_store, open_store
 from longrun.exchange import formats as exchange
-from longrun.exchange.pdebench import export_pdebench
+from longrun.exchange.pdebench import _group_names, export_pdebench
 from longrun.exchange.well import export_well, read_well
 from longrun.runtime.cli import UserError
 
@@ -272,7 +272,7 @@ class TestWell:
         def poison(file):
             file["t1_fields/velocity"][4, 2, 1, 1, 0] = np.nan
 
-        assert "trajectory 1 of valid holds values not finite" in message(poison)
+        assert "valid, trajectory 1: field velocity_x holds values not finite" in message(poison)
         assert "no HDF5 files" in refusal(read_well, tmp_path / "nowhere")
         assert "exists already" in refusal(export_well, flow, tmp_path)
 
@@ -376,6 +376,9 @@ class TestPDEBench:
         scores = module.eval().evaluate(store, spec["evaluate"], seed=0).scores
         error = scores[scores.metric == "nrmse"].value
         assert len(error) and np.isfinite(error).all()
+        spec["methods"]["unet"]["multipliers"] = [1] * 7  # halves 32 points six times
+        with pytest.raises(UserError, match=r"sides are multiples of 64, this one has \[32\]"):
+            train.train(spec, "unet", 0, [store], tmp_path / "run", [])
 
     def test_written_back_it_is_what_it_was(self, imported, tmp_path):
         tensor, store = imported
@@ -518,7 +521,7 @@ class TestPDEBench:
         path.write_bytes(data)
         with h5py.File(path, "r+") as file:
             file["tensor"][9, 3, 2] = np.inf
-        assert "trajectory 1 of test holds values not finite" in message()
+        assert "test, trajectory 1: field u holds values not finite" in message()
         with h5py.File(path, "r+") as file:
             del file["t-coordinate"]
             file["t-coordinate"] = np.arange(5.0)
@@ -529,6 +532,199 @@ class TestPDEBench:
         with h5py.File(path, "w") as file:
             file["stuff"] = [1.0]
         assert "not in a layout of PDEBench that is known here; it holds stuff" in message()
+
+
+def change(path, **attributes):
+    """Give a file other attributes; a key is `group/array@name`, or the name alone."""
+    with h5py.File(path, "r+") as file:
+        for key, value in attributes.items():
+            place, _, name = key.rpartition("@")
+            (file[place] if place else file).attrs[name] = value
+
+
+class TestOtherWriters:
+    """What MATLAB, Fortran and others write differently, and what disagrees."""
+
+    def of_burgers(self, path, output, **options):
+        convert.convert(path, output, "pdebench", {}, splits=(6, 2, 2), **options)
+        return open_store(output).split("train")
+
+    def test_the_coordinates_win(self, tmp_path):
+        burgers(tmp_path / "a.hdf5")
+        change(tmp_path / "a.hdf5", dt=10.0, length=5.0, first_time=3.0)
+        train = self.of_burgers(tmp_path / "a.hdf5", tmp_path / "s.zarr")
+        expected = {"length": 1, "dt": 0.1, "Nu": 0.01, "dt_": 10, "length_": 5, "first_time_": 3}
+        assert {k: v[0] for k, v in train.parameters.items()} == pytest.approx(expected)
+        change(tmp_path / "a.hdf5", dt=0.1, length=1.0, first_time=0.0)
+        agreeing = self.of_burgers(tmp_path / "a.hdf5", tmp_path / "t.zarr")
+        assert agreeing.parameters["dt"][0] == 0.1
+        assert not {"dt_", "length_"} & set(agreeing.parameters)
+
+    def test_the_coordinates_win_in_the_well_too(self, tmp_path):
+        path = tmp_path / "a.hdf5"
+        TestWell.write(path, 6, np.random.default_rng(0))
+        with h5py.File(path, "r+") as file:
+            file["scalars"].attrs["field_names"] = ["dt", "first_time", "length"]
+            for name, value in (("dt", 99.0), ("first_time", 3.0), ("length", 2.0)):
+                file[f"scalars/{name}"] = value
+                for flag in ("sample_varying", "time_varying"):
+                    file[f"scalars/{name}"].attrs[flag] = False
+        values = {k: v[0] for k, v in read_well(path).parts[""].parameters.items()}
+        expected = {"length": 2, "length_y": 5, "dt": 0.25, "first_time": 3, "dt_": 99}
+        assert values == pytest.approx(expected)
+
+    def test_text_may_be_bytes(self, tmp_path, flow, exported):
+        """NumPy's bytes, Fortran's of fixed length, and a list of one."""
+        name = "data/train/flow.hdf5"
+        plain = read_well(exported / name)
+        copy = tmp_path / "flow.hdf5"
+        copy.write_bytes((exported / name).read_bytes())
+        changed = 0
+
+        def convert_attributes(_, item):
+            nonlocal changed
+            for key, value in item.attrs.items():
+                if isinstance(value, str):
+                    item.attrs[key] = [np.bytes_(value), np.array([value.encode()])][changed % 2]
+                elif np.asarray(value).dtype == object:
+                    item.attrs[key] = np.array([v.encode() for v in value], "S20")
+                changed += 1
+
+        with h5py.File(copy, "r+") as file:
+            convert_attributes("", file)
+            file.visititems(convert_attributes)
+            for group in file["boundary_conditions"].values():
+                del group.attrs["longrun_boundary"]
+        read = read_well(copy)
+        assert changed > 20 and read.boundary == plain.boundary == ("periodic", "periodic")
+        assert read.fields == plain.fields and read.fields["u"]["units"] == "1"
+        assert read.parameters == plain.parameters and read.layout == plain.layout
+        assert np.array_equal(read.parts[""].read(0, 2), plain.parts[""].read(0, 2))
+
+    @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
+    def test_numbers_may_be_arrays_of_one(self, tmp_path, shape):
+        burgers(tmp_path / "a.hdf5")
+        change(tmp_path / "a.hdf5", Nu=np.full(shape, 0.01), boundary_x=np.bytes_("periodic"))
+        with h5py.File(tmp_path / "a.hdf5", "r+") as file:
+            for name in ("x-coordinate", "t-coordinate"):
+                grid = file[name][:]
+                del file[name]
+                file[name] = grid.reshape(1, -1) if shape else grid
+        train = self.of_burgers(tmp_path / "a.hdf5", tmp_path / "s.zarr")
+        assert train.parameters["Nu"].tolist() == [0.01] * 6
+        assert open_store(tmp_path / "s.zarr").boundary == ("periodic",)
+        assert train.parameters["dt"][0] == 0.1
+        path = tmp_path / "well.hdf5"
+        TestWell.write(path, 6, np.random.default_rng(0))
+        with h5py.File(path, "r+") as file:
+            del file["scalars/Re"]
+            file["scalars/Re"] = np.full(shape, 100.0)
+            file["scalars/Re"].attrs["time_varying"] = np.zeros(shape, bool)
+            file.attrs["n_trajectories"] = np.full(shape, 6)
+        assert read_well(path).parts[""].parameters["Re"].tolist() == [100.0] * 6
+
+    def test_a_mask_of_every_trajectory(self, tmp_path):
+        path = tmp_path / "a.hdf5"
+        TestWell.write(path, 6, np.random.default_rng(0))
+        with h5py.File(path, "r+") as file:
+            for name in ("px", "wy", "oy"):
+                mask = file[f"boundary_conditions/{name}/mask"][:]
+                del file[f"boundary_conditions/{name}/mask"]
+                file[f"boundary_conditions/{name}/mask"] = np.tile(mask, (6, 1))
+                file[f"boundary_conditions/{name}"].attrs["sample_varying"] = True
+        assert read_well(path).boundary == ("periodic", "wall; open")
+        with h5py.File(path, "r+") as file:
+            file["boundary_conditions/wy/mask"][3, 0] = False
+        assert "differs between trajectories" in refusal(read_well, path)
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+    def test_parameters_that_are_not_finite_are_refused(self, tmp_path, value):
+        path, output = tmp_path / "a.hdf5", tmp_path / "s.zarr"
+        burgers(path)
+        with h5py.File(path, "r+") as file:
+            file["parameters/force"] = [1.0] * 7 + [value] + [1.0] * 2
+        message = refusal(self.of_burgers, path, output)
+        assert "valid, trajectory 1: parameter force holds values" in message
+        assert message.endswith("too large for float32" if value == 1e300 else "not finite")
+        assert not output.exists()
+
+    def test_fields_beyond_single_precision_are_refused(self, tmp_path):
+        path = tmp_path / "a.hdf5"
+        tensor = burgers(path).astype(float)
+        tensor[9, 2, 3] = 1e39
+        with h5py.File(path, "r+") as file:
+            del file["tensor"]
+            file["tensor"] = tensor
+        message = refusal(self.of_burgers, path, tmp_path / "s.zarr")
+        assert message.endswith("test, trajectory 1: field u holds values too large for float32")
+
+    @pytest.mark.parametrize("dtype", [np.complex64, np.longdouble])
+    def test_other_numbers_are_refused(self, tmp_path, dtype):
+        path = tmp_path / "a.hdf5"
+        tensor = burgers(path)
+        with h5py.File(path, "r+") as file:
+            del file["tensor"]
+            file["tensor"] = tensor.astype(dtype)
+        message = refusal(self.of_burgers, path, tmp_path / "s.zarr")
+        assert f"fields are {np.dtype(dtype)}; a store holds float32 and float64" in message
+        path = tmp_path / "well.hdf5"
+        height = TestWell.write(path, 6, np.random.default_rng(0))["height"]
+        with h5py.File(path, "r+") as file:
+            attrs = dict(file["t0_fields/height"].attrs)
+            del file["t0_fields/height"]
+            file["t0_fields/height"] = height.astype(dtype)
+            file["t0_fields/height"].attrs.update(attrs)
+        assert f"fields are {np.dtype(dtype)}" in refusal(read_well, path)
+        with h5py.File(path, "r+") as file:
+            file["scalars/Re"].attrs["time_varying"] = True
+            del file["scalars/x"]
+            file["scalars/x"] = np.full(6, 1j)
+            file["scalars/x"].attrs["time_varying"] = False
+            file["t0_fields"].attrs["field_names"] = ["mask"]
+        assert "scalar x must be one real number" in refusal(read_well, path)
+
+    def test_a_field_may_be_named_like_a_parameter(self, tmp_path):
+        path = tmp_path / "a.hdf5"
+        burgers(path)
+        change(path, length_=7.0, u=1.0)
+        train = self.of_burgers(path, tmp_path / "s.zarr", fields=["length"])
+        assert train.fields == ("length_",)
+        assert set(train.parameters) == {"length", "dt", "Nu", "length__", "u"}
+        train = self.of_burgers(path, tmp_path / "t.zarr")
+        assert train.fields == ("u",)
+        assert train.parameters["u_"][0] == 1 and train.read(slice(None), slice(None)).size
+        message = refusal(self.of_burgers, path, tmp_path / "x.zarr", parameters={"u": 1.0})
+        assert message == "--parameter u: a field has that name"
+
+    def test_a_field_of_the_well_may_be_named_like_a_parameter(self, tmp_path):
+        path = tmp_path / "a.hdf5"
+        TestWell.write(path, 6, np.random.default_rng(0))
+        with h5py.File(path, "r+") as file:
+            file["scalars"].move("Re", "height")
+            file["scalars"].attrs["field_names"] = ["height"]
+            file["t0_fields"].move("mask", "length")
+            file["t0_fields"].attrs["field_names"] = ["height", "length"]
+        foreign = read_well(path)
+        assert list(foreign.fields)[:2] == ["height", "length_"]
+        assert foreign.parts[""].parameters["height_"].tolist() == [100.0] * 6
+        convert.convert(path, tmp_path / "s.zarr", "the_well", {}, splits=(3, 2, 1))
+        assert open_store(tmp_path / "s.zarr").fields[:2] == ("height", "length_")
+
+    def test_groups_are_in_the_order_of_their_numbers(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.h5"
+        with h5py.File(path, "w") as file:
+            for number in (8, 9, 10, 100, 99):
+                file[f"{number}/data"] = np.full((2, 4, 1), float(number))
+                file[f"{number}/grid/x"], file[f"{number}/grid/t"] = np.arange(4.0), np.arange(2.0)
+        convert.convert(path, tmp_path / "s.zarr", "pdebench", {}, splits=(3, 1, 1))
+        train = open_store(tmp_path / "s.zarr").split("train")
+        assert train.read(slice(None), slice(1))[:, 0, 0, 0].tolist() == [8, 9, 10]
+
+    @pytest.mark.parametrize("count", [1, 10_000, 10_001])
+    def test_groups_of_an_export_sort_as_text(self, count):
+        names = _group_names(count)
+        assert names == sorted(names) and [int(name) for name in names] == list(range(count))
+        assert names[0] == ("00000" if count > 10_000 else "0000")
 
 
 class TestVerb:

@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from synthetic import built_site  # noqa: F401 (a fixture)
 
 from longrun import plot
+from longrun.config import KINDS
 from longrun.figures import _style
 from longrun.runtime import cli, registry
 
@@ -149,11 +150,6 @@ def test_caption_is_plain_text(name, root):
     assert not set("`*|_<>{}\\") & set(caption)
 
 
-def test_captions_and_figures_are_the_same_set(root):
-    files = {path.stem for path in (root / "workflow" / "report").glob("*.rst")}
-    assert files == {*FIGURES, "workflow", "results"}
-
-
 def test_figures_need_no_torch():
     modules = [registry.module_name(registry.path("figures", name)) for name in FIGURES]
     code = f"import sys, {', '.join(modules)}, longrun.plot, longrun.tabulate;"
@@ -231,6 +227,28 @@ def test_refinement_says_where_it_amplifies(inputs, error):
     scores.loc[levels, "value"] = 1e-4
     title = draw("refinement", dataclasses.replace(inputs, scores=scores)).get_suptitle()
     assert ("step 1 starts from less noise" in title) == (error > 0.17)
+
+
+def claim_of(kind, value, holds, verdict, **others):
+    claim = {"says": f"A claim on the {kind}.", "kind": kind, "holds": holds, "verdict": verdict}
+    claim |= {"value": value, "low": value - 0.2, "high": value + 0.1, "direction": "above"}
+    return claim | {"paper": None} | others
+
+
+def test_every_kind_of_claim_has_an_axis(inputs):
+    claims = [
+        claim_of("ratio", 1.4, 1.2, "holds", paper=1.5),
+        claim_of("value", 0.9, 1e3, "contradicted"),
+        claim_of("slope", 2.9, 2.5, "holds"),
+        claim_of("updates", 0.5, 0.4, "open", direction="below"),
+        claim_of("r_squared", 0.6, 0.5, "open"),
+        claim_of("rank_correlation", 0.4, 0.8, "weaker"),
+    ]
+    assert {claim["kind"] for claim in claims} == set(KINDS)
+    figure = draw("claims", dataclasses.replace(inputs, claims={"claims": claims, "methods": []}))
+    labels = [axes.get_xlabel() for axes in figure.axes]
+    assert len(labels) == len(set(labels)) == len(KINDS) and all(labels)
+    assert "2 hold, 1 weaker, 1 contradicted, 2 open" in figure.get_suptitle()
 
 
 def test_claims_show_verdicts_in_words_and_survive_missing_values(inputs):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import subprocess
 
 import pytest
 
@@ -90,6 +91,43 @@ def test_provenance_is_plain_json_and_works_outside_git(tmp_path, monkeypatch):
     assert found["commit"] is None and found["dirty"] is False
     assert {"python", "numpy"} <= set(found["versions"])
     assert found["hardware"]["cores"] >= 1
+
+
+def repository(folder, *tracked):
+    """A repository with a commit; returns its hash."""
+    who = ("-c", "user.name=x", "-c", "user.email=x@example.org")
+
+    def git(*words):
+        done = subprocess.run(["git", "-C", folder, *who, *words], capture_output=True, check=True)
+        return done.stdout.decode().strip()
+
+    git("init", "--quiet")
+    git("add", "--force", *tracked)
+    git("commit", "--quiet", "--message", "x")
+    return git("rev-parse", "HEAD")
+
+
+def test_a_commit_is_named_only_where_git_tracks_the_package(tmp_path, monkeypatch):
+    """Installed as a wheel, the package lies in the repository of whoever uses it."""
+    package = tmp_path / ".venv" / "longrun"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (tmp_path / "theirs.py").touch()
+    monkeypatch.setattr(longrun, "__path__", [str(package)])
+    repository(tmp_path, "theirs.py")
+    (tmp_path / "theirs.py").write_text("changed")
+    assert cli.revision() == (None, [])
+    commit = repository(tmp_path, ".venv/longrun/__init__.py")
+    assert cli.revision() == (commit, ["theirs.py"])
+
+
+def test_a_repository_of_the_environment_is_not_the_packages(tmp_path, monkeypatch):
+    (tmp_path / "__init__.py").touch()
+    repository(tmp_path, "__init__.py")
+    here = cli.revision()
+    for name, value in (("GIT_DIR", tmp_path / ".git"), ("GIT_WORK_TREE", tmp_path)):
+        monkeypatch.setenv(name, str(value))
+    assert cli.revision() == here
 
 
 @pytest.fixture(autouse=True)

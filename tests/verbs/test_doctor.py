@@ -1,6 +1,7 @@
 """What the doctor says of machines that are not this one."""
 
 import base64
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -78,11 +79,34 @@ def test_room_and_memory():
     assert not doctor.memory(16e9).remedy and doctor.memory(2e9).remedy
 
 
+def test_a_preset_that_needs_a_gpu(root, tmp_path):
+    assert not doctor.accelerator("gpu", "gpu", True, False).remedy
+    assert not doctor.accelerator("cpu", "cpu", False, False).remedy
+    alone = doctor.accelerator("gpu", "gpu", False, False)
+    assert alone.stops and "preset: cpu" in alone.remedy
+    login_node = doctor.accelerator("gpu", "gpu", False, True)
+    assert not login_node.stops and "docs/cluster.md" in login_node.remedy
+    assert doctor._wanted(root / "configs") == ("cpu", "cpu")
+    configs = shutil.copytree(root / "configs", tmp_path / "configs")
+    file = configs / "config.yaml"
+    file.write_text(file.read_text().replace("preset: cpu", "preset: paper"))
+    assert doctor._wanted(configs) == ("paper", "gpu")
+
+
+def test_a_home_that_cannot_be_written_to(tmp_path):
+    assert not doctor.cache({"HOME": str(tmp_path)}).remedy
+    (tmp_path / "file").touch()
+    for home in ("/dev/null", str(tmp_path / "file")):
+        line = doctor.cache({"HOME": home})
+        assert line.stops and "XDG_CACHE_HOME" in line.remedy
+        assert not doctor.cache({"HOME": home, "XDG_CACHE_HOME": str(tmp_path / "new")}).remedy
+
+
 def test_the_state_of_git():
-    answers = {"rev-parse": "0123456789", "status": " M README.md"}
-    line = doctor.git(lambda *words: answers[words[1]])
-    assert "0123456789, 1 changed files" in line.found
-    assert "will not name a commit" in doctor.git(lambda *words: None).found
+    line = doctor.git("0123456789abcdef", ["README.md"])
+    assert "0123456789, 1 changed files" in line.found and line.remedy
+    assert not doctor.git("0123456789abcdef", []).remedy
+    assert "will not name a commit" in doctor.git(None, []).found
 
 
 @pytest.mark.parametrize("where", ["environment", "file", "own host"])

@@ -10,7 +10,8 @@ import pytest
 from synthetic import METRICS
 
 from longrun import judge as verb
-from longrun.judge import judge
+from longrun.config import KINDS
+from longrun.judge import NO_CURVES, judge
 from longrun.metrics.table import ABSENT
 from longrun.runtime.cli import UserError
 
@@ -36,12 +37,16 @@ def noise(seed, scale=0.05, shape=(SEEDS, TRAJECTORIES)):
     return np.random.default_rng(seed).normal(1, scale, size=shape)
 
 
-def verdict(scores, **claim):
+def verdict(scores, curves=NO_CURVES, **claim):
     claim = {"says": "...", "metric": "correlation_time_0.8", "of": "new", "against": "old"} | claim
-    if "r_squared" in claim:
+    (kind,) = set(claim) & set(KINDS)
+    if KINDS[kind] != "against":
         del claim["against"]
-    experiment = {"claims": {"it": claim}, "methods": {"new": {}, "old": {}}, "metrics": {}}
-    (judged,), _ = judge(experiment, pd.concat(scores))
+    claim[kind] = {"direction": "above"} | claim[kind]
+    methods = {name: {} for name in ("new", "old", "third")}
+    experiment = {"claims": {"it": claim}, "methods": methods, "metrics": {}}
+    experiment["validation"] = ["error"]
+    (judged,), _ = judge(experiment, pd.concat(scores), curves)
     assert json.loads(json.dumps(judged, allow_nan=False)) == judged
     return judged
 
@@ -50,13 +55,13 @@ def verdict(scores, **claim):
     ("true", "test", "expected"),
     [
         (1.3, {"holds": 1.05}, "holds"),
-        (1.3, {"holds": 3.0}, "open"),
+        (1.3, {"holds": 3.0}, "weaker"),
         (0.8, {"holds": 1.05}, "contradicted"),
-        (1.0, {"holds": 1.05}, "open"),
+        (1.0, {"holds": 1.05}, "weaker"),
         (0.8, {"holds": 1.0, "direction": "below"}, "holds"),
         (1.3, {"holds": 1.0, "direction": "below"}, "contradicted"),
         (1.0, {"holds": 1.0, "direction": "below"}, "open"),
-        (0.8, {"holds": 0.5, "direction": "below"}, "open"),
+        (0.8, {"holds": 0.5, "direction": "below"}, "weaker"),
     ],
 )
 def test_ratios(true, test, expected):
@@ -182,7 +187,7 @@ def test_a_ratio_to_nothing_is_open():
     scores = [rows("new", "nrmse", noise(0)), rows("old", "nrmse", 0.0)]
     judged = verdict(scores, metric="nrmse", ratio={"holds": 1.0})
     assert judged["verdict"] == "open" and judged["value"] is judged["high"] is None
-    assert "can be zero" in judged["note"]
+    assert "no finite interval" in judged["note"]
 
 
 def test_missing_scores_are_refused():
@@ -198,7 +203,8 @@ def test_missing_scores_are_refused():
 
 def test_a_verdict_does_not_depend_on_its_neighbours():
     scores = pd.concat([rows("new", "nrmse", noise(0)), rows("old", "nrmse", noise(1))])
-    claim = {"says": "", "metric": "nrmse", "of": "new", "against": "old", "ratio": {"holds": 1.0}}
+    claim = {"says": "", "metric": "nrmse", "of": "new", "against": "old"}
+    claim["ratio"] = {"holds": 1.0, "direction": "above"}
     methods = {"new": {}, "old": {}}
     alone, _ = judge({"claims": {"b": claim}, "methods": methods, "metrics": {}}, scores)
     both = {"claims": {"a": claim, "b": claim}, "methods": methods, "metrics": {}}
@@ -236,13 +242,13 @@ import sys, types
 from pathlib import Path
 from longrun import config, judge
 experiment = {{
+    "task": {{"name": "forecast"}}, "seeds": 3, "trainer": {{}}, "train": ["waves"],
     "methods": {{"new": {{"name": "unet"}}, "old": {{"name": "unet"}}}},
     "claims": {{"it": {{"says": "It is better.", "metric": "nrmse", "of": "new", "against": "old",
                         "ratio": {{"holds": 1.0, "direction": "below"}}}}}},
     "metrics": {{"nrmse": {{"table": "short"}}}},
 }}
 config.compose = lambda configs, name, preset: experiment
-config.method_spec = lambda experiment, method: {{"seeds": 3}}
 sys.argv = ["judge", "--experiment", "e", "--preset", "p", "--results", {results!r},
             "--output", {output!r}]
 judge.main()
@@ -271,11 +277,11 @@ def test_the_verb_reads_runs_and_writes_claims_without_torch(tmp_path):
     assert output.read_bytes() == again
 
 
-def test_a_run_without_scores_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(verb.config, "method_spec", lambda experiment, method: {"seeds": 1})
-    experiment = {"claims": {}, "methods": {"new": {}}, "metrics": {}}
+def test_a_run_without_scores_is_named(tmp_path):
+    experiment = {"claims": {}, "methods": {"new": {"name": "unet"}}, "metrics": {}}
+    experiment |= {"task": {"name": "forecast"}, "seeds": 1, "trainer": {}, "train": ["waves"]}
     with pytest.raises(UserError, match=r"new/seed0/scores.parquet: no scores"):
-        verb.read_scores(tmp_path, experiment)
+        verb.read_runs(tmp_path, experiment)
 
 
 def test_a_method_is_compared_with_itself_at_another_stage():
@@ -294,3 +300,106 @@ def test_a_method_is_compared_with_itself_at_another_stage():
     )
     assert judged["verdict"] == "holds"
     assert judged["value"] == pytest.approx(4, rel=0.05)
+
+
+def test_a_value_is_judged_against_a_number():
+    scores = [rows("new", "nrmse", 0.1 * noise(0))]
+    below = verdict(scores, metric="nrmse", value={"holds": 0.12, "direction": "below"})
+    assert below["verdict"] == "holds" and below["value"] == pytest.approx(0.1, rel=0.02)
+    assert verdict(scores, metric="nrmse", value={"holds": 0.12})["verdict"] == "contradicted"
+    assert verdict(scores, metric="nrmse", value={"holds": below["value"]})["verdict"] == "open"
+
+
+def test_a_slope_over_stages_is_the_order_of_the_error():
+    scores = [rows("new", "nrmse", 3 * calls**-2 * noise(0), stage=calls) for calls in (4.0, 8, 16)]
+
+    def judged(holds, direction="below"):
+        test = {"along": "stage", "holds": holds, "direction": direction}
+        return verdict(scores, metric="nrmse", slope=test)
+
+    found = judged(-1.8)
+    assert found["value"] == pytest.approx(-2) and found["verdict"] == "holds"
+    assert found["along"] == "stage" and found["high"] - found["low"] < 1e-6  # runs are shared
+    assert judged(-2.5)["verdict"] == "weaker"
+    assert judged(1.0, "above")["verdict"] == "contradicted"  # it falls, and should have grown
+
+
+def test_a_slope_along_an_option_compares_methods(monkeypatch):
+    widths = {"new": 4, "old": 8, "third": 16}
+    monkeypatch.setattr(verb.config, "option", lambda experiment, method, name: widths[method])
+    scores = [rows(method, "nrmse", 8 / width * noise(width)) for method, width in widths.items()]
+    claim = {"along": "width", "holds": -0.9, "direction": "below"}
+    judged = verdict(scores, metric="nrmse", of=["new", "old", "third"], slope=claim)
+    assert judged["value"] == pytest.approx(-1, abs=0.05) and judged["verdict"] == "holds"
+    assert judged["low"] < judged["value"] < judged["high"]
+    assert judged["of"] == "new | old | third"
+
+
+def curves_of(method, ends, steps=100):
+    """Errors on valid that fall with the inverse of the updates, to these values at the last."""
+    at = np.arange(10, steps + 1, 10)
+    return pd.concat(
+        pd.DataFrame({"step": at, "value": end * steps / at}).assign(
+            method=method, seed=seed, metric="valid/error"
+        )
+        for seed, end in enumerate(ends)
+    )
+
+
+def test_updates_until_anothers_last_value():
+    scores = [rows("new", "nrmse", 1.0)]
+    slow, fast = curves_of("old", [0.30, 0.32, 0.28]), curves_of("new", [0.10, 0.11, 0.09])
+    claim = {"metric": "error", "updates": {"holds": 0.6, "direction": "below"}}
+    judged = verdict(scores, pd.concat([slow, fast]), **claim)
+    assert judged["value"] == pytest.approx((40 + 40 + 30) / 3 / 100)
+    assert judged["low"] < judged["value"] < judged["high"] and judged["verdict"] == "holds"
+    assert (judged["seeds"], judged["bound"]) == (3, None)
+    never = verdict(scores, pd.concat([slow, fast]), **claim, of="old", against="new")
+    assert never["bound"] == "lower" and never["value"] == 1 and "lower bound" in never["note"]
+    with pytest.raises(UserError, match="new has no curve of valid/error"):
+        verdict(scores, slow, **claim)
+
+
+def test_a_rank_correlation_sees_order_alone():
+    level = np.linspace(0.1, 4, TRAJECTORIES) * noise(0, 0.001)
+    claim = {"metric": "nrmse", "explains": "exponent", "rank_correlation": {"holds": 0.8}}
+    grows = [rows("new", "nrmse", np.exp(level)), rows("new", "exponent", level)]
+    judged = verdict(grows, **claim)
+    assert judged["value"] == pytest.approx(1) and judged["verdict"] == "holds"
+    falls = [rows("new", "nrmse", -level), rows("new", "exponent", level)]
+    assert verdict(falls, **claim)["verdict"] == "contradicted"
+
+
+def test_the_best_of_several_is_chosen_on_valid():
+    """Not by the score: `third` scores better here, but nobody could have known."""
+    curves = pd.concat([curves_of("new", [0.1] * 3), curves_of("third", [0.2] * 3)])
+    scores = [rows("new", "nrmse", 2.0), rows("third", "nrmse", 1.0), rows("old", "nrmse", 4.0)]
+    claim = {"metric": "nrmse", "of": ["third", "new"], "ratio": {"holds": 1.0}}
+    best = verdict(scores, curves, **claim, over="min")
+    assert best["value"] == pytest.approx(0.5) and "new is the min on valid of 2" in best["note"]
+    assert verdict(scores, curves, **claim, over="max")["value"] == pytest.approx(0.25)
+    assert verdict(scores, curves, **claim, over="mean")["value"] == pytest.approx(1.5 / 4)
+    with pytest.raises(UserError, match="no error on valid to choose by"):
+        verdict(scores, **claim, over="min")
+
+
+def test_a_median_ignores_a_few_lost_tracks():
+    lost = np.where(np.arange(TRAJECTORIES) < 3, 1000.0, 1.0)
+    scores = [rows("new", "nrmse", 2.0 * noise(0)), rows("old", "nrmse", lost * noise(1))]
+    claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
+    assert verdict(scores, **claim)["value"] < 0.1
+    median = verdict(scores, **claim, statistic="median")
+    assert median["value"] == pytest.approx(2, rel=0.05) and median["verdict"] == "holds"
+    assert median["statistic"] == "median"
+
+
+def test_a_claim_may_be_about_one_dataset():
+    scores = [
+        rows("new", "nrmse", 1.0),
+        rows("old", "nrmse", 2.0),
+        rows("new", "nrmse", 9.0, dataset="other"),
+        rows("old", "nrmse", 2.0, dataset="other"),
+    ]
+    claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
+    assert verdict(scores, **claim, at={"dataset": "waves"})["value"] == pytest.approx(0.5)
+    assert verdict(scores, **claim)["value"] == pytest.approx(2.5)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+from methods import test_methods
 
 from longrun import config
 from longrun import train as train_verb
@@ -310,3 +311,17 @@ def test_where_a_run_starts_from(start, file):
     vars(arguments).update(dict.fromkeys(keys))
     train_verb.fill_paths(arguments, {"train": ["waves"], "starts_from": start}, {})
     assert arguments.starts_from == [Path("results") / file / "model.ckpt"]
+
+
+@pytest.mark.parametrize("name", ["unet", "fno"])
+def test_the_average_of_the_weights_has_their_precision(name, tmp_path):
+    """A copy made before the weights are doubled would be one of other types."""
+    module, _ = test_methods.build(name, ema_decay=0.5)
+    first = [parameter.detach().clone() for parameter in module.parameters()]
+    data = test_methods.FewBatches(test_methods.contract(name).batch, stops_at=None)
+    options = test_methods.TRAINER | {"precision": "64-true", "clip": 1.0}
+    train_verb.fit(module.train(), data, options, tmp_path, [], progress=False)
+    for before, after in zip(first, module.parameters(), strict=True):
+        assert after.dtype == (torch.complex128 if before.is_complex() else torch.float64)
+        assert after.isfinite().all()
+    assert any(not torch.equal(b.to(a), a) for b, a in zip(first, module.parameters(), strict=True))

@@ -1,5 +1,7 @@
 """Files that must agree with each other, and what a newcomer types."""
 
+import ast
+import os
 import re
 import subprocess
 import sys
@@ -8,6 +10,7 @@ import tomllib
 import pytest
 import yaml
 
+from longrun import config
 from longrun.runtime import registry
 
 # Where text of this repository may send a reader or a program.
@@ -81,7 +84,7 @@ def test_helpers_and_rules_are_apart(root):
 
 def test_every_figure_has_a_caption_and_every_caption_a_figure(root):
     captions = {file.stem for file in (root / "workflow/report").glob("*.rst")}
-    assert captions - {"workflow", "results"} == set(registry.names("figures"))
+    assert captions - {"workflow", "results", "figure"} == set(registry.names("figures"))
 
 
 def test_packages_import_nothing_at_start(root):
@@ -89,6 +92,18 @@ def test_packages_import_nothing_at_start(root):
     for file in (root / "src/longrun").rglob("__init__.py"):
         if file.parent.name != "config":  # which imports no torch: see the next test
             assert re.fullmatch(r'"""[^\n]*"""\n', file.read_text()), file
+
+
+def test_packages_that_are_imported_must_be_declared(root, tmp_path):
+    assert "deptry src" in make(root, "--dry-run", "lint").stdout
+    (tmp_path / "pyproject.toml").write_bytes((root / "pyproject.toml").read_bytes())
+    (tmp_path / "src/longrun").mkdir(parents=True)
+    file = tmp_path / "src/longrun/unit.py"
+    deptry = [sys.executable, "-m", "deptry", "src", "--ignore", "DEP002"]
+    for package, code in (("numpy", 0), ("requests", 1), ("hypothesis", 1)):
+        file.write_text(f"import {package}\n")
+        done = subprocess.run(deptry, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == code, (package, done.stderr)
 
 
 def test_the_workflow_starts_without_torch(root):
@@ -100,6 +115,22 @@ def test_the_workflow_starts_without_torch(root):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.strip() == "", done.stderr
+
+
+def test_text_is_read_and_written_in_utf_8(root):
+    """Whatever the locale of the machine says."""
+    wrong = []
+    for file in [*(root / "src").rglob("*.py"), *(root / "bench").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+            text = ast.unparse(node) if name else ""
+            if name.endswith((".read_text", ".write_text")) and "'utf-8'" not in text:
+                wrong.append(f"{file}:{node.lineno}")
+            others = ("os.open", "Image.open")
+            opens = name == "open" or (name.endswith(".open") and name not in others)
+            if opens and not re.search(r"encoding='utf-8'|'[rwa]\+?b\+?'", text):
+                wrong.append(f"{file}:{node.lineno}")
+    assert wrong == []
 
 
 def test_relative_links_lead_somewhere(root, texts):
@@ -124,6 +155,60 @@ def test_no_absolute_paths(texts):
     for name, text in texts.items():
         if name not in (".gitignore", "LICENSE"):
             assert not absolute.search(text), f"{name}: {absolute.search(text)}"
+
+
+def test_the_recipe_for_scratch_puts_the_folders_there(root, tmp_path):
+    """In a clone, with stores in it already or not, and a second time."""
+    page = (root / "docs/cluster.md").read_text()
+    recipe = re.search(r"^(for folder in data.*?^done)$", page, re.M | re.S)[1]
+    listing = subprocess.run(["git", "-C", root, "ls-files"], capture_output=True, text=True)
+    tracked = {line.partition("/")[0] for line in listing.stdout.splitlines()}
+    assert not {"data", "runs", "results"} & tracked  # a link in their place would be a change
+    clone, scratch = tmp_path / "clone", tmp_path / "scratch"
+    (clone / "data/smoke").mkdir(parents=True)
+    (clone / "data/smoke/store").write_text("x")
+    for _ in range(2):
+        command = ["bash", "-euc", recipe]
+        subprocess.run(command, cwd=clone, env={"SCRATCH": str(scratch), **os.environ}, check=True)
+        for folder in ("data", "runs", "results"):
+            assert (clone / folder).resolve() == (scratch / "longrun" / folder).resolve()
+        assert (scratch / "longrun/data/smoke/store").read_text() == "x"
+        assert not (clone / "data/data").exists()
+
+
+def test_the_smoke_run_has_one_experiment_of_each_task(root):
+    line = re.search(r"^ONE_OF_EACH = (.*)$", (root / "Makefile").read_text(), re.M)
+    assert line
+    specs = [config.compose(root / "configs", name, "smoke") for name in line[1].split()]
+    assert sorted(spec["task"]["name"] for spec in specs) == registry.names("tasks")
+
+
+def test_the_tour_begins_with_the_flagship_and_is_of_several_tasks(root):
+    tour = config.settings(root / "configs")["experiments"]
+    tasks = [config.compose(root / "configs", name, "cpu")["task"]["name"] for name in tour]
+    assert tour[0] == "pde_refiner" and len(set(tasks)) == len(tour) > 2
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], None),
+        (["PAPERS=cape tsm"], "'experiments=[cape,tsm]'"),
+        (["PAPERS=all"], "'experiments=all'"),
+        (["PRESET=smoke", "PAPERS=cape"], "'experiments=[cape]'"),
+    ],
+)
+def test_make_reproduce_makes_the_papers_that_it_is_told(checkout, words, asked):
+    done = make(checkout, "--dry-run", "reproduce", *words).stdout
+    assert re.findall(r"'experiments=.*?'", done) == ([asked] * 2 if asked else [])
+    assert "longrun.smoke" not in done
+
+
+def test_make_reproduce_at_smoke_runs_the_rest_in_one_process(checkout):
+    done = make(checkout, "--dry-run", "reproduce", "PRESET=smoke").stdout
+    listed = re.search(r"experiments=\[(.*?)\]", done)
+    assert listed
+    assert f"longrun.smoke --besides {listed[1].replace(',', ' ')}" in done
 
 
 def test_profile_sets_what_snakemake_knows(root):

@@ -19,19 +19,21 @@ words = sys.argv[1:]
 verb = words[1].removeprefix("longrun.")
 output = pathlib.Path(words[words.index("--output-dir" if verb == "tabulate" else "--output") + 1])
 whole = [] if "--measure" in words else [output]
-folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"]}}.get(verb, [])
+folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"],
+            "tabulate": [output / "pages"]}}.get(verb, [])
 files = {{
     "generate": [output] if "--measure" in words else [],
     "train": [output, output.parent / "curves.csv"],
     "evaluate": [output / "scores.parquet", output / "evaluation.json"],
     "judge": [output],
-    "plot": [output],
+    "plot": [output / f"{{figure}}.svg" for figure in {figures}],
     "publish": [output],
-    "tabulate": [output / name for name in ("results.csv", "results.html", "claims.html")],
+    "tabulate": [output / f"{{name}}" for name in ("results.csv", "results.html", "claims.html")],
 }}.get(verb, [])
 for folder in folders:
     folder.mkdir(parents=True)
 for file in files:
+    file.parent.mkdir(exist_ok=True)
     file.write_text(" ".join(words))
 print(*words)
 """
@@ -43,7 +45,8 @@ pytestmark = pytest.mark.xdist_group("workflow")
 def fresh(root, tmp_path_factory):
     """A tree in which nothing has run and `python` is a stand-in."""
     programs = tmp_path_factory.mktemp("programs")
-    (programs / "python").write_text(STAND_IN.format(python=sys.executable))
+    stand_in = STAND_IN.format(python=sys.executable, figures=figures())
+    (programs / "python").write_text(stand_in)
     (programs / "python").chmod(0o755)
     tree = Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
     # one experiment stands for all
@@ -86,10 +89,6 @@ def rules(found):
 def figures():
     """What the experiment has."""
     return registry.figures("forecast", ["unet", "fno", "pde_refiner"])
-
-
-def plots():
-    return {f"plot_{figure}" for figure in figures()}
 
 
 def edit(path, change):
@@ -138,7 +137,7 @@ def test_an_edited_method_reruns_its_runs_and_what_rests_on_them(tree):
     assert set(spec["methods"]) - own - based  # others are there, to be left alone
     for rule in ("train", "evaluate"):
         assert {wild["method"] for name, wild, _ in found if name == rule} == own | based
-    assert rules(found) == {"train", "evaluate", "judge", "tabulate"} | plots()
+    assert rules(found) == {"train", "evaluate", "judge", "plot", "tabulate"}
 
 
 def test_an_edited_equation_reruns_its_data(tree):
@@ -166,7 +165,7 @@ def test_order_and_notation_in_the_yaml_files_rerun_nothing(tree):
         for file in (tree.folder / "configs" / kind).glob("*.yaml"):
             content = config.load(file)
             file.write_text(yaml.safe_dump(dict(sorted(content.items())), sort_keys=False))
-    assert rules(jobs(tree)) <= {"judge", "tabulate"} | plots()
+    assert rules(jobs(tree)) <= {"judge", "plot", "tabulate"}
 
 
 def test_a_changed_trainer_reruns_no_data(tree):
@@ -184,7 +183,7 @@ def test_a_changed_rollout_reruns_no_training(tree):
         content["presets"]["smoke"]["evaluate"]["steps"] -= 1
 
     edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
-    assert rules(jobs(tree)) == {"evaluate", "judge", "tabulate"} | plots()
+    assert rules(jobs(tree)) == {"evaluate", "judge", "plot", "tabulate"}
 
 
 def test_a_changed_claim_reruns_no_rollout(tree):
@@ -192,7 +191,7 @@ def test_a_changed_claim_reruns_no_rollout(tree):
         content["claims"]["longer_horizon"]["ratio"]["holds"] = 1.2
 
     edit(tree.folder / "configs/experiments/pde_refiner.yaml", change)
-    assert rules(jobs(tree)) == {"judge", "tabulate"} | plots()
+    assert rules(jobs(tree)) == {"judge", "plot", "tabulate"}
 
 
 def test_a_changed_dataset_reruns_everything(tree):
@@ -200,7 +199,7 @@ def test_a_changed_dataset_reruns_everything(tree):
         content["seed"] += 1
 
     edit(tree.folder / "configs/datasets/kuramoto_sivashinsky.yaml", change)
-    assert rules(jobs(tree)) == {*DATA, "train", "evaluate", "judge", "tabulate"} | plots()
+    assert rules(jobs(tree)) == {*DATA, "train", "evaluate", "judge", "plot", "tabulate"}
 
 
 def test_a_large_dataset_is_made_in_parts(fresh, tmp_path):
@@ -229,16 +228,16 @@ def test_every_dataset_can_be_asked_for(fresh):
 @pytest.mark.parametrize(
     ("target", "planned"),
     [
-        ("pde_refiner", lambda: {*DATA, "train", "evaluate", "judge"} | plots()),
-        ("pde_refiner.unet", lambda: {*DATA, "train", "evaluate"}),
-        ("pde_refiner.spectra.svg", lambda: {*DATA, "train", "evaluate", "judge", "plot_spectra"}),
+        ("pde_refiner", {*DATA, "train", "evaluate", "judge", "plot"}),
+        ("pde_refiner.unet", {*DATA, "train", "evaluate"}),
+        ("pde_refiner.spectra.svg", {*DATA, "train", "evaluate", "judge", "plot"}),
     ],
 )
 def test_an_experiment_a_method_and_a_figure_can_be_asked_for(fresh, target, planned):
     done = fresh.snakemake("--dry-run", target)
     assert done.returncode == 0, done.stdout
     found = set(re.findall(r"^(?:local)?rule (\S+):$", done.stdout, re.M))
-    assert found | DATA == planned() | {target}
+    assert found | DATA == planned | {target}
     trained = set(re.findall(r"wildcards: .*method=(\w+)", done.stdout))
     assert (trained == {"unet"}) == (target == "pde_refiner.unet")
 
@@ -248,6 +247,7 @@ def test_a_name_that_is_no_target_is_refused_with_the_nearest(fresh):
     assert done.returncode != 0
     assert "pde_refiner.unte: no such target at preset smoke" in done.stdout
     assert "did you mean pde_refiner.unet?" in done.stdout
+    assert "did you mean pde_refiner?" in fresh.snakemake("--dry-run", "pde_refinr").stdout
 
 
 def test_all_papers_are_those_of_the_folder_whatever_the_settings_name(fresh):
@@ -289,9 +289,71 @@ def test_outcomes_are_logged_where_tracking_is_on_and_only_there(finished, tmp_p
     assert jobs(tree) == []
 
 
-def test_an_edited_figure_redraws_that_figure(tree):
+def test_an_edited_figure_redraws_the_figures_of_its_experiments(tree):
     comment(tree.folder / "src/longrun/figures/forecast/spectra.py")
-    assert rules(jobs(tree)) == {"plot_spectra", "tabulate"}
+    assert rules(jobs(tree)) == {"plot", "tabulate"}
+    comment(tree.folder / "src/longrun/figures/sample/samples.py")  # of another task
+    assert rules(jobs(tree, "pde_refiner")) == {"plot", "pde_refiner"}
+
+
+def test_jobs_run_by_the_python_that_runs_snakemake(fresh, tmp_path, monkeypatch):
+    """Whatever is first on the PATH: nobody has to activate an environment."""
+    tree = fresh.copy(tmp_path / "tree")
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "python").write_text("#!/bin/sh\nexit 3\n")
+    (other / "python").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{other}:/usr/bin:/bin")
+    done = tree.snakemake("pde_refiner.unet")
+    assert done.returncode == 0, done.stdout
+    log = tree.folder / "logs/smoke/pde_refiner/unet/seed0/train.log"
+    assert log.read_text().startswith("-m longrun.train")
+
+
+def test_only_what_is_asked_for_is_composed(fresh, tmp_path):
+    """A house of a hundred papers starts as fast as one of a few."""
+    tree = fresh.copy(tmp_path / "tree")
+    for file in (tree.folder / "configs/experiments").glob("*.yaml"):
+        if file.stem != "cape":
+            file.write_text("broken: [\n")
+    for target in ("cape", "cape.plain", "results/smoke/cape/plain/seed0/scores.parquet"):
+        assert tree.snakemake(target, "--dry-run").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "target", ["tsm", "tsm.li", "results/smoke/tsm/li/seed0/model.ckpt", "all"]
+)
+def test_what_is_asked_for_and_broken_is_refused_in_one_line(fresh, tmp_path, target):
+    tree = fresh.copy(tmp_path / "tree")
+    edit(tree.folder / "configs/experiments/tsm.yaml", lambda content: content.update(sedes=1))
+    done = tree.snakemake(target, experiments="[tsm]")
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if "sedes: unknown key" in line]
+    assert len(lines) == 1 and "did you mean seeds?" in lines[0]
+    assert "Traceback" not in done.stdout and "Building DAG" not in done.stdout
+    assert not (tree.folder / "data").exists()
+
+
+def test_a_broken_run_to_start_from_is_refused_before_any_job(fresh, tmp_path):
+    tree = fresh.copy(tmp_path / "tree")
+    edit(tree.folder / "configs/experiments/poseidon.yaml", lambda c: c["claims"].update(x={}))
+    done = tree.snakemake("poseidon_unseen")
+    assert done.returncode != 0
+    assert "poseidon.yaml: claims.x" in done.stdout and "Building DAG" not in done.stdout
+
+
+def test_a_job_on_a_cluster_composes_its_own_experiment_alone(fresh, tmp_path):
+    """What the main process has checked, and nothing that a job doesn't need."""
+    tree = fresh.copy(tmp_path / "tree")
+    assert tree.snakemake("data/smoke/kuramoto_sivashinsky.zarr").returncode == 0
+    for file in (tree.folder / "configs/experiments").glob("*.yaml"):
+        if file.stem != "pde_refiner":
+            file.write_text("broken: [\n")
+    job = "train:preset=smoke,experiment=pde_refiner,method=unet,seed=0"
+    words = ("--mode", "remote", "--target-jobs", job, "--allowed-rules", "train", "--nolock")
+    done = tree.snakemake(*words, experiments="all")
+    assert done.returncode == 0, done.stdout
+    assert (tree.folder / "results/smoke/pde_refiner/unet/seed0/model.ckpt").exists()
 
 
 def test_a_failed_training_fails_the_workflow_and_leaves_no_output(tree):
@@ -321,20 +383,19 @@ def test_every_preset_plans(fresh, preset, gpus):
         assert len(these) == runs
         for entries in these:
             assert f"gpu={gpus}" in entries["resources"].split(", ")
-    assert rules(found) | DATA == {*DATA, "train", "evaluate", "judge", "tabulate"} | plots()
+    assert rules(found) | DATA == {*DATA, "train", "evaluate", "judge", "plot", "tabulate"}
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
 def test_every_experiment_plans(fresh, root, preset):
     every = config.experiments(root / "configs")
-    assert sorted(config.settings(root / "configs")["experiments"]) == every
     found = jobs(fresh, preset=preset, experiments=f"[{','.join(every)}]")
     assert {wild["experiment"] for rule, wild, _ in found if rule == "judge"} == set(every)
-    drawn = {(wild["experiment"], rule) for rule, wild, _ in found if rule.startswith("plot_")}
+    drawn = {wild["experiment"]: entries for rule, wild, entries in found if rule == "plot"}
     for experiment in every:
         spec = config.compose(root / "configs", experiment, preset)
-        shown = {f"plot_{figure}" for figure in config.figures(spec)}
-        assert {rule for name, rule in drawn if name == experiment} == shown
+        sources = re.findall(r"figures/(?:\w+/)?(\w+)\.py", drawn[experiment]["input"])
+        assert sorted(sources) == config.figures(spec)
 
 
 def test_what_starts_from_another_experiment_has_its_run_made_and_no_more(fresh):
@@ -369,6 +430,8 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
     page = (finished.folder / "report.html").read_text()
     for figure in figures():
         assert f"figures/{figure}.svg" in page
+        caption = (finished.folder / f"workflow/report/{figure}.rst").read_text()
+        assert " ".join(caption.split()[:4]) in page
     assert "results.csv" in page
     assert "claims.html" in page
 
@@ -455,7 +518,9 @@ def test_the_examples_of_contributing_work(fresh, root, tmp_path):
             "unet",
             "persistence",
         }
-        assert "plot_blow_up" in rules(found)
+        assert "blow_up.py" in next(
+            entries["input"] for rule, _, entries in found if rule == "plot"
+        )
     figure: dict = {}
     exec(examples["src/longrun/figures/blow_up.py"], figure)
     drawn = figure["draw"](synthetic.inputs())

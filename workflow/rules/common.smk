@@ -1,52 +1,76 @@
 """Names, wildcards and helpers of the workflow. Rules are in the other files."""
 
 import os
+import sys
 from contextlib import suppress
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
-from shlex import join
+from shlex import join, quote
 
+from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 from longrun import config as yaml_files
 from longrun.runtime import registry
 from longrun import sweep
-from longrun.runtime.cli import UserError
+from longrun.runtime.cli import UserError, may_have_gpu
 
 CONFIGS = Path("configs")
 DATASETS = yaml_files.datasets(CONFIGS)
-FIGURES = registry.names("figures")
+EXPERIMENTS = yaml_files.experiments(CONFIGS)
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 POINT = "{preset}/{experiment}/{method}/{point}/seed{seed}"
 SWEEPS = yaml_files.sweeps(CONFIGS)
+NO_GPU = (
+    "trainer.accelerator is gpu and this machine has none: take preset cpu, another machine, or a "
+    "cluster (docs/cluster.md)"
+)
 
-compose = cache(yaml_files.compose)
-compose_dataset = cache(yaml_files.compose_dataset)
 
-try:
-    yaml_files.check_settings(config, CONFIGS)
-    EXPERIMENTS = yaml_files.chosen(config, CONFIGS)
-    for name in DATASETS:
-        compose_dataset(CONFIGS, name, config["preset"])
-    for name in EXPERIMENTS:
-        compose(CONFIGS, name, config["preset"])
-except UserError as error:
-    raise WorkflowError(str(error)) from None
-if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
-    raise WorkflowError("set tracking in configs/config.yaml, or WANDB_MODE, not with --config")
+@cache
+def compose(experiment, preset):
+    """Return the composed experiment."""
+    try:
+        return yaml_files.compose(CONFIGS, experiment, preset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def compose_dataset(dataset, preset):
+    """Return the composed dataset."""
+    try:
+        return yaml_files.compose_dataset(CONFIGS, dataset, preset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+if workflow.is_main_process:  # a job on a cluster runs what was checked before it was submitted
+    try:
+        yaml_files.check_settings(config, CONFIGS)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+    if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
+        raise WorkflowError("set tracking in configs/config.yaml, or WANDB_MODE, not with --config")
 
 
 # A scheduler that ends a job sends SIGTERM to all of its processes. The shell must outlive its program:
 # as soon as it is gone Slurm kills the rest, a training that writes its checkpoint too.
-shell.prefix("set -euo pipefail; trap : TERM; ")
+STRICT = "set -euo pipefail; trap : TERM; "
+# `python` is the one that runs Snakemake, whatever is first on the PATH, or that of the job's own
+# environment, which is active when the prefix is read.
+OWN_PYTHON = f'export PATH={quote(str(Path(sys.executable).parent))}:"$PATH"; '
+with_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method
+shell.prefix(STRICT if with_conda else STRICT + OWN_PYTHON)
 
 
 wildcard_constraints:
     preset="|".join(yaml_files.presets(CONFIGS)),
     dataset="|".join(DATASETS),
     part=r"\d+",
-    experiment="|".join(yaml_files.experiments(CONFIGS)),
+    experiment="|".join(EXPERIMENTS),
     method=r"[a-z][a-z0-9_]*",
     seed=r"\d+",
     point=r"[0-9a-f]{12}",
@@ -90,17 +114,25 @@ def experiment_of(wildcards):
     if wildcards.get("point"):
         run = wildcards.experiment, wildcards.preset, wildcards.method
         return compose_point(*run, wildcards.point)
-    return compose(CONFIGS, wildcards.experiment, wildcards.preset)
+    return compose(wildcards.experiment, wildcards.preset)
 
 
 def dataset_of(wildcards):
     """Return the composed dataset."""
-    return compose_dataset(CONFIGS, wildcards.dataset, wildcards.preset)
+    return compose_dataset(wildcards.dataset, wildcards.preset)
 
 
 def method_of(wildcards):
     """Return what the composed experiment says of the method: name, options, trainer, ..."""
-    return yaml_files.method_spec(experiment_of(wildcards), wildcards.method)
+    run = wildcards.experiment, wildcards.preset, wildcards.method
+    return method_spec(*run, wildcards.get("point"))
+
+
+@cache
+def method_spec(experiment, preset, method, point=None):
+    """Return what an experiment, or a point of a sweep of it, says of a method."""
+    whole = compose_point(experiment, preset, method, point) if point else None
+    return yaml_files.method_spec(whole or compose(experiment, preset), method)
 
 
 def equation_source(wildcards):
@@ -113,6 +145,7 @@ def method_source(wildcards):
     return source("methods", method_of(wildcards)["name"])
 
 
+@cache
 def source(kind, name):
     """Return the file of a unit, as seen from the repository's root."""
     return Path("src/longrun") / registry.path(kind, name).relative_to(registry.ROOT)
@@ -205,7 +238,23 @@ def judge_spec(wildcards):
 
 def gpus(wildcards):
     """Return the number of GPUs that the training asks for."""
-    return yaml_files.gpus(method_of(wildcards)["trainer"])
+    number = yaml_files.gpus(method_of(wildcards)["trainer"])
+    if number and workflow.dryrun and not may_have_gpu():
+        warn_of_no_gpu()
+    return number
+
+
+@cache
+def warn_of_no_gpu():
+    """Say in a plan, once, that this machine can't carry it out; a cluster may."""
+    logger.warning(NO_GPU)
+
+
+def check_gpu(jobs):
+    """Refuse to start jobs on a machine that lacks the GPU that they ask for."""
+    here = workflow.is_main_process and workflow.local_exec and not workflow.touch
+    if here and not may_have_gpu() and any(job.resources.get("gpu") for job in jobs):
+        raise WorkflowError(NO_GPU)
 
 
 def rollout_gpus(wildcards):
@@ -304,16 +353,17 @@ def mpi(wildcards):
     return "srun" if nodes(wildcards) else None
 
 
+@cache
+def runs(experiment, preset):
+    """Return all runs of an experiment, those that it borrows too."""
+    return yaml_files.runs(compose(experiment, preset), Path("results", preset, experiment))
+
+
 def of_runs(file):
     """Return an input function: this file of every run of the experiment."""
 
     def paths(wildcards):
-        experiment = experiment_of(wildcards)
-        return [
-            f"results/{wildcards.preset}/{wildcards.experiment}/{method}/seed{seed}/{file}"
-            for method in experiment["methods"]
-            for seed in range(yaml_files.method_spec(experiment, method)["seeds"])
-        ]
+        return [run.folder / file for run in runs(wildcards.experiment, wildcards.preset)]
 
     return paths
 
@@ -322,21 +372,26 @@ def of_first_seeds(file):
     """Return an input function: this file of every method's seed 0."""
 
     def paths(wildcards):
-        folder = f"results/{wildcards.preset}/{wildcards.experiment}"
-        return [f"{folder}/{method}/seed0/{file}" for method in experiment_of(wildcards)["methods"]]
+        every = runs(wildcards.experiment, wildcards.preset)
+        return [run.folder / file for run in every if run.seed == 0]
 
     return paths
 
 
-def figures_of(wildcards):
-    """Return the figures of the experiment."""
-    folder = f"results/{wildcards.preset}/{wildcards.experiment}/figures"
-    return [f"{folder}/{figure}.svg" for figure in yaml_files.figures(experiment_of(wildcards))]
+def figure_sources(wildcards):
+    """Return the files of the figures that the experiment has."""
+    return [source("figures", figure) for figure in yaml_files.figures(experiment_of(wildcards))]
+
+
+def captions_of(wildcards):
+    """Return the captions of the experiment's figures, for Snakemake's report."""
+    names = yaml_files.figures(experiment_of(wildcards))
+    return {figure: Path("workflow/report", f"{figure}.rst").read_text("utf-8") for figure in names}
 
 
 def tracking(experiment):
     """Return the mode of tracking, as the programs will see it."""
-    spec = compose(CONFIGS, experiment, config["preset"])
+    spec = compose(experiment, config["preset"])
     return os.environ.get("WANDB_MODE", spec["tracking"])
 
 
@@ -351,10 +406,21 @@ def artefacts(wildcards):
     return [f"results/{config['preset']}/{experiment}/artefact.json" for experiment in tracked]
 
 
+@cache
+def targets():
+    """Return the targets that the command line names; none where it names none.
+
+    Snakemake tells its workflow only after the rules are read.
+    """
+    if "snakemake" not in Path(sys.argv[0]).parts[-2:]:  # started from Python
+        return []
+    return get_argument_parser().parse_known_args()[0].targets or []
+
+
 def wanted():
     """Return the experiments to tabulate: all for `all_papers`, else those of config.yaml."""
-    everything = "all_papers" in workflow.dag_settings.targets
-    return yaml_files.experiments(CONFIGS) if everything else EXPERIMENTS
+    everything = "all_papers" in targets()
+    return EXPERIMENTS if everything else yaml_files.chosen(config, CONFIGS)
 
 
 def wanted_spec(wildcards):
@@ -368,55 +434,82 @@ def verdicts(wildcards):
 
 
 def figures(wildcards):
-    """Return the figures of every experiment to tabulate."""
-    return [
-        f"results/{wildcards.preset}/{experiment}/figures/{figure}.svg"
-        for experiment in wanted()
-        for figure in yaml_files.figures(compose(CONFIGS, experiment, wildcards.preset))
-    ]
+    """Return the folders of figures of every experiment to tabulate."""
+    return [f"results/{wildcards.preset}/{experiment}/figures" for experiment in wanted()]
 
 
-def named():
-    """Return what can be asked for by name: the files by target.
+def check_asked():
+    """Refuse what can't be made before any job starts: compose whatever the targets stand for."""
+    for name in {*EXPERIMENTS} & {one.name for one in workflow.rules}:
+        raise WorkflowError(f"experiments/{name}.yaml: the name is that of a rule")
+    preset, names = config["preset"], targets() or ["all"]
+    for target in names:
+        if target in ("all", "all_papers"):
+            for experiment in wanted():
+                check(experiment, preset)
+        elif target == "datasets":
+            for dataset in DATASETS:
+                compose_dataset(dataset, preset)
+        elif "/" in target:
+            check_path(Path(target).parts)
+
+
+def check_path(parts):
+    """Compose what a file belongs to: `results/{preset}/{experiment}/...`, `data/...`."""
+    preset = next((part for part in parts if part in yaml_files.presets(CONFIGS)), config["preset"])
+    for part in parts:
+        name = part.partition(".")[0]
+        if name in EXPERIMENTS:
+            check(name, preset)
+        elif name in DATASETS:
+            compose_dataset(name, preset)
+
+
+@cache
+def check(experiment, preset):
+    """Compose an experiment, and those whose runs it borrows or starts from."""
+    spec = compose(experiment, preset)
+    used = [run.folder for run in yaml_files.runs(spec, Path(preset, experiment))]
+    for method in spec["methods"]:
+        run = preset, experiment, 0
+        used += yaml_files.origins(method_spec(experiment, preset, method), *run)
+    for other in {folder.parts[1] for folder in used} - {experiment}:
+        check(other, preset)
+
+
+def asked_by_name():
+    """Return the files by target, of the targets that are neither files nor rules."""
+    names = [name for name in targets() if "/" not in name and not workflow.is_rule(name)]
+    return {name: files_of(name) for name in names}
+
+
+def files_of(target):
+    """Return the files that a name stands for.
 
     `experiment`: its verdicts and figures; `experiment.method`: the scores of all seeds;
-    `experiment.figure.svg`: one figure; `sweep.name`: the table of a sweep. What the folders hold
+    `experiment.figure.svg`: the figures; `sweep.name`: the table of a sweep. What the folders hold
     has no dot in its name.
     """
-    targets = {}
-    for experiment in yaml_files.experiments(CONFIGS):
-        if workflow.is_rule(experiment):
-            raise WorkflowError(f"experiments/{experiment}.yaml: the name is that of a rule")
-        folder = f"results/{config['preset']}/{experiment}"
-        try:
-            spec = compose(CONFIGS, experiment, config["preset"])
-        except UserError as error:  # config.yaml doesn't name it, so others can be made
-            targets[experiment] = refusal(str(error))
-            continue
-        drawn = {figure: f"{folder}/figures/{figure}.svg" for figure in yaml_files.figures(spec)}
-        logged = [f"{folder}/artefact.json"] if tracking(experiment) != "disabled" else []
-        targets[experiment] = [f"{folder}/claims.json", *drawn.values(), *logged]
-        targets |= {f"{experiment}.{figure}.svg": [file] for figure, file in drawn.items()}
-        for method in spec["methods"]:
-            seeds = range(yaml_files.method_spec(spec, method)["seeds"])
-            scores = [f"{folder}/{method}/seed{seed}/scores.parquet" for seed in seeds]
-            targets[f"{experiment}.{method}"] = scores
-    for name in SWEEPS:
-        targets[f"sweep.{name}"] = [f"results/{config['preset']}/sweeps/{name}.csv"]
-    return targets
+    preset = config["preset"]
+    name, _, part = target.partition(".")
+    if name == "sweep" and part in SWEEPS:
+        return [f"results/{preset}/sweeps/{part}.csv"]
+    if name not in EXPERIMENTS:
+        refuse_target(target, [*EXPERIMENTS, *(f"sweep.{sweep}" for sweep in SWEEPS)])
+    check(name, preset)
+    spec, folder = compose(name, preset), f"results/{preset}/{name}"
+    if part in spec["methods"]:
+        return [run.folder / "scores.parquet" for run in runs(name, preset) if run.method == part]
+    figures = [f"{figure}.svg" for figure in yaml_files.figures(spec)]
+    if part in figures:
+        return [f"{folder}/figures"]
+    if part:
+        refuse_target(target, [f"{name}.{known}" for known in (*spec["methods"], *figures)])
+    logged = [f"{folder}/artefact.json"] if tracking(name) != "disabled" else []
+    return [f"{folder}/claims.json", f"{folder}/figures", *logged]
 
 
-def refusal(message):
-    """Return an input function that ends with this message."""
-
-    def fail(wildcards):
-        raise WorkflowError(message)
-
-    return fail
-
-
-def nearest(wildcards):
-    """Refuse a name that is no target, with the nearest spelling."""
-    close = get_close_matches(wildcards.unknown, TARGETS, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise WorkflowError(f"{wildcards.unknown}: no such target at preset {config['preset']}{hint}")
+def refuse_target(target, names):
+    """Refuse a name that is no target, with what is allowed and the nearest spelling."""
+    problem = f"no such target at preset {config['preset']}"
+    raise WorkflowError(f"{target}: {problem}; {registry.allowed(names, target)}")

@@ -1,40 +1,36 @@
-for figure in FIGURES:
-
-    rule:
-        name:
-            f"plot_{figure}"
-        input:
-            source=source("figures", figure),
-            claims="results/{preset}/{experiment}/claims.json",
-            scores=of_runs("scores.parquet"),
-            curves=of_runs("curves.csv"),
-            predictions=of_first_seeds("predictions.zarr"),
-        output:
-            report(
-                f"results/{{preset}}/{{experiment}}/figures/{figure}.svg",
-                caption=f"../report/{figure}.rst",
-                category="Figures",
-                subcategory="{experiment}",
-                labels={"figure": figure.replace("_", " "), "preset": "{preset}"},
-            ),
-        log:
-            f"logs/{{preset}}/{{experiment}}/plot_{figure}.log",
-        localrule: True
-        conda:
-            "../../environment.yml"
-        params:
-            figure=figure,
-        shell:
-            "python -m longrun.plot {params.figure} --experiment {wildcards.experiment} "
-            "--preset {wildcards.preset} --configs configs --results results --output {output} "
-            ">{log} 2>&1"
+rule plot:
+    input:
+        sources=figure_sources,
+        claims="results/{preset}/{experiment}/claims.json",
+        scores=of_runs("scores.parquet"),
+        curves=of_runs("curves.csv"),
+        predictions=of_first_seeds("predictions.zarr"),
+    output:
+        figures=report(
+            directory("results/{preset}/{experiment}/figures"),
+            patterns=["{figure}.svg"],
+            caption="../report/figure.rst",
+            category="Figures",
+            subcategory="{experiment}",
+            labels={"figure": "{figure}", "preset": "{preset}"},
+        ),
+    log:
+        "logs/{preset}/{experiment}/plot.log",
+    localrule: True
+    conda:
+        "../../environment.yml"
+    params:
+        captions=captions_of,
+    shell:
+        "python -m longrun.plot --experiment {wildcards.experiment} --preset {wildcards.preset} "
+        "--configs configs --results results --output {output.figures} >{log} 2>&1"
 
 
 rule publish:
     input:
         claims="results/{preset}/{experiment}/claims.json",
         scores=of_runs("scores.parquet"),
-        figures=figures_of,
+        figures="results/{preset}/{experiment}/figures",
     output:
         artefact="results/{preset}/{experiment}/artefact.json",
     log:
@@ -53,7 +49,6 @@ rule tabulate:
     input:
         claims=verdicts,
         figures=figures,
-        captions=expand("workflow/report/{figure}.rst", figure=FIGURES),
     output:
         csv=report(
             "results/{preset}/results.csv",
@@ -62,11 +57,12 @@ rule tabulate:
             labels={"table": "all numbers, CSV", "preset": "{preset}"},
         ),
         html="results/{preset}/results.html",
+        pages=directory("results/{preset}/pages"),
         claims=report(
             "results/{preset}/claims.html",
             caption="../report/results.rst",
             category="Results",
-            labels={"table": "claims and methods", "preset": "{preset}"},
+            labels={"table": "verdicts", "preset": "{preset}"},
         ),
     log:
         "logs/{preset}/tabulate.log",

@@ -5,9 +5,16 @@ rule all_papers:
     localrule: True
 
 
-TARGETS = named()
+if workflow.is_main_process:
+    check_asked()
 
-for target, files in TARGETS.items():
+
+onstart:
+    check_gpu(workflow.dag.needrun_jobs())
+
+
+# A name on the command line is a rule of its own, which is there only when it is asked for.
+for target, files in asked_by_name().items():
 
     rule:
         name:
@@ -15,18 +22,3 @@ for target, files in TARGETS.items():
         input:
             files,
         localrule: True
-
-
-rule unknown:
-    input:
-        nearest,
-    output:
-        "{unknown}",
-    log:
-        "logs/{unknown}.log",
-    wildcard_constraints:
-        unknown=r"[\w.]+",
-    conda:
-        "../../environment.yml"
-    shell:
-        "false"

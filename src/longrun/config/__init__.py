@@ -1,6 +1,6 @@
 """The YAML files: read, composed, checked. Imports no torch: the Snakefile imports this."""
 
-from longrun.config.checks import compose_dataset
+from longrun.config.checks import KINDS, compose_dataset
 from longrun.config.compose import (
     check_settings,
     chosen,
@@ -11,6 +11,7 @@ from longrun.config.compose import (
 )
 from longrun.config.layers import datasets, experiments, presets, sweeps
 from longrun.config.runs import (
+    Run,
     changes,
     devices,
     evaluate_spec,
@@ -19,9 +20,11 @@ from longrun.config.runs import (
     judge_spec,
     method_spec,
     of_method,
+    option,
     origins,
     rollout_gpus,
     run_folder,
+    runs,
     stores,
     train_spec,
     view,
@@ -29,8 +32,10 @@ from longrun.config.runs import (
 from longrun.config.yaml import UNITS, ConfigError, canonical, fingerprint, load, merge, value
 
 __all__ = [
+    "KINDS",
     "UNITS",
     "ConfigError",
+    "Run",
     "canonical",
     "changes",
     "check_settings",
@@ -50,10 +55,12 @@ __all__ = [
     "merge",
     "method_spec",
     "of_method",
+    "option",
     "origins",
     "presets",
     "rollout_gpus",
     "run_folder",
+    "runs",
     "settings",
     "stores",
     "sweeps",

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from longrun.config import layers
-from longrun.config.layers import NAME, Source, datasets, experiments
-from longrun.config.runs import RESERVED, devices, method_spec, starts
+from longrun.config.layers import NAME, Source, datasets, experiments, named
+from longrun.config.runs import RESERVED, devices, method_spec, option, starts
 from longrun.config.section import Key
 from longrun.config.yaml import UNITS
 from longrun.runtime import registry
@@ -23,6 +23,8 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
     _check_options(source, ("task",), spec["task"], task, ("name",))
     _check_units(source, ("task",), spec["task"], spec["task"])
     for method, entry in spec["methods"].items():
+        if "run_of" in entry:  # checked where it is made
+            continue
         key = ("methods", method)
         _check_method(source, (*key, "name"), entry["name"], spec["task"]["name"])
         takes = registry.arguments("methods", entry["name"])
@@ -110,7 +112,7 @@ def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: st
     """Refuse what several devices, or the searches of an optimiser, can't share."""
     trainer, entry = method_spec(spec, method)["trainer"], spec["methods"][method]
     number, size = devices(trainer), trainer["batch_size"]
-    optimiser = _option(spec, method, "optimiser", {})["name"]
+    optimiser = option(spec, method, "optimiser", {})["name"]
     searches = registry.attribute("optimisers", optimiser, "searches", False)
 
     def fail(name: str, problem: str) -> NoReturn:
@@ -132,9 +134,9 @@ def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: st
         return
     if trainer["diverged"] == "keep":
         fail("diverged", "must be fail with strategy fsdp: no device has all weights to keep")
-    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed", "bf16-true")):
+    if trainer["precision"] not in (whole := ("32-true", "bf16-mixed")):
         fail("precision", f"must be {', '.join(whole)} with strategy fsdp")
-    if _option(spec, method, "ema_decay", 0.0):
+    if option(spec, method, "ema_decay", 0.0):
         fail("strategy", f"fsdp needs ema_decay 0 of {method}: no device has all weights")
 
 
@@ -171,6 +173,8 @@ def _check_start(
     elif start["method"] == method or method in _ancestors(spec, start["method"]):
         source.fail((*key, "method"), "a method can't start from itself")
     source.known((*key, "method"), start["method"], other["methods"], "unknown method")
+    if "run_of" in other["methods"][start["method"]]:
+        source.fail((*key, "method"), "is a borrowed run; name the experiment that makes it")
     needs = start.get("seed", method_spec(spec, method)["seeds"] - 1)
     has = other["methods"][start["method"]].get("seeds", other["seeds"])
     if needs >= has:
@@ -228,31 +232,98 @@ def _ancestors(spec: Mapping[str, Any], method: str) -> set[str]:
     return found
 
 
+KINDS = {  # of claims: what each compares with
+    "ratio": "against",
+    "value": None,
+    "slope": None,
+    "updates": "against",
+    "r_squared": "explains",
+    "rank_correlation": "explains",
+}
+OF_SCORES = ("ratio", "value", "slope")  # kinds whose scores a median may sum up
+
+
 def _check_claims(source: Source, spec: Mapping[str, Any]) -> None:
-    evaluate = spec["evaluate"]
     for name, claim in spec["claims"].items():
         key: Key = ("claims", name)
-        kinds = [kind for kind in ("ratio", "r_squared") if kind in claim]
+        kinds = [kind for kind in KINDS if kind in claim]
         if len(kinds) != 1:
-            source.fail(key, "allowed: ratio or r_squared, exactly one")
-        other = "against" if kinds == ["ratio"] else "explains"
-        wrong = "explains" if kinds == ["ratio"] else "against"
-        if other not in claim:
-            source.fail((*key, other), f"is missing; {kinds[0]} needs it")
-        if wrong in claim:
-            source.fail((*key, wrong), f"unknown key beside {kinds[0]}; allowed: {other}")
+            source.fail(key, f"allowed: {' or '.join(KINDS)}, exactly one")
+        (kind,) = kinds
+        _check_roles(source, key, claim, kind)
         for role in ("of", "against"):
-            if role in claim:
-                source.known((*key, role), claim[role], spec["methods"], "unknown method")
-        for role in ("metric", "explains"):
-            if role in claim:
-                _check_metric(source, spec, key, role, claim[role])
+            for method in named(claim, role):
+                source.known((*key, role), method, spec["methods"], "unknown method")
+        if kind == "updates":
+            source.known((*key, "metric"), claim["metric"], spec["validation"], "unknown metric")
+        else:
+            for role in ("metric", "explains"):
+                if role in claim:
+                    _check_metric(source, spec, key, role, claim[role])
+        if kind == "slope":
+            _check_slope(source, spec, key, claim)
         for where in ("at", "against_at"):
-            step = claim.get(where, {}).get("step", 0)
-            if step > evaluate.get("steps", step):
-                source.fail(
-                    (*key, where, "step"), f"must be at most evaluate.steps ({evaluate['steps']})"
-                )
+            _check_place(source, spec, (*key, where), claim.get(where, {}))
+    _check_main(source)
+
+
+def _check_roles(source: Source, key: Key, claim: Mapping[str, Any], kind: str) -> None:
+    """Refuse a claim that lacks what its kind needs, or has what changes nothing."""
+    needed = KINDS[kind]
+    if needed and needed not in claim:
+        source.fail((*key, needed), f"is missing; {kind} needs it")
+    useless = {role for role in ("against", "explains") if role != needed}
+    if kind != "ratio":
+        useless.add("against_at")
+    if kind == "updates":
+        useless.add("at")
+    if kind not in OF_SCORES:
+        useless.add("statistic")
+    several = any(isinstance(claim.get(role), list) for role in ("of", "against"))
+    if not several or kind == "slope":
+        useless.add("over")
+    elif "over" not in claim:
+        source.fail((*key, "over"), "is missing; several methods need it")
+    for role in sorted(useless & set(claim)):
+        beside = "of one method" if role == "over" and not several else f"beside {kind}"
+        source.fail((*key, role), f"has no effect {beside}")
+
+
+def _check_slope(
+    source: Source, spec: Mapping[str, Any], key: Key, claim: Mapping[str, Any]
+) -> None:
+    along, methods = claim["slope"]["along"], named(claim, "of")
+    if along in ("stage", "step"):
+        if len(methods) > 1:
+            source.fail((*key, "of"), f"must be one method, whose scores differ by {along}")
+        if along in claim.get("at", {}):
+            source.fail((*key, "at", along), f"has no effect beside a slope along {along}")
+        return
+    values = [option(spec, method, along, None) for method in methods]
+    if not all(type(value) in (int, float) and value > 0 for value in values):
+        source.fail(
+            (*key, "slope", "along"),
+            f"must be stage, step or an option with a positive number, is {shown(along)}",
+        )
+    if len(set(values)) < 2:
+        source.fail((*key, "of"), f"must be methods that differ in {along}")
+
+
+def _check_place(source: Source, spec: Mapping[str, Any], key: Key, at: Mapping[str, Any]) -> None:
+    steps = spec["evaluate"].get("steps")
+    if steps is not None and at.get("step", 0) > steps:
+        source.fail((*key, "step"), f"must be at most evaluate.steps ({steps})")
+    if "dataset" in at:
+        source.known((*key, "dataset"), at["dataset"], spec["test"], "unknown dataset")
+
+
+def _check_main(source: Source) -> None:
+    """Refuse none or several main claims in a file, whatever a preset drops of them."""
+    claims = source.layers[0].content.get("claims") or {}
+    main = [name for name, claim in claims.items() if claim and claim.get("main")]
+    if claims and len(main) != 1:
+        found = ", ".join(main) or "none"
+        source.fail(("claims",), f"one claim must say main: true, found: {found}")
 
 
 def _check_metric(
@@ -289,10 +360,13 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
         for i, name in enumerate(entry.get("train", [])):
             source.known(("methods", method, "train", i), name, known, "unknown dataset")
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
-    splits = {
-        name: compose_dataset(configs, name, preset)["splits"]
+    composed = {
+        name: compose_dataset(configs, name, preset)
         for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
+    splits = {name: dataset["splits"] for name, dataset in composed.items()}
+    equations = {name: dataset["equation"] for name, dataset in composed.items()}
+    _check_grids(source, spec, trained, equations)
     for name in spec["test"]:
         test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
@@ -311,7 +385,7 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
     if evaluate.get("train_trajectories"):
         _check_gap(source, spec, splits)
     for method, names in trained.items():
-        history = _option(spec, method, "history", 1)
+        history = option(spec, method, "history", 1)
         key, horizon = _horizon(spec, method)
         if start < (history - 1) * stride:
             source.fail(
@@ -333,12 +407,37 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
 def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
     """Return the steps of a training window, and the key that says how many."""
     key: Key = ("methods", method)
-    scheme = _option(spec, method, "training", None)
+    scheme = option(spec, method, "training", None)
     if scheme is None:
-        return (*key, "unroll"), _option(spec, method, "unroll", 1)
+        return (*key, "unroll"), option(spec, method, "unroll", 1)
     takes = registry.arguments("training", scheme["name"])
     default = takes["unroll"].default if "unroll" in takes else 1
     return (*key, "training", "unroll"), scheme.get("unroll", default)
+
+
+def _check_grids(
+    source: Source,
+    spec: Mapping[str, Any],
+    trained: Mapping[str, Sequence[str]],
+    equations: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a grid that a method can't halve, or cut into patches, as often as it must."""
+    for method, names in trained.items():
+        resolved = method_spec(spec, method)
+        multiple = registry.grid_multiple(resolved["name"], resolved["options"])
+        for name in dict.fromkeys((*names, *spec["test"])):
+            equation = equations[name]
+            takes = registry.arguments("equations", equation["name"])
+            if "points" not in takes or multiple < 2:
+                continue
+            points = equation.get("points", takes["points"].default)
+            sides = [points * times for times in equation.get("aspect", (1,))]
+            if any(side % multiple for side in sides):
+                source.fail(
+                    ("methods", method),
+                    f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
+                    f"points; change datasets/{name}.yaml, or the method's depth",
+                )
 
 
 def _check_gap(
@@ -359,15 +458,6 @@ def _check_gap(
                 source.fail(key, f"must be at most {trained}, those that {method} trains on")
             if needs > split["frames"]:
                 source.fail(key, f"needs {needs} training frames of {name}: {split['frames']}")
-
-
-def _option(spec: Mapping[str, Any], method: str, name: str, absent: Any) -> Any:
-    """Value of an option of a method, its default where the YAML files are silent."""
-    resolved = method_spec(spec, method)
-    if name in resolved["options"]:
-        return resolved["options"][name]
-    argument = registry.arguments("methods", resolved["name"]).get(name)
-    return absent if argument is None or argument.default is None else argument.default
 
 
 def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:

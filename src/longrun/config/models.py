@@ -145,7 +145,7 @@ class Trainer(Section):
         default="fail",
         description="when the loss is not finite: fail, or keep the last weights for which it was",
     )
-    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed", "bf16-true"] = "32-true"
+    precision: Literal["32-true", "64-true", "16-mixed", "bf16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = Field(
         default="auto", description="only gpu asks the scheduler for GPUs"
     )
@@ -196,9 +196,22 @@ class Start(Section):
     seed: Natural = Field(default=OMITTED, description="the run's own by default")
 
 
+class Origin(Section):
+    """A run of another experiment."""
+
+    experiment: str
+    method: str
+
+
 class Method(Named):
     """A method's entry: besides these keys, options of its constructor."""
 
+    name: str = OMITTED
+    run_of: Origin = Field(
+        default=OMITTED,
+        description="in place of all other keys: borrow the runs of another experiment, their "
+        "scores and curves, without training them again",
+    )
     trainer: PartOfTrainer = OMITTED
     seeds: Count = Field(default=OMITTED, le=1000)
     starts_from: Annotated[
@@ -210,30 +223,62 @@ class Method(Named):
 
 
 class At(Section):
-    """Rows of the scores that a claim is about."""
+    """Rows of the scores that a claim is about; all where nothing is said."""
 
     step: Count = OMITTED
-    stage: Natural = OMITTED
+    stage: Natural = Field(default=OMITTED, description="the last one by default")
+    dataset: str = Field(default=OMITTED, description="one of those that are tested")
 
 
 class Threshold(Section):
     """The number that decides a claim."""
 
     paper: float | None = Field(default=None, description="what the paper found")
+    holds: float
+    direction: Literal["above", "below"] = Field(description="side of it that is claimed")
+
+
+class PositiveThreshold(Threshold):
+    """The number that decides a claim on a ratio."""
+
     holds: Positive
-    direction: Literal["above", "below"] = "above"
+
+
+class Slope(Threshold):
+    """The number that decides a claim on how a score grows."""
+
+    along: str = Field(
+        description="stage, step, or an option in which the methods of the claim differ"
+    )
 
 
 class Claim(Section):
     """A sentence of the paper, and the number that confirms or contradicts it."""
 
     says: str
-    metric: str
-    of: str
-    against: str = OMITTED
-    explains: str = OMITTED
-    ratio: Threshold = OMITTED
-    r_squared: Threshold = OMITTED
+    main: bool = Field(default=False, description="what the paper is cited for; one claim is")
+    metric: str = Field(description="a score; for `updates` one that is logged on valid")
+    of: str | Distinct[str] = Field(description="a method, or several")
+    against: str | Distinct[str] = OMITTED
+    over: Literal["min", "mean", "max"] = Field(
+        default=OMITTED,
+        description="what several methods count as: that with the smallest or largest value on "
+        "valid, or their mean",
+    )
+    explains: str = Field(default=OMITTED, description="another score of the same runs")
+    statistic: Literal["mean", "median"] = Field(
+        default="mean", description="over trajectories; over seeds it is the mean"
+    )
+    ratio: PositiveThreshold = Field(default=OMITTED, description="of over against")
+    value: Threshold = Field(default=OMITTED, description="the score itself")
+    slope: Slope = Field(default=OMITTED, description="of log score over the log of something")
+    updates: PositiveThreshold = Field(
+        default=OMITTED,
+        description="until `of` reaches the last value of `against` on valid, over those of the "
+        "latter",
+    )
+    r_squared: Threshold = Field(default=OMITTED, description="share of variance explained")
+    rank_correlation: Threshold = Field(default=OMITTED, description="Spearman's")
     at: At = OMITTED
     against_at: At = Field(
         default=OMITTED, description="the same of what is compared with, where it differs"

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from longrun.config.layers import NAME
 from longrun.config.yaml import ConfigError, canonical, fingerprint, merge, value
@@ -27,6 +27,8 @@ def method_spec(experiment: Mapping[str, Any], method: str) -> dict[str, Any]:
         experiment's; `starts_from` (`method`; `experiment` and `seed` where they aren't the run's
         own), a list of such, or None.
     """
+    if method in experiment.get("borrowed", {}):
+        return experiment["borrowed"][method]
     entry = experiment["methods"][method]
     takes = registry.arguments("methods", entry["name"])
     shared = {k: v for k, v in experiment["task"].items() if k != "name" and k in takes}
@@ -86,6 +88,42 @@ def run_folder(
     return Path(preset, experiment, method, *point, f"seed{seed}")
 
 
+class Run(NamedTuple):
+    """A run of an experiment: whose, and where its files are."""
+
+    method: str
+    seed: int
+    folder: Path
+
+
+def runs(experiment: Mapping[str, Any], folder: Path) -> list[Run]:
+    """Return all runs of an experiment.
+
+    Parameters
+    ----------
+    folder
+        `results/{preset}/{experiment}`. A borrowed run is in that of the experiment that made it.
+    """
+    found = []
+    for method, entry in experiment["methods"].items():
+        origin = entry.get("run_of")
+        home = (
+            folder.parent / origin["experiment"] / origin["method"] if origin else folder / method
+        )
+        seeds = range(method_spec(experiment, method)["seeds"])
+        found += [Run(method, seed, home / f"seed{seed}") for seed in seeds]
+    return found
+
+
+def option(experiment: Mapping[str, Any], method: str, name: str, absent: Any = None) -> Any:
+    """Value of an option of a method, its default where the YAML files are silent."""
+    resolved = method_spec(experiment, method)
+    if name in resolved["options"]:
+        return resolved["options"][name]
+    argument = registry.arguments("methods", resolved["name"]).get(name)
+    return absent if argument is None or argument.default is None else argument.default
+
+
 def starts(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the runs that a method starts from."""
     start = entry.get("starts_from") or []
@@ -125,8 +163,8 @@ def train_spec(
     Parameters
     ----------
     composed
-        The training datasets, composed, by name. With them the text changes with the data, as the
-        name of a run's folder must; a rule needs them not, the store is its input.
+        The training datasets, composed, by name. With them the text changes when the data do, as
+        the name of a run's folder must. A rule leaves them out: the store is its input.
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]

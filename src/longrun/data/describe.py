@@ -1,7 +1,7 @@
 """What a method must know of its data before it is built: shapes, scales, the mean spectrum."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,8 +37,8 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         increment over one model step, of a steady map its standard deviation; a field that doesn't
         vary has its size, or 1, for a deviation, and one that is the same in every frame its
         deviation for an increment, so that both can be divided by;
-        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per wavenumber
-        index, summed over fields, mean over frames and trajectories).
+        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per bin of
+        `energy_spectrum` on the mean box, summed over fields, mean over frames and trajectories).
 
     Raises
     ------
@@ -54,14 +54,15 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
                 f"{store.path}: {split.frames} frames hold no increment over {stride} frames"
             )
     dims = len(splits[0].space)
+    parameters = np.concatenate([parameter_table(split) for split in splits])
+    names = list(stores[0].parameters)
+    box = sides(dict(zip(names, parameters.T, strict=True)), dims)
     moments, increments, spectrum = _Moments(), _Moments(), _Moments()
     for states in _blocks(stores):
         moments.add(_by_channel(states))
         increments.add(_by_channel(states if steady else states[:, stride:] - states[:, :-stride]))
-        energy = energy_spectrum(states, dims).sum(2)
+        energy = energy_spectrum(states, dims, box).sum(2)
         spectrum.add(energy.reshape(-1, energy.shape[-1]))
-    parameters = np.concatenate([parameter_table(split) for split in splits])
-    names = list(stores[0].parameters)
     dt = parameters[:, names.index(schema.DT)].mean() if schema.DT in names else 1.0
     size = np.abs(moments.mean)
     varies = moments.std > CONSTANT * size
@@ -87,6 +88,21 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         },
         "spectrum": spectrum.mean.tolist(),
     }
+
+
+def sides(parameters: Mapping[str, Float[ndarray, " trajectory"]], dims: int) -> tuple[float, ...]:
+    """Mean extent of the trajectories' boxes along each axis; 2 pi where they have no length.
+
+    Parameters
+    ----------
+    parameters
+        Of every trajectory, by name.
+    dims
+        Number of axes.
+    """
+    default = parameters.get(schema.LENGTH, np.array([2 * np.pi]))
+    lengths = (parameters.get(f"{schema.LENGTH}_{axis}", default) for axis in schema.AXES[:dims])
+    return tuple(float(length.mean()) for length in lengths)
 
 
 def _blocks(stores: Sequence[Store]) -> Iterator[Float[ndarray, "trajectory time channel *space"]]:

@@ -1,4 +1,4 @@
-"""Names of dimensions, coordinates and attributes of a store, in one place; see data/README.md."""
+"""Names of dimensions, coordinates and attributes of a store, in one place; see docs/stores.md."""
 
 SPLITS = ("train", "valid", "test")
 

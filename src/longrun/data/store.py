@@ -1,4 +1,4 @@
-"""Stores of trajectories: zarr v3, sharded and checksummed. The schema is in data/README.md.
+"""Stores of trajectories: zarr v3, sharded and checksummed. The schema is in docs/stores.md.
 
 Writing goes through zarr. Fields are read by the sharding layout of the zarr v3 specification
 directly, because zarr's Python spends about a millisecond on each window of a batch, a hundred
@@ -38,6 +38,8 @@ NEEDED: dict[str, Any] = {  # attributes, and what they are
     schema.REFERENCE_ERROR: float | int | None,
     schema.PREDICTABILITY: float | int | None,
 }
+WHOLE: Any = {"write_empty_chunks": True}  # what equals the fill value too: no file means a loss
+ARRAYS = "arrays"  # attribute of predictions: names of all arrays
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
 
 
@@ -84,7 +86,56 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     found = attrs[schema.EQUATION].get("name")
     if equation is not None and found != equation:
         raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
+    lost = next(_lost(path, attrs), None)
+    if lost is not None:
+        raise StoreError(f"{lost}: is missing; generate the store anew")
     return Store(path, attrs)
+
+
+def _lost(path: Path, attrs: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield the files that a finished store must have and hasn't.
+
+    Zarr reads an absent chunk as the fill value, so nothing but this tells zeros from a loss.
+    """
+    arrays = [
+        path / split / name
+        for split in schema.SPLITS
+        if (path / split).is_dir()
+        for name in (
+            *attrs[schema.FIELDS],
+            *attrs[schema.PARAMETERS],
+            schema.TIME,
+            *attrs[schema.BOUNDARY],
+        )
+    ]
+    if attrs[schema.REFERENCE_ERROR] is not None:
+        arrays += [path / schema.LEAD_TIME, path / schema.REFERENCE_ERROR]
+    for array in arrays:
+        # stores of earlier versions have no file for the time of a single frame, which is 0
+        implied = array.name in (schema.TIME, schema.LEAD_TIME)
+        yield from _lost_files(array, implied)
+
+
+def _lost_files(array: Path, implied: bool = False) -> Iterator[Path]:
+    """Yield the files of one array that aren't there; what is damaged is found by who reads it."""
+    try:
+        described = json.loads((array / "zarr.json").read_text("utf-8"))
+        if implied and described["shape"] == [1] and described["fill_value"] == 0:
+            return
+        chunks = described["chunk_grid"]["configuration"]["chunk_shape"]
+        grid = [-(-size // each) for size, each in zip(described["shape"], chunks, strict=True)]
+        for number in range(math.prod(grid)):
+            index = []
+            for count in reversed(grid):
+                number, place = divmod(number, count)
+                index.append(str(place))
+            file = array.joinpath("c", *reversed(index))
+            if not file.is_file():
+                yield file
+    except OSError:
+        yield array / "zarr.json"
+    except (ValueError, KeyError, TypeError, ArithmeticError):
+        return
 
 
 def checksum(attrs: Mapping[str, Any]) -> str:
@@ -276,7 +327,10 @@ class Split:
         }
 
     def read(
-        self, trajectories: slice | Int[ndarray, " trajectory"], frames: slice
+        self,
+        trajectories: slice | Int[ndarray, " trajectory"],
+        frames: slice,
+        dtype: str = "float32",
     ) -> Float[ndarray, "trajectory time channel *space"]:
         """Read the same frames of some trajectories.
 
@@ -286,11 +340,13 @@ class Split:
             Which trajectories: a slice or an array of indices.
         frames
             Which frames; a step gives every n-th.
+        dtype
+            Of the result.
 
         Returns
         -------
         ndarray
-            Float32, fields in the order of `fields`.
+            Fields in the order of `fields`.
 
         Raises
         ------
@@ -300,7 +356,7 @@ class Split:
         first, stop, step = frames.indices(self.frames)
         chosen = np.arange(self.trajectories)[trajectories]
         return self.windows(
-            chosen, np.full(len(chosen), first), len(range(first, stop, step)), step
+            chosen, np.full(len(chosen), first), len(range(first, stop, step)), step, dtype
         )
 
     def windows(
@@ -309,13 +365,14 @@ class Split:
         starts: Int[ndarray, " window"],
         length: int,
         stride: int,
+        dtype: str = "float32",
     ) -> Float[ndarray, "window time channel *space"]:
         """Read `length` frames, `stride` apart, of each trajectory from its own first frame.
 
         Returns
         -------
         ndarray
-            Float32, fields in the order of `fields`.
+            Of the given type, fields in the order of `fields`.
 
         Raises
         ------
@@ -325,7 +382,7 @@ class Split:
         last = starts.max(initial=0) + (length - 1) * stride
         if starts.min(initial=0) < 0 or last >= self.frames:
             raise IndexError(f"frames up to {last} of {self.frames}")
-        out = np.empty((len(trajectories), length, len(self.fields), *self.space), np.float32)
+        out = np.empty((len(trajectories), length, len(self.fields), *self.space), dtype)
         for channel, name in enumerate(self.fields):
             if name in self.constants:
                 out[:, :, channel] = self.constants[name]
@@ -480,6 +537,7 @@ def _create(
                 compressors=[Crc32cCodec()],
                 filters=[],
                 fill_value=np.nan,
+                config=WHOLE,
                 dimension_names=(schema.TRAJECTORY,),
                 attributes=dict(described),
             )
@@ -742,6 +800,8 @@ def _write_whole(
         chunks=values.shape,
         compressors=[Crc32cCodec()],
         filters=[],
+        fill_value=np.nan,
+        config=WHOLE,
         dimension_names=(dimension or name,),
         attributes=dict(attrs),
         overwrite=True,
@@ -752,6 +812,7 @@ def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
     text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
     dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
+    dataset = dataset.assign_attrs({ARRAYS: sorted(map(str, dataset.variables))})
     checked = {"compressors": [ZstdCodec(), Crc32cCodec()]}
     with atomic(path) as part:
         dataset.to_zarr(
@@ -759,6 +820,7 @@ def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
             mode="w",
             zarr_format=3,
             consolidated=False,
+            write_empty_chunks=True,
             encoding={name: checked for name in dataset.variables},
         )
 
@@ -769,7 +831,7 @@ def read_predictions(path: str | Path) -> xr.Dataset:
     Raises
     ------
     StoreError
-        Absent or not a zarr store.
+        Absent, not a zarr store, or one that lost a file.
     """
     try:
         with xr.open_dataset(
@@ -777,6 +839,10 @@ def read_predictions(path: str | Path) -> xr.Dataset:
         ) as dataset:
             if dataset.nbytes > memory():
                 raise StoreError(f"{path}: its shapes ask for {dataset.nbytes} bytes of memory")
+            for name in dataset.attrs.pop(ARRAYS, ()):  # predictions of earlier versions: none
+                lost = next(_lost_files(Path(path) / name), None)
+                if lost is not None:
+                    raise StoreError(f"{lost}: is missing; run longrun.evaluate again")
             return dataset.load()
     except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path}: no predictions there ({shown(error)})") from None

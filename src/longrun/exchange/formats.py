@@ -8,7 +8,7 @@ measured its error: `reference_error` and `predictability` are null.
 import contextlib
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,19 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from longrun.data import schema
-from longrun.data.store import Store, StoreError, StoreWriter, create_store, open_array
+from longrun.data.store import Store, StoreWriter, create_store, open_array
 from longrun.runtime.cli import UserError, atomic, memory
 from longrun.runtime.registry import shown
 
 IMPORTED = "imported"
 FIRST_TIME = "first_time"  # parameter: time of a trajectory's first frame, where it isn't 0
+# parameters that the coordinates give
+GRID = (
+    schema.DT,
+    FIRST_TIME,
+    schema.LENGTH,
+    *(f"{schema.LENGTH}_{axis}" for axis in schema.AXES[1:]),
+)
 BLOCK = 2**28  # bytes of trajectories in memory at a time
 FRAMES_PER_CHUNK = 10
 UNEVEN = 1e-2  # largest departure from equal spacing, in spacings: files hold rounded coordinates
@@ -141,7 +148,16 @@ def _slice(part: Part, begin: int, end: int) -> Part:
 
 
 def with_parameters(foreign: Foreign, values: Mapping[str, float]) -> Foreign:
-    """Add parameters that all trajectories share, or replace those of that name."""
+    """Add parameters that all trajectories share, or replace those of that name.
+
+    Raises
+    ------
+    UserError
+        A field has the name.
+    """
+    for name in values:
+        if name in foreign.fields:
+            raise UserError(f"--parameter {name}: a field has that name")
     parts = {
         split: replace(
             part,
@@ -158,17 +174,108 @@ def described_as(name: str, attrs: Mapping[str, Any] | None = None) -> dict[str,
     """Describe a field or parameter by what a file says of it, as far as it does."""
     found = attrs or {}
     return {
-        "units": str(found.get("units", "unknown")),
-        "long_name": str(found.get("long_name", name)),
+        "units": text(found.get("units", "unknown")),
+        "long_name": text(found.get("long_name", name)),
     }
 
 
-def as_name(name: str, taken: Sequence[str] = ()) -> str:
+def text(value: Any) -> str:
+    """Return a text attribute, which some writers store as bytes or in an array of one entry."""
+    (one,) = texts(value)
+    return one
+
+
+def texts(value: Any) -> list[str]:
+    """Return a list of texts, which some writers store as bytes, or without a list if it is one."""
+    return [
+        entry.decode().rstrip("\0 ") if isinstance(entry, bytes) else str(entry)
+        for entry in np.ravel(value)
+    ]
+
+
+def number(value: Any) -> float | None:
+    """Return a number, which MATLAB stores as an array of 1 x 1; None for anything else."""
+    array = np.asarray(value)
+    return float(array.item()) if array.size == 1 and array.dtype.kind in "fiu" else None
+
+
+def per_trajectory(values: Any, count: int, what: str) -> Float[ndarray, " trajectory"]:
+    """Give every trajectory its number, or all of them the only one.
+
+    Raises
+    ------
+    UserError
+        Another number of numbers, or what isn't real.
+    """
+    array = np.asarray(values)
+    if array.size not in (1, count) or array.dtype.kind not in "fiub":
+        raise UserError(
+            f"{what} must be one real number, or one for each of {count} trajectories; it is "
+            f"{array.dtype} of the shape {array.shape}"
+        )
+    return np.broadcast_to(array.ravel(), (count,)).astype(np.float64)
+
+
+def stored_dtype(arrays: Iterable[h5py.Dataset], where: str) -> str:
+    """Return the precision in which a store holds fields of a file.
+
+    Raises
+    ------
+    UserError
+        They are complex or longer than double precision.
+    """
+    dtype = np.result_type(np.float32, *(array.dtype for array in arrays))
+    if dtype not in (np.float32, np.float64):
+        raise UserError(f"{where}: fields are {dtype}; a store holds float32 and float64")
+    return str(dtype)
+
+
+def as_name(name: str, taken: Iterable[str] = ()) -> str:
     """Make a name that an array of a store can have, close to the given one."""
     plain = re.sub(r"\W", "_", name)
     plain = plain if plain.isidentifier() else f"_{plain}"
-    reserved = (*schema.AXES, schema.TIME, *taken)
-    return f"{plain}_" if plain in reserved else plain
+    reserved = {*schema.AXES, schema.TIME, *taken}
+    while plain in reserved:
+        plain += "_"
+    return plain
+
+
+def scalar_names(
+    grid: Mapping[str, Float[ndarray, " trajectory"]],
+    scalars: Mapping[str, Float[ndarray, " trajectory"]],
+    fields: Iterable[str],
+) -> dict[str, str]:
+    """Name the scalars of a file beside its fields and what its coordinates say.
+
+    The coordinates win: a scalar of a name of theirs keeps it only if it says the same, perhaps
+    with more digits; otherwise it gets another.
+
+    Parameters
+    ----------
+    grid
+        Parameters that the coordinates give.
+    scalars
+        Values by their name in the file.
+    fields
+        Names of the fields.
+
+    Returns
+    -------
+    dict
+        Names in the store, by those of the file.
+    """
+    said = {name: grid[schema.LENGTH] for name in GRID if name.startswith(schema.LENGTH)}
+    said |= {FIRST_TIME: np.zeros(1)} | dict(grid)
+    step = np.max(grid.get(schema.DT, 0.0))
+    taken, names = {*fields, *grid}, {}
+    for original, values in scalars.items():
+        name = as_name(original)
+        near = 1e-6 * step if name == FIRST_TIME else 0.0
+        if name not in said or not np.allclose(said[name], values, rtol=1e-5, atol=near):
+            name = as_name(original, {*taken, *said})
+        names[original] = name
+        taken.add(name)
+    return names
 
 
 def spacing(
@@ -274,7 +381,7 @@ def import_store(
     Raises
     ------
     UserError
-        `path` exists, or a value is not finite.
+        `path` exists, or a value is not finite in single precision, in which methods read it.
     """
     absent(path)
     size = np.dtype(foreign.dtype).itemsize * len(foreign.fields) * int(np.prod(foreign.space))
@@ -312,15 +419,32 @@ def import_store(
         for split, numbers in list(writer.missing()):
             part = foreign.parts[split]
             states = part.read(numbers.start, numbers.stop)
-            sound = np.isfinite(states).all(tuple(range(1, states.ndim)))
-            if not sound.all():
-                bad = numbers[int((~sound).argmax())]
-                raise UserError(f"{source}: trajectory {bad} of {split} holds values not finite")
             block = slice(numbers.start, numbers.stop)
             values = {name: part.parameters[name][block] for name in foreign.parameters}
+            for i, name in enumerate(foreign.fields):
+                _check_finite(states[:, :, i], numbers, f"field {name}", f"{source}: {split}")
+            for name, column in values.items():
+                _check_finite(column, numbers, f"parameter {name}", f"{source}: {split}")
             writer.write(split, numbers, values, states)
         unknown = {schema.REFERENCE_ERROR: None, schema.PREDICTABILITY: None, schema.CENSORED: None}
         writer.finish(np.empty(0), np.empty(0), unknown)
+
+
+def _check_finite(
+    values: Shaped[ndarray, "trajectory ..."], numbers: range, what: str, where: str
+) -> None:
+    """Refuse numbers that are not finite or, as methods read them, would not be.
+
+    Raises
+    ------
+    UserError
+        It names the first trajectory that has one.
+    """
+    sound = (np.abs(values) <= np.finfo(np.float32).max).reshape(len(values), -1).all(1)
+    if not sound.all():
+        bad = int((~sound).argmax())
+        problem = "too large for float32" if np.isfinite(values[bad]).all() else "not finite"
+        raise UserError(f"{where}, trajectory {numbers[bad]}: {what} holds values {problem}")
 
 
 def absent(path: Path) -> None:
@@ -373,15 +497,11 @@ def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]
         The store is damaged.
     """
     part = store.split(split)
-    arrays = {name: open_array(part.path / name) for name in store.fields}
-    shards = next(iter(arrays.values())).shards
-    assert shards is not None
-    for start in range(0, part.trajectories, shards[0]):
-        block = slice(start, min(start + shards[0], part.trajectories))
-        try:
-            yield block, {name: np.asarray(array[block]) for name, array in arrays.items()}
-        except (ValueError, OSError) as error:
-            raise StoreError(f"{part.path}: is damaged: {error}; generate it anew") from None
+    described = part.array(store.fields[0])
+    for start in range(0, part.trajectories, described["shards"][0]):
+        block = slice(start, min(start + described["shards"][0], part.trajectories))
+        states = part.read(block, slice(None), described["dtype"])
+        yield block, {name: states[:, :, i] for i, name in enumerate(store.fields)}
 
 
 @contextlib.contextmanager

@@ -9,8 +9,9 @@ Four layouts, told apart by what a file holds; coordinates are `x-coordinate`, .
 - `groups`: a group per trajectory, `0000/data` (time, x[, y], field), `0000/grid/x`, `0000/grid/t`;
   diffusion-reaction, diffusion-sorption, shallow water.
 
-Parameters are numbers among the attributes of a file (`beta`, `Nu`, `eta`, ...) or of a group. The
-files don't say what the boundary conditions are, nor how the trajectories are split.
+Parameters are numbers among the attributes of a file (`beta`, `Nu`, `eta`, ...) or of a group.
+Length and time step are those of the coordinates; an attribute `dt` that disagrees becomes `dt_`.
+The files don't say what the boundary conditions are, nor how the trajectories are split.
 
 Export: one file per split, `train.hdf5`, `valid.hdf5`, `test.hdf5`; parameters that all
 trajectories share are attributes, others are arrays in the group `parameters`; a field's velocity
@@ -89,8 +90,7 @@ def _write(store: Store, split: str, kind: Layout, file: h5py.File) -> None:
     axes = schema.AXES[: len(part.space)]
     grids = {"t": exchange.times(store, split)}
     grids |= {name: exchange.positions(store, split, i) for i, name in enumerate(axes)}
-    in_grid = {schema.DT, exchange.FIRST_TIME, *_lengths()}
-    parameters = {name: v for name, v in part.parameters.items() if name not in in_grid}
+    parameters = {name: v for name, v in part.parameters.items() if name not in exchange.GRID}
     for axis in axes:
         file.attrs[f"boundary_{axis}"] = store.attrs[schema.BOUNDARY][axis]
     names = _named(store.fields, kind)
@@ -125,9 +125,10 @@ def _write_groups(
     grids: Mapping[str, ndarray],
     parameters: Mapping[str, ndarray],
 ) -> None:
+    names = _group_names(store.split(split).trajectories)
     for block, states in exchange.blocks(store, split):
         for row, number in enumerate(range(block.start, block.stop)):
-            group = file.create_group(f"{number:04d}")
+            group = file.create_group(names[number])
             group["data"] = np.stack([states[field][row] for field in store.fields], -1)
             for name, values in grids.items():
                 group[f"grid/{name}"] = values[number]
@@ -135,8 +136,10 @@ def _write_groups(
                 group.attrs[name] = values[number]
 
 
-def _lengths() -> list[str]:
-    return [schema.LENGTH, *(f"{schema.LENGTH}_{axis}" for axis in schema.AXES)]
+def _group_names(count: int) -> list[str]:
+    """Name the groups of trajectories so that they sort as text, in which order others read."""
+    digits = max(4, len(str(count - 1)))
+    return [f"{number:0{digits}d}" for number in range(count)]
 
 
 def _named(fields: Sequence[str], kind: Layout) -> list[str]:
@@ -196,9 +199,11 @@ def _read(path: Path, fields: Sequence[str] | None, boundary: Sequence[str] | No
         count, frames, space = _sizes(file, kind, arrays, path)
         names = _field_names(file, kind, arrays, fields, path)
         grid, centred, origin = _grid(file, kind, count, frames, space, path)
-        values = grid | _parameters(file, kind, count)
+        scalars = _scalars(file, kind, count, path)
+        named = exchange.scalar_names(grid, scalars, names)
+        values = grid | {named[original]: column for original, column in scalars.items()}
         edges = _boundary(file, len(space), boundary, path)
-        dtype = str(np.result_type(np.float32, *(array.dtype for array in arrays)))
+        dtype = exchange.stored_dtype(arrays, str(path))
         keys = [array.name for array in arrays]
 
     def read(first: int, stop: int) -> ndarray:
@@ -230,13 +235,13 @@ def _recognise(file: h5py.File, path: Path) -> Layout:
 
 
 def _numbered(file: h5py.File) -> list[str]:
-    return sorted(name for name in file if re.fullmatch(r"\d+", name))
+    return sorted((name for name in file if re.fullmatch(r"\d+", name)), key=lambda n: (int(n), n))
 
 
 def _stacked(file: h5py.File) -> list[str]:
     """Names of the arrays that are fields, in PDEBench's order where they are its own."""
     known = ["density", "pressure", "Vx", "Vy", "Vz"]
-    listed = [str(name) for name in file.attrs.get("fields", known)]
+    listed = exchange.texts(file.attrs.get("fields", known))
     found = [
         name
         for name, array in file.items()
@@ -278,21 +283,21 @@ def _field_names(
     given: Sequence[str] | None,
     path: Path,
 ) -> list[str]:
-    if given is None and "fields" in file.attrs:
-        given = [str(name) for name in file.attrs["fields"]]
     if kind == "fields":
+        if given is not None:
+            raise UserError(f"{path}: names its fields; --fields is for files that don't")
         found = [array.name.lstrip("/") for array in arrays]
-    elif kind == "darcy":
-        found = list(given or ("nu", "u"))
     else:
-        channels = arrays[0].shape[-1] if kind == "groups" else 1
+        channels = {"groups": arrays[0].shape[-1], "darcy": 2, "tensor": 1}[kind]
+        if given is None and "fields" in file.attrs:
+            given = exchange.texts(file.attrs["fields"])
         default = ["u", "v", "w"] if channels <= 3 else [f"u{i}" for i in range(channels)]
-        found = list(given or default[:channels])
+        found = list(given or (["nu", "u"] if kind == "darcy" else default[:channels]))
         if len(found) != channels:
             raise UserError(f"{path}: has {channels} fields, {len(found)} names are given")
     names: list[str] = []
     for name in found:
-        names.append(exchange.as_name(name, names))
+        names.append(exchange.as_name(name, (*exchange.GRID, *names)))
     return names
 
 
@@ -309,11 +314,11 @@ def _grid(
         grids = [group["grid"] for group in (file[name] for name in _numbered(file))]
 
         def coordinate(name: str) -> ndarray:
-            return np.stack([grid[name][()] for grid in grids])
+            return np.stack([np.ravel(grid[name][()]) for grid in grids])
     else:
 
         def coordinate(name: str) -> ndarray:
-            return np.asarray(file[f"{name}-coordinate"][()])[None]
+            return np.ravel(file[f"{name}-coordinate"][()])[None]
 
     def regular(name: str, points: int, more: int = 0) -> tuple[ndarray, ndarray, int]:
         found = coordinate(name)
@@ -330,15 +335,12 @@ def _grid(
     return exchange.grid_parameters(axes, time, str(path))
 
 
-def _parameters(file: h5py.File, kind: Layout, count: int) -> dict[str, ndarray]:
-    """Numbers among the attributes, and arrays of one number per trajectory."""
+def _scalars(file: h5py.File, kind: Layout, count: int, path: Path) -> dict[str, ndarray]:
+    """Numbers among the attributes and arrays of one per trajectory, by their names in the file."""
 
     def numbers(attrs: h5py.AttributeManager) -> dict[str, float]:
-        return {
-            exchange.as_name(name): float(value)
-            for name, value in attrs.items()
-            if np.ndim(value) == 0 and np.asarray(value).dtype.kind in "fiu"
-        }
+        found = {name: exchange.number(value) for name, value in attrs.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     values = {name: np.full(count, value) for name, value in numbers(file.attrs).items()}
     if kind == "groups":
@@ -346,7 +348,9 @@ def _parameters(file: h5py.File, kind: Layout, count: int) -> dict[str, ndarray]
         shared = [name for name in each[0] if all(name in found for found in each)]
         values |= {name: np.array([found[name] for found in each]) for name in shared}
     elif "parameters" in file:
-        values |= {name: np.asarray(a[()], np.float64) for name, a in file["parameters"].items()}
+        for name, array in file["parameters"].items():
+            where = f"{path}: parameters/{name}"
+            values[name] = exchange.per_trajectory(array[()], count, where)
     return values
 
 
@@ -355,7 +359,8 @@ def _boundary(
 ) -> tuple[str, ...]:
     if given is None:
         return tuple(
-            str(file.attrs.get(f"boundary_{axis}", "unknown")) for axis in schema.AXES[:dims]
+            exchange.text(file.attrs.get(f"boundary_{axis}", "unknown"))
+            for axis in schema.AXES[:dims]
         )
     if len(given) not in (1, dims):
         raise UserError(f"{path}: has {dims} axes, {len(given)} boundary conditions are given")

@@ -19,7 +19,7 @@ out, with a message.
 import itertools
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -241,12 +241,12 @@ def _files(folder: Path) -> list[Path]:
 def _read(path: Path) -> Foreign:
     """Read one file."""
     with exchange.opened(path, FORMAT) as file:
-        grid = str(file.attrs["grid_type"])
+        grid = exchange.text(file.attrs["grid_type"])
         if grid != "cartesian":
             raise UserError(f"{path}: the grid is {grid}; only cartesian ones can be stored")
-        count = int(file.attrs["n_trajectories"])
+        count = int(np.asarray(file.attrs["n_trajectories"]).item())
         dimensions = file["dimensions"]
-        axes = [str(name) for name in dimensions.attrs["spatial_dims"]]
+        axes = exchange.texts(dimensions.attrs["spatial_dims"])
         if not 1 <= len(axes) <= len(schema.AXES):
             raise UserError(f"{path}: has {len(axes)} axes; 1 to {len(schema.AXES)} can be stored")
         space = tuple(int(dimensions[name].shape[-1]) for name in axes)
@@ -262,12 +262,12 @@ def _read(path: Path) -> Foreign:
         described: dict[str, dict[str, str]] = {
             name: {"units": "unknown", "long_name": name.replace("_", " ")} for name in values
         }
-        _add_scalars(file["scalars"], count, values, described, path)
-        boundary = tuple(_boundary(file["boundary_conditions"], axis) for axis in axes)
         fields, tensors, constant, sources = _field_names(file, axes)
+        _add_scalars(file["scalars"], count, values, described, fields, path)
+        boundary = tuple(_boundary(file["boundary_conditions"], axis, path) for axis in axes)
         for (group, name, _), field in zip(sources, fields, strict=True):
             _check_shape(file[group][name], field, count, frames, space, path)
-        dtype = str(np.result_type(np.float32, *(file[g][n].dtype for g, n, _ in sources)))
+        dtype = exchange.stored_dtype((file[g][n] for g, n, _ in sources), str(path))
     layout: dict[str, Any] = {"tensors": tensors, "constant": constant, "origin": origin}
 
     def read(first: int, stop: int) -> ndarray:
@@ -295,31 +295,44 @@ def _add_scalars(
     count: int,
     values: dict[str, ndarray],
     described: dict[str, dict[str, str]],
+    fields: Iterable[str],
     path: Path,
 ) -> None:
-    """Add what is constant in time; what the grid says more exactly, is taken from here."""
-    for original in group.attrs["field_names"]:
-        scalar = group[original]
-        if scalar.attrs["time_varying"]:
+    """Add what is constant in time to what the coordinates say."""
+    scalars = {}
+    for original in exchange.texts(group.attrs["field_names"]):
+        if _flag(group[original].attrs["time_varying"]):
             log.warning("%s: scalar %s varies in time and is left out", path, original)
             continue
-        column = np.broadcast_to(np.asarray(scalar[()], np.float64), (count,)).copy()
-        name = exchange.as_name(str(original))
-        if name in values and not np.allclose(values[name], column, rtol=1e-5):
-            name = f"{name}_"
-        values[name] = column
-        described[name] = exchange.described_as(str(original), scalar.attrs)
+        where = f"{path}: scalar {original}"
+        scalars[original] = exchange.per_trajectory(group[original][()], count, where)
+    for original, name in exchange.scalar_names(values, scalars, fields).items():
+        values[name] = scalars[original]
+        described[name] = exchange.described_as(original, group[original].attrs)
 
 
-def _boundary(group: h5py.Group, axis: str) -> str:
+def _flag(value: Any) -> bool:
+    return bool(np.asarray(value).item())
+
+
+def _boundary(group: h5py.Group, axis: str, path: Path) -> str:
     """Name the condition at the two ends of an axis; open where nothing is said."""
     ends = ["open", "open"]
     for condition in group.values():
-        dims = [str(name) for name in np.atleast_1d(condition.attrs["associated_dims"])]
+        dims = exchange.texts(condition.attrs["associated_dims"])
         if axis not in dims:
             continue
-        name = str(condition.attrs.get(OWN, str(condition.attrs["bc_type"]).lower()))
-        mask = np.moveaxis(np.asarray(condition["mask"][()], bool), dims.index(axis), 0)
+        kind = exchange.text(condition.attrs["bc_type"]).lower()
+        name = exchange.text(condition.attrs.get(OWN, kind))
+        mask = np.asarray(condition["mask"][()], bool)
+        # one of each trajectory, or of each frame, stands before the axes
+        masks = mask.reshape(-1, *mask.shape[mask.ndim - len(dims) :])
+        if (masks != masks[0]).any():
+            raise UserError(
+                f"{path}: the mask of {condition.name} differs between trajectories or frames; a "
+                "store has one boundary condition for all"
+            )
+        mask = np.moveaxis(masks[0], dims.index(axis), 0)
         for end in (0, -1):
             # as the_well reads it: a wall must cover the whole face
             covered = mask[end].all() if name == "wall" else mask[end].any()
@@ -345,20 +358,20 @@ def _field_names(
     sources: list[tuple[str, str, tuple[int, ...]]] = []
     for order in range(3):
         group = file[f"t{order}_fields"]
-        for original in group.attrs["field_names"]:
+        for original in exchange.texts(group.attrs["field_names"]):
             array = group[original]
             members = []
             for component in itertools.product(range(len(axes)), repeat=order):
                 suffix = "".join(axes[i] for i in component)
-                full = f"{original}_{suffix}" if suffix else str(original)
-                name = exchange.as_name(full, tuple(fields))
+                full = f"{original}_{suffix}" if suffix else original
+                name = exchange.as_name(full, (*exchange.GRID, *fields))
                 fields[name] = exchange.described_as(full, array.attrs)
                 members.append(name)
-                sources.append((group.name, str(original), component))
-            name = str(original) if order else members[0]
+                sources.append((group.name, original, component))
+            name = original if order else members[0]
             if order:
                 tensors[name] = [order, members]
-            if not array.attrs["time_varying"]:
+            if not _flag(array.attrs["time_varying"]):
                 constant.append(name)
     return fields, tensors, constant, sources
 
@@ -367,9 +380,10 @@ def _check_shape(
     array: h5py.Dataset, field: str, count: int, frames: int, space: tuple[int, ...], path: Path
 ) -> None:
     attrs = array.attrs
-    expected: tuple[int, ...] = (count,) if attrs["sample_varying"] else ()
-    expected += (frames,) if attrs["time_varying"] else ()
-    expected += tuple(n for n, v in zip(space, attrs["dim_varying"], strict=True) if v)
+    expected: tuple[int, ...] = (count,) if _flag(attrs["sample_varying"]) else ()
+    expected += (frames,) if _flag(attrs["time_varying"]) else ()
+    varying = np.ravel(attrs["dim_varying"])
+    expected += tuple(n for n, v in zip(space, varying, strict=True) if v)
     if array.shape[: len(expected)] != expected:
         raise UserError(f"{path}: {field} has the shape {array.shape}, not {expected}")
 
@@ -384,11 +398,11 @@ def _frames(
 ) -> Shaped[ndarray, "trajectory time *space"]:
     """Read one component, repeated along what it doesn't vary with."""
     attrs = array.attrs
-    block = array[first:stop] if attrs["sample_varying"] else array[()][None]
+    block = array[first:stop] if _flag(attrs["sample_varying"]) else array[()][None]
     values = np.asarray(block[(..., *component)])
-    if not attrs["time_varying"]:
+    if not _flag(attrs["time_varying"]):
         values = values[:, None]
-    for axis, varies in enumerate(attrs["dim_varying"]):
+    for axis, varies in enumerate(np.ravel(attrs["dim_varying"])):
         if not varies:
             values = np.expand_dims(values, 2 + axis)
     return np.broadcast_to(values, (stop - first, frames, *space))

@@ -14,18 +14,32 @@ from longrun.figures._inputs import Inputs
 
 VERDICTS = {  # colour, marker, word: never by colour alone
     "holds": ("#0072B2", "o", "holds"),
+    "weaker": ("#CC79A7", "D", "weaker"),
     "contradicted": ("#D55E00", "X", "contradicted"),
     "open": ("#777777", "s", "open"),
+    "not judged": ("#777777", "s", "not judged"),
 }
+
+
+AXES = {  # what stands below the axis of a kind of claim
+    "ratio": "ratio of the two methods (1: no difference)",
+    "updates": "updates, relative to those of the other method (1: no difference)",
+    "value": "value, relative to what is needed",
+    "slope": "slope of log score over log of stage, step or option (0: no dependence)",
+    "r_squared": "R², share of variance explained",
+    "rank_correlation": "Spearman's rank correlation (0: none)",
+}
+NO_EFFECT = {"ratio": 1, "updates": 1, "slope": 0, "rank_correlation": 0}
+LOGARITHMIC = ("ratio", "updates", "value")
 
 
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
-    """Draw one line per claim, ratios and shares of variance each on an axis of their own."""
+    """Draw one line per claim, each kind on an axis of its own."""
     claims = inputs.claims.get("claims", [])
     if not claims:
         return _style.note("This experiment makes no claims.")
-    kinds = [kind for kind in ("ratio", "r_squared") if any(c["kind"] == kind for c in claims)]
+    kinds = [kind for kind in AXES if any(c["kind"] == kind for c in claims)]
     groups = [[claim for claim in claims if claim["kind"] == kind] for kind in kinds]
     figure = _style.blank(11.0, 1.9 + 0.72 * len(claims) + 0.6 * (len(kinds) - 1))
     grid = figure.subplots(
@@ -33,28 +47,30 @@ def draw(inputs: Inputs) -> Figure:
     )[:, 0]
     for axes, kind, group in zip(grid, kinds, groups, strict=True):
         _forest(axes, kind, group)
-    counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
-    title = f"Of {_style.plural(len(claims), 'claim')}, {counts['holds']} " + (
-        "holds" if counts["holds"] == 1 else "hold"
-    )
-    title += f", {counts['contradicted']} contradicted, {counts['open']} open"
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=6, columnspacing=1.2)
+    title = f"Of {_style.plural(len(claims), 'claim')}, {_counted(claims)}"
+    figure.legend(handles=_legend(claims), loc="outside lower center", ncols=7, columnspacing=1.2)
     return _style.finish(figure, inputs, title)
+
+
+def _counted(claims: list[dict[str, Any]]) -> str:
+    """Count the verdicts, those that there are."""
+    counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
+    words = {"holds": "holds" if counts["holds"] == 1 else "hold"}
+    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in counts.items() if n)
 
 
 def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
     for place, claim in enumerate(claims):
         colour, marker, _ = VERDICTS[claim["verdict"]]
+        # a value has units of its own: claims on several share an axis relative to what they need
+        unit = abs(claim["holds"]) if kind == "value" else 1.0
         values = [claim["low"], claim["value"], claim["high"]]
         if all(_drawable(value, kind) for value in values):
+            low, value, high = (value / unit for value in values)
             axes.plot(
-                [claim["low"], claim["high"]],
-                [place, place],
-                color=colour,
-                linewidth=3.2,
-                solid_capstyle="butt",
+                [low, high], [place, place], color=colour, linewidth=3.2, solid_capstyle="butt"
             )
-            axes.plot(claim["value"], place, color=colour, marker=marker, markersize=9)
+            axes.plot(value, place, color=colour, marker=marker, markersize=9)
         else:
             axes.text(
                 0.5,
@@ -65,14 +81,13 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
                 color="#777777",
                 transform=axes.get_yaxis_transform(),
             )
-        axes.plot(
-            claim["holds"], place, color="black", marker="|", markersize=19, markeredgewidth=2
-        )
+        needed = claim["holds"] / unit
+        axes.plot(needed, place, color="black", marker="|", markersize=19, markeredgewidth=2)
         arrow = CARETLEFTBASE if claim.get("direction") == "below" else CARETRIGHTBASE
-        axes.plot(claim["holds"], place + 0.2, color="black", marker=arrow, markersize=6)
+        axes.plot(needed, place + 0.2, color="black", marker=arrow, markersize=6)
         if _drawable(claim.get("paper"), kind):
             axes.plot(
-                claim["paper"],
+                claim["paper"] / unit,
                 place - 0.27,
                 color="black",
                 marker="D",
@@ -88,13 +103,14 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
     axes.set_yticks(range(len(claims)), labels, fontsize=8.5)
     axes.set_ylim(len(claims) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
-    if kind == "ratio":
-        axes.axvline(1, color="#555555", linestyle="--", linewidth=1.2, zorder=1)
+    axes.set_xlabel(AXES[kind])
+    if kind in NO_EFFECT:
+        axes.axvline(NO_EFFECT[kind], color="#555555", linestyle="--", linewidth=1.2, zorder=1)
+    if kind in LOGARITHMIC:
         axes.set_xscale("log")
         _readable_ticks(axes)
-        axes.set_xlabel("ratio of the two methods (1: no difference)")
-    else:
-        axes.set(xlim=(0, 1.02), xlabel="R², share of variance explained")
+    elif kind == "r_squared":
+        axes.set_xlim(0, 1.02)
 
 
 def _numbers(claim: dict[str, Any]) -> str:
@@ -105,7 +121,7 @@ def _numbers(claim: dict[str, Any]) -> str:
 
 
 def _drawable(value: float | None, kind: str) -> bool:
-    return value is not None and math.isfinite(value) and (value > 0 or kind != "ratio")
+    return value is not None and math.isfinite(value) and (value > 0 or kind not in LOGARITHMIC)
 
 
 def _readable_ticks(axes: Axes) -> None:
@@ -121,10 +137,11 @@ def _readable_ticks(axes: Axes) -> None:
     axes.set_xlim(low, high)
 
 
-def _legend() -> list[Line2D]:
+def _legend(claims: list[dict[str, Any]]) -> list[Line2D]:
     marks = [
         Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=3, label=word)
-        for colour, marker, word in VERDICTS.values()
+        for verdict, (colour, marker, word) in VERDICTS.items()
+        if any(claim["verdict"] == verdict for claim in claims)
     ]
     black: dict[str, Any] = {"color": "black", "linestyle": ""}
     return [

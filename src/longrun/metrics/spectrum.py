@@ -12,13 +12,15 @@ _MIDDLE_ENDS = 1e-2  # of the peak's energy
 _HIGH_ENDS = 1e-9  # of the peak's energy: below lies the rounding of a float32 store
 
 
-def energy_spectrum(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:
+def energy_spectrum(
+    field: Float[np.ndarray, "..."], dims: int, sides: Sequence[float] | None = None
+) -> Float[np.ndarray, "..."]:
     """Mean square of a periodic field, split over wavenumbers.
 
-    In one dimension bin k holds the modes k and -k. In more, bin k holds the shell of modes whose
-    integer wave vector has a length that rounds to k; the corners beyond the last full shell are
-    left out. The sum over the bins is the mean square over space (in 1D exactly: Parseval). Without
-    space there is one bin, the square.
+    Bin k holds the modes whose wavenumber, in units of 2 pi / (longest side), rounds to k: in one
+    dimension k and -k, in more a shell. The corners beyond the last full shell are left out. The
+    sum over the bins is the mean square over space (in 1D exactly: Parseval). Without space there
+    is one bin, the square.
 
     Parameters
     ----------
@@ -26,19 +28,37 @@ def energy_spectrum(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndar
         Shape (..., *space), real.
     dims
         Number of space dimensions.
+    sides
+        Extent of the box along each axis; equal ones where it isn't given.
 
     Returns
     -------
-    Shape (..., bins), bins = smallest axis // 2 + 1, square of the field's unit. Bin k stands for
-    the wavenumber 2 pi k / domain length.
+    Shape (..., bins), see `wavenumbers`; square of the field's unit.
     """
     if not dims:
         return np.square(field)[..., None]
-    space = field.shape[-dims:]
-    order, starts, weight = _shells(space)
+    order, starts, weight = _shells(field.shape[-dims:], _stretch(sides or (1.0,) * dims))
     modes = np.fft.rfftn(field, axes=range(-dims, 0), norm="forward")
     energy = (modes.real**2 + modes.imag**2).reshape(*field.shape[:-dims], -1)
     return np.add.reduceat(energy[..., order] * weight, starts, axis=-1)
+
+
+def wavenumbers(space: tuple[int, ...], sides: Sequence[float]) -> Float[np.ndarray, " bins"]:
+    """Wavenumber that each bin of `energy_spectrum` stands for.
+
+    Parameters
+    ----------
+    space
+        Points along each axis, at least one axis.
+    sides
+        Extent of the box along each axis.
+
+    Returns
+    -------
+    Shape (bins,), rad per unit of length. The last is the smallest Nyquist wavenumber of the axes:
+    (smallest axis // 2 + 1) bins where the sides are equal.
+    """
+    return 2 * np.pi / max(sides) * np.arange(_bins(space, _stretch(sides)))
 
 
 def bands(spectrum: Sequence[float], bins: int) -> dict[str, Bool[np.ndarray, " bins"]]:
@@ -101,16 +121,29 @@ def amplitude(
     return np.asarray(np.sqrt(spectrum[..., band].mean(axis=-1)))
 
 
+def _stretch(sides: Sequence[float]) -> tuple[float, ...]:
+    """Return how many units of the longest side's wavenumber lie between two modes of each axis."""
+    return tuple(round(max(sides) / side, 9) for side in sides)
+
+
+def _bins(space: tuple[int, ...], stretch: tuple[float, ...]) -> int:
+    nyquist = (points // 2 * factor for points, factor in zip(space, stretch, strict=True))
+    return int(min(nyquist) + 1e-6) + 1
+
+
 @lru_cache
-def _shells(space: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _shells(
+    space: tuple[int, ...], stretch: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Order that sorts the flat modes of `rfftn` by shell, first mode of each, weight of each."""
     axes = [np.fft.fftfreq(points, 1 / points) for points in space[:-1]]
     axes.append(np.arange(space[-1] // 2 + 1.0))
     grid = np.meshgrid(*axes, indexing="ij")
-    shell = np.rint(np.sqrt(sum(axis**2 for axis in grid))).astype(int).ravel()
+    squares = sum((axis * factor) ** 2 for axis, factor in zip(grid, stretch, strict=True))
+    shell = np.rint(np.sqrt(squares)).astype(int).ravel()
     half = grid[-1].ravel()
     weight = np.where((half > 0) & (half < space[-1] / 2), 2.0, 1.0)  # the other half is its mirror
-    bins = min(space) // 2 + 1
+    bins = _bins(space, stretch)
     order = np.argsort(shell, kind="stable")
     order = order[shell[order] < bins]
     return order, np.searchsorted(shell[order], np.arange(bins)), weight[order]

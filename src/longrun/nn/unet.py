@@ -144,6 +144,11 @@ class ResidualBlock(nn.Module):
         return self.conv2(functional.gelu(self.norm2(h))) + self.shortcut(x)
 
 
+def grid_multiple(multipliers: Sequence[int], **_: object) -> int:
+    """Return what every side of the grid must be a multiple of: it is halved between levels."""
+    return int(2 ** min(max(len(multipliers) - 1, 0), 60))
+
+
 class UNetBackbone(nn.Module):
     """Map a field to another on the same grid, conditioned on scalars.
 
@@ -177,7 +182,7 @@ class UNetBackbone(nn.Module):
         super().__init__()
         if width < 1 or not multipliers or min(multipliers) < 1:
             raise ValueError("width and every one of multipliers must be at least 1")
-        self.coarsening = 2 ** (len(multipliers) - 1)
+        self.coarsening = grid_multiple(multipliers)
         self.embedding = ScalarEmbedding(scalars, width) if scalars else None
         embedding = 4 * width if scalars else 0
         self.stem = convolution(padding, dims, inputs, width)

@@ -323,7 +323,7 @@ class SolverPool:
             del self._processes[name]
             self._lose(name.encode())
             self._deaths += 1
-            said = self._log(name).read_text(errors="replace").strip().splitlines()
+            said = self._log(name).read_text("utf-8", "replace").strip().splitlines()
             last = said[-1] if said else "it said nothing"
             if self._deaths >= DEATHS:
                 raise UserError(f"{DEATHS} solvers died in a row; the last, {name}: {last}")

@@ -168,11 +168,11 @@ class _Stream:
         following, rows = self._resume(first)
         for window in [*self.buffer.items, *self.gate]:
             self.lost[window.simulation].append(window)
-        with atomic(self.path) as part, part.open("w", newline="") as file:
+        with atomic(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *rows])
         self.began, self.number = time.monotonic(), first
         with (
-            self.path.open("a", newline="", buffering=1) as file,
+            self.path.open("a", encoding="utf-8", newline="", buffering=1) as file,
             SolverPool(
                 self.job,
                 itertools.chain(sorted(self.lost), itertools.count(following)),
@@ -302,7 +302,7 @@ def _read(path: Path) -> list[list[str]]:
     """Rows of the order of arrival so far, without one that a kill cut short."""
     if not path.exists():
         return []
-    with path.open(newline="") as file:
+    with path.open(encoding="utf-8", newline="") as file:
         lines = [line for line in file if line.endswith("\n")]
     return list(csv.reader(lines[1:]))
 

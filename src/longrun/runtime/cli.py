@@ -33,6 +33,7 @@ REFUSED = {
     if hasattr(errno, name)
 }
 NO_MEMORY = re.compile("can't allocate memory|out of memory")  # in what torch says
+GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Windows' Linux
 BUSY, NO_LOCKS = -1, -2
 # options that several verbs have
 SHARED: dict[str, dict[str, Any]] = {
@@ -44,6 +45,8 @@ SHARED: dict[str, dict[str, Any]] = {
     "configs": {"type": Path, "default": Path("configs"), "help": "folder of the YAML files"},
     "results": {"type": Path, "default": Path("results"), "help": "folder above all presets"},
 }
+# what points git to another repository than the one that a folder lies in
+ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 VERSIONED = ("longrun", "torch", "pytorch-lightning", "numpy", "scipy", "zarr", "xarray")
 
 
@@ -267,6 +270,13 @@ def memory() -> float:
         return math.inf
 
 
+def may_have_gpu() -> bool:
+    """Whether torch could find a GPU here, without the seconds that it takes to ask it."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return False
+    return any(os.path.exists(file) for file in GPU_FILES)
+
+
 def read_json(path: Path, verb: str) -> Any:
     """Read a JSON file that a verb wrote.
 
@@ -289,12 +299,13 @@ def provenance() -> dict[str, Any]:
     Returns
     -------
     dict
-        `commit` (None outside git), `dirty`, `versions` of the packages that decide numbers,
-        and `hardware`: platform, cpu, cores, gpu (None without one).
+        `commit` (None where git doesn't track this package), `dirty`, `versions` of the packages
+        that decide numbers, and `hardware`: platform, cpu, cores, gpu (None without one).
     """
+    commit, changed = revision()
     return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "commit": commit,
+        "dirty": bool(changed),
         "versions": {"python": platform.python_version()} | _versions(),
         "hardware": {
             "platform": platform.platform(),
@@ -307,10 +318,24 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def revision() -> tuple[str | None, list[str]]:
+    """Return the commit of this package's source, and the files that differ from it.
+
+    None where git doesn't track the source: a package that is installed below somebody's project
+    lies in their repository, whose commit says nothing about it.
+    """
+    if _git("ls-files", "--error-unmatch", "__init__.py") is None:
+        return None, []
+    changed = _git("diff", "--name-only", "HEAD") or ""
+    return _git("rev-parse", "HEAD"), changed.splitlines()
+
+
 def _git(*arguments: str) -> str | None:
+    environment = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
     try:
         done = subprocess.run(
             ["git", "-C", longrun.__path__[0], *arguments],
+            env=environment,
             capture_output=True,
             text=True,
             check=True,
@@ -331,7 +356,7 @@ def _versions() -> dict[str, str]:
 
 def _cpu() -> str:
     with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        for line in Path("/proc/cpuinfo").read_text("utf-8", "replace").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()

@@ -61,6 +61,22 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
     return place
 
 
+def device_of(accelerator: str) -> torch.device:
+    """Where to run: a GPU where there is one and the trainer doesn't forbid it.
+
+    Raises
+    ------
+    UserError
+        A GPU is asked for, and there is none.
+    """
+    has_gpu = torch.cuda.is_available()
+    if accelerator == "gpu" and not has_gpu:
+        raise UserError(
+            "trainer.accelerator is gpu, and this machine has no GPU that torch can use"
+        )
+    return torch.device("cuda" if has_gpu and accelerator != "cpu" else "cpu")
+
+
 def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
     """Return how the devices of a composed trainer share the training."""
     if config.devices(trainer) == 1:

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import importlib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,13 +116,18 @@ def figures(task: str, methods: Iterable[str]) -> list[str]:
     return [
         name
         for name, file in sorted(_files("figures").items())
-        if file.parent.name in ("figures", task) and named & set(_only_for(file) or named)
+        if file.parent.name in ("figures", task) and named & set(only_for(file) or named)
     ]
 
 
-def _only_for(figure: Path) -> tuple[str, ...]:
+def only_for(figure: Path) -> tuple[str, ...]:
     """Methods that a figure is limited to, read without importing it; empty for no limit."""
     return tuple(_constant(_module(figure).body, "METHODS", ()))
+
+
+def metrics(method: str) -> dict[str, tuple[str, str]]:
+    """Metrics that a method brings along: heading and meaning by name, from its `METRICS`."""
+    return dict(_constant(_module(path("methods", method)).body, "METRICS", {}))
 
 
 def attribute(kind: str, name: str, wanted: str, absent: Any) -> Any:
@@ -135,6 +140,41 @@ def _constant(body: Iterable[ast.stmt], name: str, absent: Any) -> Any:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
             return ast.literal_eval(node.value)
     return absent
+
+
+def grid_multiple(method: str, options: Mapping[str, Any]) -> int:
+    """Return what every side of a method's grid must be a multiple of, without importing it.
+
+    Its file has, or imports, a function `grid_multiple` of options of the method, in plain Python,
+    where its network halves the grid or cuts it into patches.
+    """
+    multiple = _grid_multiple(method)
+    if multiple is None:
+        return 1
+    takes = {name: a.default for name, a in arguments("methods", method).items() if not a.required}
+    return multiple(**(takes | dict(options)))
+
+
+@functools.cache
+def _grid_multiple(method: str) -> Callable[..., int] | None:
+    file = path("methods", method)
+    home = _home(file, "grid_multiple")
+    if home is None:
+        return None
+    (text,) = (ast.unparse(n) for n in _module(home).body if _named(n) == "grid_multiple")
+    function = ast.parse(text)
+    for node in ast.walk(function):  # drop types, which only an import knows
+        for part in ("annotation", "returns"):
+            if hasattr(node, part):
+                setattr(node, part, None)
+    scope: dict[str, Any] = {}
+    exec(compile(function, str(home), "exec"), scope)
+    found: Callable[..., int] = scope["grid_multiple"]
+    return found
+
+
+def _named(node: ast.stmt) -> str | None:
+    return node.name if isinstance(node, ast.ClassDef | ast.FunctionDef) else None
 
 
 def digest(kind: str, name: str) -> str:
@@ -223,7 +263,7 @@ def arguments(kind: str, name: str) -> dict[str, Argument]:
 
 @functools.cache
 def _tree(file: Path, _modified: int) -> ast.Module:
-    return ast.parse(file.read_text(), str(file))
+    return ast.parse(file.read_text("utf-8"), str(file))
 
 
 def _module(file: Path) -> ast.Module:
@@ -268,7 +308,7 @@ def _descends(file: Path, node: ast.ClassDef) -> bool:
 def _home(file: Path, name: str) -> Path | None:
     """File of this package in which `name`, as seen in `file`, is defined."""
     for node in _module(file).body:
-        if isinstance(node, ast.ClassDef) and node.name == name:
+        if _named(node) == name:
             return file
         if isinstance(node, ast.Assign | ast.AnnAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]

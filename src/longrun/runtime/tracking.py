@@ -53,7 +53,7 @@ class CurveLogger(Logger):
             self._resume(step)
             self._resumed = True
         rows = [(step, name, repr(float(v))) for name, v in metrics.items() if name != "epoch"]
-        with self.path.open("a", newline="") as file:
+        with self.path.open("a", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)
 
     @rank_zero_only
@@ -64,10 +64,10 @@ class CurveLogger(Logger):
         """Rewrite the file with the rows before `step`, without a row that a kill cut short."""
         kept: list[list[str]] = []
         if self.path.exists():
-            with self.path.open(newline="") as file:
+            with self.path.open(encoding="utf-8", newline="") as file:
                 lines = [line for line in file if line.endswith("\n")]
             kept = [row for row in csv.reader(lines[1:]) if int(row[0]) < step]
-        with atomic(self.path) as part, part.open("w", newline="") as file:
+        with atomic(self.path) as part, part.open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows([COLUMNS, *kept])
 
 

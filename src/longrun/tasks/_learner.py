@@ -21,6 +21,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from longrun.metrics.table import ScoreTable
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
@@ -115,6 +116,18 @@ class AbstractLearner(pl.LightningModule, ABC):
     @abstractmethod
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Score the method on the test split of a store (`options["split"]`, where given)."""
+
+    def own_scores(self, store: Any, options: dict[str, Any]) -> ScoreTable:
+        """Return the scores of metrics that a method's file brings along, in its `METRICS`.
+
+        Parameters
+        ----------
+        store : longrun.data.store.Store
+            The test data.
+        options : dict
+            The composed `evaluate` section.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has METRICS, and no own_scores")
 
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return what to log of a validation batch, by name."""

@@ -46,6 +46,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from longrun.data.describe import sides
 from longrun.metrics import spectrum
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
@@ -182,7 +183,8 @@ def _cases(module: "AbstractForecaster", store: Any, options: Mapping[str, Any])
         raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
     scored = np.flatnonzero([name not in split.constants for name in split.fields])
-    bins = min(split.space) // 2 + 1
+    used = {name: values[: options["trajectories"]] for name, values in split.parameters.items()}
+    bins = len(spectrum.wavenumbers(split.space, sides(used, len(split.space))))
     masks = spectrum.bands(module.description["spectrum"], bins)
     name = store.equation["name"]
     # a store converted from another format has none, and one seen in part not its state

@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from longrun.data import schema
+from longrun.data.describe import sides
 from longrun.metrics import ensemble, pointwise, spectrum
 from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
@@ -64,11 +65,13 @@ class Cases:
         return len(self.split.space)
 
     @property
+    def sides(self) -> tuple[float, ...]:
+        return sides(self.parameters, self.dims)
+
+    @property
     def wavenumbers(self) -> np.ndarray:
         """Of each bin, rad per unit of length on the mean domain; indices without a length."""
-        length = self.parameters.get(schema.LENGTH)
-        unit = 1.0 if length is None else 2 * np.pi / float(length.mean())
-        return unit * np.arange(min(self.split.space) // 2 + 1)
+        return spectrum.wavenumbers(self.split.space, self.sides)
 
     def groups(self, width: int) -> Iterator[np.ndarray]:
         """Trajectories whose `width` forecasts each fit into one call of the network."""
@@ -100,7 +103,7 @@ class Cases:
         return np.where(alive.reshape(*alive.shape, 1, *(1,) * self.dims), frames, bound), alive
 
     def energy(self, frames: np.ndarray) -> np.ndarray:
-        return spectrum.energy_spectrum(frames, self.dims)
+        return spectrum.energy_spectrum(frames, self.dims, self.sides)
 
 
 def blocks(cases: Cases, trajectories: int) -> Iterator[np.ndarray]:

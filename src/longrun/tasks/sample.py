@@ -47,6 +47,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from longrun.data import schema
+from longrun.data.describe import sides
 from longrun.metrics import ensemble, spectrum
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.samples import energy_score, sliced_w2
@@ -332,6 +333,7 @@ class _Cases:
     mean: ndarray  # (channel, *ones)
     std: ndarray
     bands: dict[str, ndarray]
+    sides: tuple[float, ...]  # of the mean box
 
     @classmethod
     def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any]) -> Any:
@@ -341,7 +343,9 @@ class _Cases:
         check_size(store, split, options["trajectories"], needs)
         statistics, dims = module.description["statistics"], len(split.space)
         shape = (-1, *(1,) * dims)
-        bins = min(split.space, default=0) // 2 + 1
+        used = {n: values[: options["trajectories"]] for n, values in split.parameters.items()}
+        box = sides(used, dims)
+        bins = len(spectrum.wavenumbers(split.space, box)) if dims else 0
         masks = spectrum.bands(module.description["spectrum"], bins) if dims else {}
         return cls(
             store=store,
@@ -358,6 +362,7 @@ class _Cases:
             mean=np.asarray(statistics["mean"], dtype=np.float64).reshape(shape),
             std=np.asarray(statistics["std"], dtype=np.float64).reshape(shape),
             bands={name: mask for name, mask in masks.items() if mask.any()},
+            sides=box,
         )
 
     @property
@@ -460,10 +465,13 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
 
 def _score_law(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score all samples against all truths, one value per number of evaluations."""
-    dims = cases.dims
+    dims, box = cases.dims, cases.sides
     flat = drawn.truth.reshape(len(drawn.truth), -1)
     repeated = flat.repeat(cases.members, axis=0)
-    true_energy = spectrum.energy_spectrum(drawn.truth, dims).mean(axis=(0, 1)) if dims else None
+    true_energy = wavenumber = None
+    if dims:
+        true_energy = spectrum.energy_spectrum(drawn.truth, dims, box).mean(axis=(0, 1))
+        wavenumber = spectrum.wavenumbers(cases.split.space, box)
     for count, samples in drawn.samples.items():
         alive = drawn.alive[count]
         table.add("bounded", alive.mean(), stage=count)
@@ -475,13 +483,13 @@ def _score_law(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
         table.add("variance_ratio", variance, **rows)
         if true_energy is None:
             continue
-        energy = spectrum.energy_spectrum(samples, dims).mean(axis=(0, 1, 2))
+        energy = spectrum.energy_spectrum(samples, dims, box).mean(axis=(0, 1, 2))
         for band, mask in cases.bands.items():
             error = min(float(spectrum.relative_error(energy, true_energy, mask)), UNBOUNDED**2)
             table.add(f"spectrum_error_{band}", error, **rows)
-        table.add("energy_spectrum", energy, stage=count, wavenumber=_wavenumbers(cases))
+        table.add("energy_spectrum", energy, stage=count, wavenumber=wavenumber)
     if true_energy is not None:
-        table.add("truth_spectrum", true_energy, wavenumber=_wavenumbers(cases))
+        table.add("truth_spectrum", true_energy, wavenumber=wavenumber)
     train = cases.store.split("train")
     size = min(cases.trajectories, train.trajectories)
     floors = []
@@ -539,13 +547,6 @@ def _score_cost(module: AbstractSampler, cases: _Cases, table: ScoreTable) -> No
     wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
     table.add("wall_time_per_sample", wall / len(seen), stage=1)
     score_size(module, table)
-
-
-def _wavenumbers(cases: _Cases) -> Float[ndarray, " bin"]:
-    """Of each bin, rad per unit of length on the mean domain; indices without a length."""
-    length = cases.split.parameters.get(schema.LENGTH)
-    unit = 1.0 if length is None else 2 * np.pi / float(length[: cases.trajectories].mean())
-    return unit * np.arange(min(cases.split.space) // 2 + 1)
 
 
 # Fields for figures ------------------------------------------------------------------------------

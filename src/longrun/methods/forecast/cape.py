@@ -241,6 +241,11 @@ class CAPE(AbstractForecaster):
         return (squared.sqrt() - self.gradient_norm).square().mean()
 
 
+def grid_multiple(base: str, multipliers: list[int], **_: object) -> int:
+    """Return what every side of the grid must be a multiple of."""
+    return int(2 ** min(max(len(multipliers) - 1, 0), 60)) if base == "unet" else 1
+
+
 class Block(nn.Module):
     """The correction of a frame that makes it an estimate of the next one.
 

@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from longrun.nn.unet import UNetBackbone
+from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks.forecast import AbstractForecaster
 
 

@@ -242,6 +242,13 @@ class ConvNeXt(nn.Module):
         return x + self.scale * self.mlp(self.norm(nearby, t))
 
 
+def grid_multiple(
+    patch: int, depths: Sequence[int], resolution: int | None = None, **_: object
+) -> int:
+    """Return what every side of the grid must be a multiple of: patches, halved between stages."""
+    return int(patch * 2 ** min(max(len(depths) - 1, 0), 60)) if resolution is None else 1
+
+
 class ScOT(nn.Module):
     """Map a frame to another on the same grid, a lead time later.
 
@@ -274,7 +281,7 @@ class ScOT(nn.Module):
     ):
         super().__init__()
         widths = [width * 2**level for level in range(len(depths))]
-        self.unit = patch * 2 ** (len(depths) - 1)
+        self.unit = grid_multiple(patch, depths)
         self.embedding = nn.Conv2d(inputs, width, patch, patch)
         self.norm = TimeNorm(width)
         self.down, self.up = (

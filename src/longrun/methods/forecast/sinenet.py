@@ -81,7 +81,7 @@ class SineNet(AbstractForecaster):
         if multiplier < 1:
             raise ValueError(f"multiplier must be at least 1, is {multiplier}")
         channels = [int(width * multiplier**level) for level in range(levels + 1)]
-        self.coarsening = 2**levels
+        self.coarsening = grid_multiple(levels)
         self.embedding = ScalarEmbedding(self.scalars, width) if self.scalars else None
         embedding = 4 * width if self.scalars else 0
         self.stem = convolution(padding, 2, self.history * fields, width)
@@ -114,6 +114,11 @@ class SineNet(AbstractForecaster):
         for wave in self.waves:
             x = x + wave(x, embedding)
         return self.head(x)
+
+
+def grid_multiple(levels: int, **_: object) -> int:
+    """Return what every side of the grid must be a multiple of."""
+    return int(2 ** min(levels, 60))
 
 
 class Wave(nn.Module):

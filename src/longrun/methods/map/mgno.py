@@ -216,6 +216,11 @@ class MgNO(AbstractMap):
         return self.head(x)
 
 
+def grid_multiple(smoothing: list[list[int]], padding: str, **_: object) -> int:
+    """Return what every side of the grid must be a multiple of."""
+    return int(2 ** min(max(len(smoothing) - 1, 0), 60)) if padding == "circular" else 1
+
+
 def _check(
     dims: int,
     points: list[int],

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.nn.unet import UNetBackbone
+from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks.sample import AbstractSampler
 
 

@@ -34,7 +34,7 @@ from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
-from longrun.nn.unet import UNetBackbone
+from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks._flow import AbstractFlow
 from longrun.tasks._learner import only
 
