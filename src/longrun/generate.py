@@ -64,10 +64,8 @@ def build(equation: Mapping[str, Any]) -> AbstractEquation:
     UserError
         An option that the constructor refuses.
     """
-    options = {key: value for key, value in equation.items() if key != "name"}
-    kind = registry.find("equations", equation["name"])
     try:
-        built: AbstractEquation = kind(**options)
+        built: AbstractEquation = registry.build("equations", equation)
     # numpy and torch say the latter two of a grid that is too large for the machine
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UserError(f"equation {equation['name']}: {str(error)[:300]}") from error

@@ -132,13 +132,12 @@ def systems(store: Any, split: str, trajectory: int) -> Iterator[LinearSystem]:
     UserError
         The store's equation is no sequence of systems.
     """
-    section = {key: value for key, value in store.equation.items() if key != "name"}
     name = store.equation["name"]
     kind: Any = registry.find("equations", name) if name in registry.names("equations") else None
     if not hasattr(kind, "systems"):
         raise UserError(f"{store.path}: {name} is no sequence of linear systems")
     parameters = store.split(split).parameters
-    found: Iterator[LinearSystem] = kind(**section).systems(
+    found: Iterator[LinearSystem] = registry.build("equations", store.equation).systems(
         {key: float(values[trajectory]) for key, values in parameters.items()}
     )
     return found
