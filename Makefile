@@ -1,37 +1,48 @@
-# make [TARGET] [PRESET=cpu] [CORES=all] [GPUS=1] [PYTHON=python3]
+# make [TARGET] [PRESET=cpu] [PAPERS="cape tsm"] [CORES=all] [GPUS=1] [PYTHON=python3]
 PYTHON ?= python3
 PRESET ?= cpu
 # cores to use, and how many runs may share the GPUs at the same time
 CORES ?= all
 GPUS ?= 1
 
+# At preset smoke Snakemake makes one experiment for each task, and longrun.smoke all others, in one
+# process: that is enough to see that the graph works, and takes a fraction of the time.
+ONE_OF_EACH = causal_pinn learning_to_relax lsm noda pde_refiner rectified_flow
+OTHERS = $(and $(filter smoke,$(PRESET)),$(if $(PAPERS),,yes))
+NAMED = $(if $(OTHERS),$(ONE_OF_EACH),$(PAPERS))
+comma = ,
+list = [$(subst $() $(),$(comma),$(strip $(1)))]
+CHOICE = $(if $(NAMED),'experiments=$(if $(filter all,$(NAMED)),all,$(call list,$(NAMED)))')
+
 INSTALLED = .venv/installed
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
-SNAKEMAKE = $(IN_VENV) snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET)
+SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET) $(CHOICE)
 
 .PHONY: help reproduce results datasets doctor test faults lint clean
 
 # A target's help is what follows ## on its line.
 help: ## say what make can do
-	@echo "make TARGET [PRESET=$(PRESET)] [CORES=$(CORES)] [GPUS=$(GPUS)] [PYTHON=$(PYTHON)]"
+	@echo "make TARGET [PRESET=$(PRESET)] [PAPERS=\"cape tsm\"] [CORES=$(CORES)] [GPUS=$(GPUS)] [PYTHON=$(PYTHON)]"
 	@echo
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
 		while IFS='|' read -r target text; do printf '  %-10s %s\n' "$$target" "$$text"; done
 	@echo
-	@echo "presets: smoke (minutes), cpu (a laptop), gpu (one GPU), paper (days). One paper alone:"
-	@echo "  .venv/bin/snakemake --cores 2 --config preset=cpu -- cape"
+	@echo "presets: smoke (minutes), cpu (a laptop), gpu (one GPU), paper (days)."
+	@echo "papers: names of files in configs/experiments, or all; else the tour of configs/config.yaml."
 	@echo "The programs behind it: .venv/bin/python -m longrun"
 
-reproduce: $(INSTALLED) ## data, training, verdicts and figures of what configs/config.yaml names
+reproduce: $(INSTALLED) ## data, training, verdicts and figures: the tour, or PAPERS
 	$(SNAKEMAKE) --rerun-incomplete
+ifneq ($(OTHERS),)
+	$(IN_VENV) python -m longrun.smoke --besides $(ONE_OF_EACH)
+endif
 	$(SNAKEMAKE) --report results/$(PRESET)/report.html
 	@echo "Done. Open results/$(PRESET)/results.html; results/$(PRESET)/report.html adds code and run times."
 
-results: reproduce ## the same, then the preset's section of RESULTS.md
-	$(IN_VENV) python -m longrun.tabulate --preset $(PRESET) --output-dir results/$(PRESET) \
-		--markdown RESULTS.md
+results: reproduce ## the same, then docs/papers, RESULTS.md and the README's table
+	$(IN_VENV) python -m longrun.record --preset $(PRESET)
 
-datasets: $(INSTALLED) ## every dataset, and docs/datasets.md
+datasets: $(INSTALLED) ## every dataset, docs/datasets.md and docs/equations
 	$(SNAKEMAKE) --rerun-incomplete -- datasets
 	$(IN_VENV) python -m longrun.catalogue --preset $(PRESET) --facts results/$(PRESET)/datasets \
 		--output docs/datasets.md

@@ -1,9 +1,18 @@
-"""Write the page that lists every dataset: its equation, its numbers and a picture."""
+"""Write the pages on data: a table of all datasets, and a page for each equation.
+
+Outputs
+-------
+`--output`: a table with the measured numbers of every dataset.
+`equations/{equation}.md` beside it: what is solved; fields, parameters, a picture of each dataset.
+`datasets/`: the pictures.
+
+What was made at another time, at the same preset, keeps its row and its part.
+"""
 
 import argparse
 import ast
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +23,8 @@ from longrun.runtime.cli import UserError
 HEADING = """# Datasets
 
 Written by the workflow (`make datasets`), preset `{preset}`. Each dataset is a file in
-`configs/datasets/`; each was generated, measured and drawn by the code of this repository.
+`configs/datasets/`; each was generated, measured and drawn by the code of this repository. A name
+leads to the page of its equation, with fields, parameters and a picture.
 
 - **error**: relative RMSE of what is stored against a run from the same state at half the step and
   twice the resolution, after one frame and at the last frame that was followed. In a chaotic
@@ -44,7 +54,7 @@ def row(name: str, facts: Mapping[str, Any]) -> str:
     others = [facts["splits"][split]["trajectories"] for split in ("valid", "test")]
     numbers = [train["trajectories"], *others]
     cells = [
-        f"[{name}](#{name})",
+        f"[{name}](equations/{facts['equation']['name']}.md#{name})",
         facts["equation"]["name"],
         " × ".join(map(str, facts["space"])) or "none",
         f"{' + '.join(map(str, numbers))} × {train['frames']}",
@@ -57,7 +67,7 @@ def row(name: str, facts: Mapping[str, Any]) -> str:
 
 
 def section(name: str, facts: Mapping[str, Any]) -> str:
-    """Return a dataset's part of the page: equation, fields, parameters, picture."""
+    """Return a dataset's part of its equation's page: fields, parameters, origin, picture."""
     fields = ", ".join(f"{key} ({field['long_name']})" for key, field in facts["fields"].items())
     parameters = ", ".join(
         f"{key} {value['low']:.4g}"
@@ -69,25 +79,26 @@ def section(name: str, facts: Mapping[str, Any]) -> str:
     versions = made["versions"]
     lines = [
         f"## {name}",
-        about(facts["equation"]["name"]),
         f"- fields: {fields}\n- parameters: {parameters or 'none'}"
         + (f"\n- boundary: {boundary}" if boundary else "")
         + f"\n- made: at commit {str(made['commit'])[:12]} on {made['hardware']['cpu']}, with "
         f"Python {versions['python']} and torch {versions['torch']}",
-        f"![{name}](datasets/{name}.png)",
+        f"![{name}](../datasets/{name}.png)",
     ]
     return "\n\n".join(lines) + "\n"
 
 
-def page(preset: str, found: Mapping[str, Mapping[str, Any]], old: str, known: list[str]) -> str:
-    """Return the whole page.
+def table(
+    preset: str, found: Mapping[str, Mapping[str, Any]], old: str, known: Iterable[str]
+) -> str:
+    """Return the page with the table.
 
     Parameters
     ----------
     found
         The facts of the datasets that were made here, by name.
     old
-        The page as it is: of the other datasets it keeps its word, where the preset is the same.
+        The page as it is: the other datasets keep their rows, where the preset is the same.
     known
         Names of all datasets.
 
@@ -96,20 +107,37 @@ def page(preset: str, found: Mapping[str, Mapping[str, Any]], old: str, known: l
     UserError
         A dataset that was not made, and of which the old page says nothing.
     """
-    rows, sections = {}, {}
+    rows = {}
     if f"preset `{preset}`" in old:
-        rows = {line.split("](#")[0][3:]: line for line in old.splitlines() if "](#" in line}
-        sections = {part.split("\n")[0]: f"## {part}" for part in old.split("\n## ")[1:]}
+        rows = {line.split("](")[0][3:]: line for line in old.splitlines() if line[:3] == "| ["}
     rows |= {name: row(name, facts) for name, facts in found.items()}
-    sections |= {name: section(name, facts) for name, facts in found.items()}
     for name in known:
-        if name not in rows or name not in sections:
+        if name not in rows:
             raise UserError(
                 f"{name}: was not made; snakemake -- results/{preset}/datasets/{name}.json"
             )
-    table = "\n".join(rows[name] for name in known)
-    texts = "\n".join(sections[name].rstrip() + "\n" for name in known)
-    return f"{HEADING.format(preset=preset)}{table}\n\n{texts}"
+    return HEADING.format(preset=preset) + "".join(f"{rows[name]}\n" for name in known)
+
+
+def equation_page(
+    equation: str, found: Mapping[str, Mapping[str, Any]], old: str, known: Iterable[str]
+) -> str:
+    """Return the page of an equation, with a part for each of its datasets.
+
+    Parameters
+    ----------
+    found
+        The facts of the datasets that were made here, by name.
+    old
+        The page as it is, empty where it is of another preset: other datasets keep their parts.
+    known
+        Names of the equation's datasets.
+    """
+    parts = {part.split("\n")[0]: f"## {part}" for part in old.split("\n## ")[1:]}
+    parts |= {name: section(name, found[name]) for name in known if name in found}
+    texts = "\n".join(parts[name].rstrip() + "\n" for name in known if name in parts)
+    file = registry.path("equations", equation).relative_to(registry.ROOT)
+    return f"# {equation}\n\n{about(equation)}\n\nCode: `{file}`. Datasets:\n\n{texts}"
 
 
 def _number(value: float | None) -> str:
@@ -132,23 +160,36 @@ def parser() -> argparse.ArgumentParser:
     """Make the command line's parser."""
     made = cli.parser("catalogue", __doc__, EXAMPLES, "preset", "configs")
     made.add_argument("--facts", type=Path, required=True, help="folder of JSON and PNG files")
-    made.add_argument("--output", type=Path, required=True, help="page to write")
+    made.add_argument("--output", type=Path, required=True, help="page of the table")
     return made
 
 
 def main() -> None:
-    """Read the command line and write the page, with the pictures in a folder beside it."""
+    """Read the command line and write the pages, with the pictures in a folder beside them."""
     arguments = parser().parse_args()
+    preset, output = arguments.preset, arguments.output
     names = config.datasets(arguments.configs)
     files = {name: arguments.facts / f"{name}.json" for name in names}
     found = {name: cli.read_json(file, "inspect") for name, file in files.items() if file.exists()}
-    pictures = arguments.output.parent / "datasets"
+    old = output.read_text("utf-8") if output.exists() else ""
+    whole = table(preset, found, old, names)
+    of = {
+        name: config.compose_dataset(arguments.configs, name, preset)["equation"]["name"]
+        for name in names
+    }
+    kept = f"preset `{preset}`" in old
+    for equation in sorted(set(of.values())):
+        file = output.parent / "equations" / f"{equation}.md"
+        before = file.read_text("utf-8") if kept and file.exists() else ""
+        own = [name for name in names if of[name] == equation]
+        with cli.atomic(file) as part:
+            part.write_text(equation_page(equation, found, before, own), "utf-8")
+    pictures = output.parent / "datasets"
     for name in found if pictures != arguments.facts else ():
         with cli.atomic(pictures / f"{name}.png") as part:
             shutil.copyfile(arguments.facts / f"{name}.png", part)
-    with cli.atomic(arguments.output) as part:
-        old = arguments.output.read_text("utf-8") if arguments.output.exists() else ""
-        part.write_text(page(arguments.preset, found, old, names), "utf-8")
+    with cli.atomic(output) as part:
+        part.write_text(whole, "utf-8")
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ def cache(environment: Mapping[str, str]) -> Line:
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if there.is_dir() and os.access(there, os.W_OK):
         return Line("cache", str(folder))
-    remedy = "export XDG_CACHE_HOME=/a/folder/that/can/be/written/to, or Snakemake won't start"
+    remedy = "export XDG_CACHE_HOME=$PWD/.cache, or Snakemake won't start"
     return Line("cache", f"{folder} can't be written to", remedy, stops=True)
 
 

@@ -28,6 +28,8 @@ _Chosen = Mapping[str, list[str]]  # methods of a claim by role
 NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
 NO_CURVES = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])
 
+UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
+NOT_JUDGED = "not judged"
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
 # where there is no effect, by kind of claim; others have no such value
 EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
@@ -443,6 +445,8 @@ def main() -> None:
     claims, methods = judge(
         experiment, *read_runs(args.results / args.preset / args.experiment, experiment)
     )
+    if args.preset in UNJUDGED:
+        claims = [claim | {"verdict": NOT_JUDGED} for claim in claims]
     judged = {
         "experiment": args.experiment,
         "preset": args.preset,

@@ -1,4 +1,4 @@
-"""Run whole experiments at preset smoke in minutes: does everything run here?
+"""Run whole experiments at preset smoke, to see that everything runs here.
 
 The verbs of each experiment run in the order of the workflow, write the files that it would write,
 and log where it would log. What takes long in a run of seconds, the start of a program and its
@@ -7,20 +7,21 @@ an earlier call, and a job whose inputs failed is left out. What failed is liste
 """
 
 import argparse
-import contextlib
 import graphlib
 import importlib
+import itertools
 import logging
 import multiprocessing
 import os
+import resource
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from longrun import config
 from longrun.runtime import cli, registry
@@ -111,9 +112,9 @@ def _add_training(
         return name
     spec = config.method_spec(config.compose(configs, experiment, PRESET), method)
     needs = [_add_dataset(jobs, configs, dataset) for dataset in spec["train"]]
-    if start := spec["starts_from"]:
-        origin = start.get("experiment", experiment), start["method"], start.get("seed", seed)
-        needs.append(_add_training(jobs, configs, *origin))
+    for origin in config.origins(spec, PRESET, experiment, seed):
+        whose, which, number = origin.parts[-3:]
+        needs.append(_add_training(jobs, configs, whose, which, int(number.removeprefix("seed"))))
     at, logs = _run_of(configs, experiment, method, seed)
     jobs[name] = Job("train", at, logs / "train.log", tuple(needs))
     return name
@@ -138,19 +139,29 @@ def _add_dataset(jobs: dict[str, Job], configs: Path, dataset: str) -> str:
     return name
 
 
-def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], None]) -> list[str]:
-    """Run jobs, as many at a time as there are workers; return the names of those that failed.
+def run(
+    jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], None]
+) -> tuple[list[str], float]:
+    """Run jobs, as many at a time as there are workers.
 
     Parameters
     ----------
     report
         Called when a job has ended: name, outcome, wall seconds.
+
+    Returns
+    -------
+    failed
+        Names of the jobs that failed.
+    seconds
+        What all jobs took of the processor, besides the imports.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, *_modules(jobs.values())])
+    context.set_forkserver_preload(_modules())
     order = graphlib.TopologicalSorter({name: job.needs for name, job in jobs.items()})
     order.prepare()
-    running: dict[BaseProcess, tuple[str, float]] = {}
+    spent = context.Value("d", 0.0)
+    running: dict[Any, tuple[str, float]] = {}
     waiting: list[str] = []
     lost: set[str] = set()
     failed = []
@@ -166,10 +177,11 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
                     order.done(name)
                     waiting += order.get_ready()
                     continue
-                process = context.Process(target=_call, args=(jobs[name],))
+                process = context.Process(target=_call, args=(jobs[name], spent))
                 process.start()
                 running[process] = name, time.perf_counter()
-            wait([process.sentinel for process in running])
+            if running:  # else all that was ready has been left out
+                wait([process.sentinel for process in running])
             for process in [one for one in running if not one.is_alive()]:
                 name, began = running.pop(process)
                 process.join()
@@ -182,20 +194,20 @@ def run(jobs: dict[str, Job], workers: int, report: Callable[[str, str, float], 
     finally:
         for process in running:
             process.terminate()
-    return failed
+    return failed, spent.value
 
 
-def _modules(jobs: Iterable[Job]) -> list[str]:
+def _modules() -> list[str]:
     """Names of the modules that jobs will import: verbs, and all units that they may ask for."""
     units = [
-        f"longrun.{registry.path(kind, name).relative_to(registry.ROOT).with_suffix('')}"
+        registry.module_name(registry.path(kind, name))
         for kind in ("equations", "methods", "figures")
         for name in registry.names(kind)
     ]
-    return [*(f"longrun.{verb}" for verb in VERBS), *(unit.replace("/", ".") for unit in units)]
+    return [*(f"longrun.{verb}" for verb in VERBS), *units]
 
 
-def _call(job: Job) -> None:
+def _call(job: Job, spent: Any) -> None:
     """Call a verb as its command line would, in a process of its own; what it prints is logged."""
     job.log.parent.mkdir(parents=True, exist_ok=True)
     with job.log.open("w", encoding="utf-8") as file:
@@ -211,9 +223,9 @@ def _call(job: Job) -> None:
         traceback.print_exc()
         sys.exit(1)
     finally:
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        with spent.get_lock():
+            for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+                spent.value += sum(resource.getrusage(whose)[:2])
 
 
 def last_line(file: Path) -> str:
@@ -222,34 +234,29 @@ def last_line(file: Path) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was logged")
 
 
-def _chosen(configs: Path, named: list[str], rest: bool) -> list[str]:
+def _chosen(configs: Path, named: list[str], besides: list[str]) -> list[str]:
     known = config.experiments(configs)
-    for name in named:
+    for name in (*named, *besides):
         if name not in known:
             raise UserError(f"{name}: no such experiment; {registry.allowed(known, name)}")
-    if not rest:
-        return named or known
-    listed = config.settings(configs)["experiments"]
-    return [name for name in known if name not in listed]
+    return [name for name in named or known if name not in besides]
 
 
-@contextlib.contextmanager
-def _progress(total: int) -> Iterator[Callable[[str, str, float], None]]:
-    """Log one line for each job that ends, numbered."""
-    count = 0
+def _progress(total: int) -> Callable[[str, str, float], None]:
+    """Return what logs one line for each job that ends, numbered."""
+    numbers = itertools.count(1)
 
     def report(name: str, outcome: str, seconds: float) -> None:
-        nonlocal count
-        count += 1
-        log.info("%*d/%d  %5.1f s  %s %s", len(str(total)), count, total, seconds, name, outcome)
+        number = f"{next(numbers):{len(str(total))}d}/{total}"
+        log.info("%s  %5.1f s  %s %s", number, seconds, name, outcome)
 
-    yield report
+    return report
 
 
 EXAMPLES = """
 python -m longrun.smoke
 python -m longrun.smoke cape tsm
-python -m longrun.smoke --workers 1 pde_refiner
+python -m longrun.smoke --workers 1 --besides pde_refiner cape
 """
 
 
@@ -258,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
     made = cli.parser("smoke", __doc__, EXAMPLES, "configs")
     made.add_argument("experiments", nargs="*", help="default: all in configs/experiments")
     made.add_argument(
-        "--rest", action="store_true", help="all but those that config.yaml lists; names none"
+        "--besides", nargs="+", default=[], metavar="EXPERIMENT", help="leave these out"
     )
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     made.add_argument("--workers", type=int, default=cores, help="default: one for each core")
@@ -270,18 +277,14 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
-    if arguments.rest and arguments.experiments:
-        raise UserError("--rest stands for the experiments: name none beside it")
-    experiments = _chosen(arguments.configs, arguments.experiments, arguments.rest)
+    experiments = _chosen(arguments.configs, arguments.experiments, arguments.besides)
     jobs = plan(arguments.configs, experiments)
     began = time.perf_counter()
-    with _progress(len(jobs)) as report:
-        failed = run(jobs, arguments.workers, report)
+    failed, spent = run(jobs, arguments.workers, _progress(len(jobs)))
     seconds = time.perf_counter() - began
     runs = sum(job.verb == "train" for job in jobs.values())
-    log.info(
-        "%d experiments, %d runs, %d jobs in %.0f s", len(experiments), runs, len(jobs), seconds
-    )
+    what = f"{len(experiments)} experiments, {runs} runs, {len(jobs)} jobs"
+    log.info("%s in %.0f s, %.0f s of the processor besides imports", what, seconds, spent)
     for name in failed:
         log.info("failed: %s: %s (%s)", name, last_line(jobs[name].log), jobs[name].log)
     if failed:

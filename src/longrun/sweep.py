@@ -73,7 +73,7 @@ def parameter(text: str) -> tuple[str, dict[str, Any]]:
     Raises
     ------
     UserError
-        Neither form, or an interval that is none.
+        Neither form, or an empty interval.
     """
     key, equals, values = text.partition("=")
     if not equals or not all(NAME.fullmatch(part) for part in key.split(".")):

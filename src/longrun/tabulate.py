@@ -1,13 +1,20 @@
-"""Put the verdicts of all experiments into one table, one page and one section of RESULTS.md."""
+"""Put the verdicts of all experiments into a table, an index and a page for each experiment.
+
+Outputs in `--output-dir`
+-------------------------
+`results.csv`: every claim and every summary of a method.
+`results.html`: one row for each experiment, its main claim, with a link to its page.
+`pages/{experiment}.html`: all claims, methods and figures, which stay where they were drawn.
+`claims.html`: the index without links, for Snakemake's report.
+"""
 
 import argparse
-import base64
 import html
 import importlib.resources
 import math
 import re
 import string
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +29,22 @@ DASH = "–"
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
 COLUMNS += ["value", "low", "high", "paper", "holds", "direction", "verdict"]
 COLUMNS += ["seeds", "trajectories", "censored", "bound", "note"]
+KINDS = {
+    "claim": "says",
+    "measured": "number",
+    "paper": "number",
+    "needed": "number",
+    "time": "number",
+    "verdict": "verdict",
+    "runs": "runs",
+}  # classes of the cells of a column
 TERMS = {
     "holds / contradicted / open": "A claim holds when the whole 95 % interval clears the "
     "number that the claim needs; it is contradicted when the whole interval lies on the wrong "
     "side of equality; else it stays open: this run cannot tell.",
     "interval": "95 % bootstrap over seeds and test trajectories, in square brackets. With one "
     "seed it covers trajectories only.",
+    "not judged": "Preset smoke shows that everything runs; its numbers mean nothing.",
     "predictability": "How long two runs of the reference solver that differ by 1e-6 stay "
     "correlated above 0.8. A score beyond it is meaningless.",
     "paper": f"The paper's own value, for its own setting; {DASH} where we know of none.",
@@ -52,6 +69,8 @@ class Outcome:
         SVG files by name of the figure.
     metrics
         Heading, meaning and table of each metric of the experiment's task.
+    task
+        The experiment's.
     """
 
     name: str
@@ -60,6 +79,12 @@ class Outcome:
     facts: dict[str, Any]
     figures: dict[str, Path]
     metrics: dict[str, dict[str, Any]]
+    task: str
+
+    @property
+    def verdicts(self) -> list[str]:
+        """Verdicts of all claims, the main one's first."""
+        return [claim["verdict"] for claim in self.judged["claims"]]
 
 
 def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
@@ -78,6 +103,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
         spec = config.compose(configs, name, preset)
         runs = [run.folder for run in config.runs(spec, folder)]
         judged = cli.read_json(folder / "claims.json", "judge")
+        judged["claims"].sort(key=lambda claim: claim["name"] != main_claim(spec))
         figures = {figure: folder / "figures" / f"{figure}.svg" for figure in _figure_order()}
         outcomes.append(
             Outcome(
@@ -87,11 +113,18 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
                 _facts(runs, judged["methods"]),
                 {figure: path for figure, path in figures.items() if path.exists()},
                 spec["metrics"],
+                spec["task"]["name"],
             )
         )
     if not outcomes:
         raise cli.UserError(f"{results / preset}: no claims.json there; longrun.judge writes it")
     return outcomes
+
+
+def main_claim(spec: dict[str, Any]) -> str | None:
+    """Name of the claim that a paper is cited for: `main: true`, else the first."""
+    claims = spec["claims"]
+    return next((name for name in claims if claims[name].get("main")), next(iter(claims), None))
 
 
 def table(outcomes: Iterable[Outcome], preset: str) -> pd.DataFrame:
@@ -107,107 +140,105 @@ def table(outcomes: Iterable[Outcome], preset: str) -> pd.DataFrame:
     return pd.DataFrame(rows).reindex(columns=COLUMNS)
 
 
-def page(outcomes: list[Outcome], preset: str, captions: dict[str, str] | None) -> str:
-    """Write the self-contained page.
+def index(outcomes: list[Outcome], preset: str, links: bool = True) -> str:
+    """Write the page with a row for each experiment, by task."""
+    lines = [
+        f"<header><p class=soft>Longrun, preset {_text(preset)}</p>",
+        f"<h1>{_text(headline(outcomes))}</h1>",
+        "<p>Each paper's claims about neural PDE solvers, measured again: data, training, rollouts "
+        "and verdicts come from one workflow. A row is the claim that a paper is cited for.</p>",
+        "</header><main>",
+    ]
+    for task in dict.fromkeys(sorted(outcome.task for outcome in outcomes)):
+        labels = ("experiment", "claim", "measured", "needed", "verdict", "all claims", "time")
+        lines.append(f"<section><h2>{_text(task)}</h2>" + _head("claims", labels))
+        for outcome in outcomes:
+            if outcome.task == task:
+                lines.append(_index_row(outcome, labels, links))
+        lines.append("</tbody></table></div></section>")
+    lines.append(_glossary(TERMS) + "</main>")
+    return _whole(f"Longrun, {preset}: {headline(outcomes)}", lines)
+
+
+def _index_row(outcome: Outcome, labels: tuple[str, ...], links: bool) -> str:
+    name = _text(outcome.name)
+    claims = outcome.judged["claims"]
+    cells = {
+        "experiment": f'<a href="pages/{name}.html">{name}</a>' if links else name,
+        "all claims": f"<small>{_text(count(outcome.verdicts))}</small>",
+        "time": f"{_text(duration(outcome.facts['train'] + outcome.facts['evaluate']))}",
+    }
+    if claims:
+        cells |= {
+            "claim": f"{_text(claims[0]['says'])}<br><small>{_text(compared(claims[0]))}</small>",
+            "measured": _text(interval(claims[0])),
+            "needed": _text(needed(claims[0])),
+            "verdict": _badge(claims[0]),
+        }
+    return _row(labels, [cells.get(label, DASH) for label in labels])
+
+
+def page(outcome: Outcome, preset: str, captions: dict[str, str]) -> str:
+    """Write the page of an experiment.
 
     Parameters
     ----------
     captions
-        Text below each figure, by the figure's name; None leaves the figures out.
+        Text below each figure, by the figure's name.
     """
-    head = headline(outcomes)
-    body = [f"<header><p class=soft>Longrun, preset {_text(preset)}</p><h1>{_text(head)}</h1>"]
-    body.append(
-        "<p>Each paper's claims about long rollouts of neural PDE solvers, measured again: data, "
-        "training, rollouts and verdicts come from one workflow. Intervals are 95 % bootstrap "
-        "intervals over seeds and test trajectories.</p>"
-    )
-    links = [(outcome.name, outcome.paper.get("title", outcome.name)) for outcome in outcomes]
-    links.append(("glossary", "Glossary"))
-    body.append(
-        "<nav>" + "".join(f'<a href="#{_text(a)}">{_text(b)}</a> ' for a, b in links) + "</nav>"
-    )
-    body.append("</header><main>")
-    for outcome in outcomes:
-        body += _section(outcome, preset, captions)
-    body.append('<section id="glossary"><h2>Glossary</h2><dl class=glossary>')
-    words = TERMS | {
-        name: entry["meaning"]
-        for outcome in outcomes
-        for name, entry in outcome.metrics.items()
-        if entry.get("table")
-    }
-    body += [f"<dt>{_text(word)}</dt><dd>{_text(text)}</dd>" for word, text in words.items()]
-    body.append("</dl></section></main>")
+    body = [f'<nav><a href="../results.html">All results, preset {_text(preset)}</a></nav><main>']
+    body += _section(outcome, preset, captions)
+    terms = {name: e["meaning"] for name, e in outcome.metrics.items() if e.get("table")}
+    body.append(_glossary(TERMS | terms) + "</main>")
+    return _whole(f"{outcome.name}, {preset}: {headline([outcome])}", body)
+
+
+def _whole(title: str, body: list[str]) -> str:
     template = importlib.resources.files("longrun").joinpath("tabulate.html").read_text("utf-8")
-    title = _text(f"Longrun, {preset}: {head}")
-    return string.Template(template).substitute(title=title, body="\n".join(body))
+    return string.Template(template).substitute(title=_text(title), body="\n".join(body))
+
+
+def _glossary(words: dict[str, str]) -> str:
+    entries = "".join(f"<dt>{_text(w)}</dt><dd>{_text(text)}</dd>" for w, text in words.items())
+    return f'<section id="glossary"><h2>Glossary</h2><dl class=glossary>{entries}</dl></section>'
+
+
+def _head(kind: str, labels: Iterable[str]) -> str:
+    cells = "".join(f"<th scope=col>{_text(label)}</th>" for label in labels)
+    return f'<div class="wide"><table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>'
+
+
+def _row(labels: Iterable[str], cells: Iterable[str]) -> str:
+    """Write a row of a table whose cells a narrow screen shows below each other."""
+    filled = "".join(
+        f'<td class="{KINDS.get(label, "")}" data-label="{label}"><span>{cell}</span></td>'
+        for label, cell in zip(labels, cells, strict=True)
+    )
+    return f"<tr>{filled}</tr>"
+
+
+def _badge(claim: dict[str, Any]) -> str:
+    verdict = _text(claim["verdict"])
+    return f'<span class="badge {verdict.replace(" ", "-")}">{verdict}</span>'
 
 
 def headline(outcomes: Iterable[Outcome]) -> str:
     """Count the verdicts in one sentence."""
-    return _count([claim["verdict"] for outcome in outcomes for claim in outcome.judged["claims"]])
+    return count([verdict for outcome in outcomes for verdict in outcome.verdicts])
 
 
-def _count(verdicts: list[str]) -> str:
-    count = {word: verdicts.count(word) for word in ("holds", "contradicted", "open")}
-    claims = f"{len(verdicts)} claim" + "s" * (len(verdicts) != 1)
+def count(verdicts: list[str], what: str = "claim") -> str:
+    """Say how many of each verdict there are; those of a preset that isn't judged don't count."""
+    claims = f"{len(verdicts)} {what}" + "s" * (len(verdicts) != 1)
+    if verdicts and set(verdicts) == {"not judged"}:
+        return f"{claims}, not judged"
+    count = {word: verdicts.count(word) for word in ("holds", "weaker", "contradicted", "open")}
     verb = "holds" if count["holds"] == 1 else "hold"
+    weaker = f"{count['weaker']} weaker, " if count["weaker"] else ""
     return (
-        f"Of {claims}, {count['holds']} {verb}, {count['contradicted']} contradicted, "
+        f"Of {claims}, {count['holds']} {verb}, {weaker}{count['contradicted']} contradicted, "
         f"{count['open']} open"
     )
-
-
-def markdown(outcome: Outcome) -> str:
-    """Write what RESULTS.md says of one experiment."""
-    lines = [f"### {outcome.name}: {_paper(outcome.paper)}", ""]
-    lines += [f"- {label}: {value}" for label, value in _described(outcome.facts)]
-    lines += ["", "| claim | measured [95 %] | paper | needed | verdict | runs |"]
-    lines += ["|---|---|---|---|---|---|"]
-    for claim in outcome.judged["claims"]:
-        says = f"{claim['says']} ({_compared(claim)})"
-        cells = [says, interval(claim), number(claim["paper"]), _needed(claim)]
-        cells += [f"**{claim['verdict']}**", _runs(claim)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    header, rows = _method_table(outcome, ("short",))
-    lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def insert(document: str, preset: str, parts: dict[str, str], known: Collection[str]) -> str:
-    """Put what was made into a preset's section; all else in the document stays.
-
-    Parameters
-    ----------
-    document
-        RESULTS.md as it is.
-    parts
-        What to say of each experiment that was made here, see `markdown`. It replaces what the
-        section said of these experiments; of others, made at another time, it keeps its word.
-    known
-        Experiments that there are: what the section says of any other is dropped.
-
-    Raises
-    ------
-    longrun.runtime.cli.UserError
-        One of the section's two markers is missing, or there are several.
-    """
-    begin, end = f"<!-- begin {preset} -->", f"<!-- end {preset} -->"
-    found = (document.count(begin), document.count(end))
-    if found == (0, 0):
-        document = f"{document.rstrip()}\n\n{begin}\n{end}\n".lstrip("\n")
-    elif found != (1, 1) or document.index(begin) > document.index(end):
-        raise cli.UserError(f"the markers {begin} and {end} must come once each, in this order")
-    before, rest = document.split(begin)
-    old, after = rest.split(end)
-    kept = {part.split(":")[0]: f"### {part.rstrip()}\n" for part in old.split("\n### ")[1:]}
-    parts = {name: text for name, text in sorted((kept | parts).items()) if name in known}
-    body = "\n".join(parts.values())
-    verdicts = re.findall(r"\| \*\*(holds|contradicted|open)\*\* \|", body)
-    section = f"## {preset}\n\n{_count(verdicts)}.\n\n{body}"
-    return f"{before}{begin}\n{section}{end}{after}"
 
 
 def number(value: float | int | None) -> str:
@@ -261,14 +292,14 @@ def _machine(hardware: dict[str, Any]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _described(facts: dict[str, Any]) -> list[tuple[str, str]]:
+def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Put the facts into words, for page and section alike."""
     described = [
         ("hardware", "; ".join(facts["machines"])),
         ("commit", ", ".join(facts["commits"])),
         (
             "wall time",
-            f"training {_duration(facts['train'])}, evaluation {_duration(facts['evaluate'])}, "
+            f"training {duration(facts['train'])}, evaluation {duration(facts['evaluate'])}, "
             f"summed over {facts['runs']} runs",
         ),
     ]
@@ -278,7 +309,8 @@ def _described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     return described
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Say a time in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -290,13 +322,15 @@ def _figure_order() -> list[str]:
     return first + [name for name in registry.names("figures") if name not in first]
 
 
-def _paper(paper: dict[str, Any]) -> str:
+def citation(paper: dict[str, Any]) -> str:
+    """Title, venue and number of a paper, those that are known."""
     parts = [paper.get("title"), paper.get("venue")]
     parts.append(f"arXiv:{paper['arxiv']}" if paper.get("arxiv") else None)
     return ", ".join(str(part) for part in parts if part)
 
 
-def _compared(claim: dict[str, Any]) -> str:
+def compared(claim: dict[str, Any]) -> str:
+    """Say what a claim compares: metric, methods and where."""
     if claim["kind"] == "r_squared":
         return f"R² of {claim['metric']} with {claim['explains']}: {claim['of']}"
     first, second = (
@@ -306,18 +340,20 @@ def _compared(claim: dict[str, Any]) -> str:
     return f"{claim['metric']}: {claim['of']}{first} / {claim['against']}{second}"
 
 
-def _needed(claim: dict[str, Any]) -> str:
+def needed(claim: dict[str, Any]) -> str:
+    """Say what a claim needs."""
     sign = "≤" if claim.get("direction") == "below" else "≥"
     return f"{sign} {number(claim['holds'])}"
 
 
-def _runs(claim: dict[str, Any]) -> str:
+def runs_of(claim: dict[str, Any]) -> str:
+    """Say on how many runs and trajectories a claim rests, and what to know of it."""
     seeds = "1 seed" if claim["seeds"] == 1 else f"{claim['seeds']} seeds"
     text = f"{seeds} × {claim['trajectories']} trajectories"
     return text + (f"; {claim['note']}" if claim.get("note") else "")
 
 
-def _method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
+def method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
     """Header and one row per method, with those of the tables' metrics that any method has."""
     metrics = [name for name, entry in outcome.metrics.items() if entry.get("table") in tables]
     cells = {(row["method"], row["metric"]): interval(row) for row in outcome.judged["methods"]}
@@ -327,35 +363,26 @@ def _method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str],
     return ["method"] + [outcome.metrics[metric]["heading"] for metric in shown], rows
 
 
-def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> list[str]:
+def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[str]:
     """One experiment: facts, claims, methods, figures."""
-    paper = _text(_paper(outcome.paper))
+    paper = _text(citation(outcome.paper))
     if arxiv := outcome.paper.get("arxiv"):
         link = f'<a href="https://arxiv.org/abs/{_text(arxiv)}">arXiv:{_text(arxiv)}</a>'
         paper = paper.replace(f"arXiv:{_text(arxiv)}", link)
-    facts = [("experiment", outcome.name), ("preset", preset), *_described(outcome.facts)]
+    facts = [("experiment", outcome.name), ("preset", preset), *described(outcome.facts)]
     facts.append(("versions", ", ".join(outcome.facts["versions"])))
     lines = [f'<section id="{_text(outcome.name)}"><h2>{paper}</h2>', "<dl class=facts>"]
     lines += [f"<dt>{_text(label)}</dt><dd>{_text(value)}</dd>" for label, value in facts]
-    lines += ["</dl>", "<h3>Claims</h3>", '<table class="claims"><thead><tr>']
     labels = ("claim", "measured", "paper", "needed", "verdict", "runs")
-    lines += [f"<th scope=col>{label}</th>" for label in labels]
-    lines.append("</tr></thead><tbody>")
-    kinds = ("says", "number", "number", "number", "verdict", "runs")
+    lines += ["</dl>", "<h3>Claims</h3>", _head("claims", labels)]
     for claim in outcome.judged["claims"]:
-        says = f"{_text(claim['says'])}<br><small>{_text(_compared(claim))}</small>"
-        badge = f'<span class="badge {claim["verdict"]}">{claim["verdict"]}</span>'
-        runs = f"<small>{_text(_runs(claim))}</small>"
-        cells = [says, *map(_text, (interval(claim), number(claim["paper"]), _needed(claim)))]
-        lines.append("<tr>")
-        for label, kind, cell in zip(labels, kinds, [*cells, badge, runs], strict=True):
-            lines.append(f'<td class="{kind}" data-label="{label}"><span>{cell}</span></td>')
-        lines.append("</tr>")
-    lines.append("</tbody></table>")
-    header, rows = _method_table(outcome, ("short", "long"))
-    lines.append('<h3>Methods</h3><div class="wide"><table class="methods"><thead><tr>')
-    lines += [f"<th scope=col>{_text(cell)}</th>" for cell in header]
-    lines.append("</tr></thead><tbody>")
+        says = f"{_text(claim['says'])}<br><small>{_text(compared(claim))}</small>"
+        numbers = map(_text, (interval(claim), number(claim["paper"]), needed(claim)))
+        runs = f"<small>{_text(runs_of(claim))}</small>"
+        lines.append(_row(labels, [says, *numbers, _badge(claim), runs]))
+    lines.append("</tbody></table></div>")
+    header, rows = method_table(outcome, ("short", "long"))
+    lines.append("<h3>Methods</h3>" + _head("methods", header))
     for name, *cells in rows:
         lines.append(f"<tr><th scope=row>{_text(name)}</th>")
         for value, _, rest in (cell.partition(" [") for cell in cells):
@@ -363,8 +390,6 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> 
             lines.append(f"<td class=number>{_text(value)}{below if rest else ''}</td>")
         lines.append("</tr>")
     lines.append("</tbody></table></div>")
-    if captions is None:
-        return [*lines, "</section>"]
     lines.append("<h3>Figures</h3>")
     for name, path in outcome.figures.items():
         lines.append(_figure(name, path, captions.get(name, "")))
@@ -374,13 +399,13 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str] | None) -> 
 
 
 def _figure(name: str, path: Path, caption: str) -> str:
-    """Embed an SVG as an image: its ids cannot clash with those of the other figures."""
-    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    """Show an SVG where it was drawn, two folders away."""
     title = name.replace("_", " ").capitalize()
     alt = f"{title}. {caption}".strip()
+    source = f"../{path.parent.parent.name}/figures/{path.name}"
     return (
-        f'<figure id="{_text(path.parent.parent.name)}-{_text(name)}"><div class="wide">'
-        f'<img alt="{_text(alt)}" src="data:image/svg+xml;base64,{data}"></div>'
+        f'<figure id="{_text(name)}"><div class="wide">'
+        f'<img alt="{_text(alt)}" src="{_text(source)}"></div>'
         f"<figcaption><strong>{_text(title)}.</strong> {_text(caption)}</figcaption></figure>"
     )
 
@@ -401,7 +426,6 @@ def read_captions(folder: Path) -> dict[str, str]:
 
 EXAMPLES = """
 python -m longrun.tabulate --preset cpu --output-dir results/cpu
-python -m longrun.tabulate --preset cpu --output-dir results/cpu --markdown RESULTS.md
 """
 
 
@@ -412,28 +436,24 @@ def parser() -> argparse.ArgumentParser:
         "--captions", type=Path, default=Path("workflow/report"), help="folder of the .rst files"
     )
     made.add_argument("--output-dir", type=Path, required=True, help="for results.csv and .html")
-    made.add_argument("--markdown", type=Path, help="file whose section of this preset to write")
     return made
 
 
 def main() -> None:
-    """Parse the command line, load, write table and page, and the section if asked to."""
+    """Parse the command line, load, write table, index and pages."""
     options = parser().parse_args()
-    outcomes = load(options.configs, options.results, options.preset)
-    with cli.atomic(options.output_dir / "results.csv") as part:
-        table(outcomes, options.preset).to_csv(part, index=False)
-    # Without figures for Snakemake's report: Chromium refuses a frame of more than two megabytes.
-    for name, captions in (("claims", None), ("results", read_captions(options.captions))):
-        with cli.atomic(options.output_dir / f"{name}.html") as part:
-            part.write_text(page(outcomes, options.preset, captions), "utf-8")
-    if options.markdown:
-        old = "# Results\n"
-        if options.markdown.exists():
-            old = options.markdown.read_text("utf-8")
-        parts = {outcome.name: markdown(outcome) for outcome in outcomes}
-        new = insert(old, options.preset, parts, config.experiments(options.configs))
-        with cli.atomic(options.markdown) as part:
-            part.write_text(new, "utf-8")
+    preset, output = options.preset, options.output_dir
+    outcomes = load(options.configs, options.results, preset)
+    captions = read_captions(options.captions)
+    with cli.atomic(output / "results.csv") as part:
+        table(outcomes, preset).to_csv(part, index=False)
+    with cli.atomic(output / "pages") as part:
+        part.mkdir()
+        for outcome in outcomes:
+            (part / f"{outcome.name}.html").write_text(page(outcome, preset, captions), "utf-8")
+    for name, links in (("claims", False), ("results", True)):
+        with cli.atomic(output / f"{name}.html") as part:
+            part.write_text(index(outcomes, preset, links), "utf-8")
 
 
 if __name__ == "__main__":

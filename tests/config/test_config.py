@@ -179,7 +179,7 @@ def test_an_evaluation_takes_the_gpus_that_it_spreads_over(tree):
     spec = config.compose(ROOT, "paper", "gpu")
     assert config.gpus(config.method_spec(spec, "refined")["trainer"]) == 8
     assert config.rollout_gpus(spec, "refined") == 4
-    assert config.rollout_gpus(spec | {"spreads": False}, "refined") == 1
+    assert config.rollout_gpus(spec | {"shared": False}, "refined") == 1
     assert config.rollout_gpus(config.compose(ROOT, "paper", "smoke"), "refined") == 0
 
 
@@ -257,8 +257,8 @@ REFUSALS = [
         ("trainer", "batch_sise"),
         8,
         f"{PAPER}: trainer.batch_sise: unknown key; allowed: accelerator, accumulate, batch_size, "
-        "checkpoint_every, clip, devices, diverged, in_memory, log_every, max_epochs, max_steps, mem_mb, "
-        "num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
+        "checkpoint_every, clip, devices, diverged, in_memory, log_every, max_epochs, max_steps, "
+        "mem_mb, num_nodes, online, precision, runtime, strategy, trajectories, valid_windows, "
         "validate_every, workers; did you mean batch_size?",
     ),
     (
@@ -311,8 +311,8 @@ REFUSALS = [
         WAVES,
         ("equation", "points"),
         50,
-        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 points; "
-        "change datasets/waves.yaml, or the method's depth",
+        f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 "
+        "points; change datasets/waves.yaml, or the method's depth",
     ),
     (
         PAPER,
@@ -363,8 +363,8 @@ REFUSALS = [
         PAPER,
         ("methods", "../up"),
         {"name": "unet"},
-        f"{PAPER}: methods.../up: '../up' is no name; allowed: lower-case letters, digits and _, "
-        "a letter first",
+        f"{PAPER}: methods.../up: '../up' is not a valid name; allowed: lower-case letters, digits "
+        "and _, a letter first",
     ),
     # options, read from the constructors
     (

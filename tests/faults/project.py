@@ -323,7 +323,7 @@ FILES = {
     "train": ["model.ckpt", "curves.csv"],
     "evaluate": ["scores.parquet", "predictions.zarr", "evaluation.json"],
     "judge": ["claims.json"],
-    "tabulate": ["results.csv", "results.html", "claims.html"],
+    "tabulate": ["results.csv", "results.html", "claims.html", "pages"],
 }
 TIMED = ("train_seconds", "wall_time_per_second", "peak_memory_mb")  # of the machine
 

@@ -150,11 +150,6 @@ def test_caption_is_plain_text(name, root):
     assert not set("`*|_<>{}\\") & set(caption)
 
 
-def test_captions_and_figures_are_the_same_set(root):
-    files = {path.stem for path in (root / "workflow" / "report").glob("*.rst")}
-    assert files == {*FIGURES, "figure", "workflow", "results"}
-
-
 def test_figures_need_no_torch():
     modules = [registry.module_name(registry.path("figures", name)) for name in FIGURES]
     code = f"import sys, {', '.join(modules)}, longrun.plot, longrun.tabulate;"

@@ -13,7 +13,7 @@ import torch
 from longrun.equations.kuramoto_sivashinsky import KuramotoSivashinsky
 from longrun.metrics.spectrum import energy_spectrum
 from longrun.runtime.cli import UserError
-from longrun.tasks import _rollout
+from longrun.tasks import _rollout, _scoring
 from longrun.tasks._rollout import evaluate_forecast, rollout
 
 STRIDE, POINTS = 2, 32
@@ -446,7 +446,7 @@ def test_derived_fields_have_scores_of_their_own(monkeypatch):
 def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
     wave = np.sin(2 * np.pi * np.arange(4096) / 4096)
     values = np.broadcast_to(wave.astype(np.float32), (2, 241, 1, 4096)).copy()
-    monkeypatch.setattr(_rollout, "BLOCK", 4 * 2 * 4096)  # four steps
+    monkeypatch.setattr(_scoring, "BLOCK", 4 * 2 * 4096)  # four steps
     toy = Toy(values[:, :3], lambda state, _: state)
     peaks = []
     for steps in (20, 120):
@@ -455,7 +455,7 @@ def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
         evaluate_forecast(toy, opened, options(steps=steps, trajectories=2), 0)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert max(size for _, size in opened.data.reads) <= 4 * _rollout.BLOCK
+        assert max(size for _, size in opened.data.reads) <= 4 * _scoring.BLOCK
     whole = 120 * values[:, 0].nbytes
     assert peaks[1] - peaks[0] < 0.25 * whole
 
@@ -534,3 +534,24 @@ def test_a_rollout_feeds_the_forecast_back_in_pieces():
     frames = list(rollout(toy, start, torch.ones(4, 3), 3, batch_size=3))
     assert [len(frame) for frame in frames] == [4, 4, 4] and toy.calls == 6
     assert torch.equal(frames[2], 8 * start[:, 0])
+
+
+def test_arrays_are_scored_without_a_method():
+    """Forecasts from anywhere have the scores that the same ones of a method have."""
+    values = travelling()
+    opened, toy = store(values), Toy(values, lambda state, _: 0.9 * travel(state, _))
+    whole = evaluate_forecast(toy, opened, options(keep=2), 0)
+    cases, chosen = _rollout._cases(toy, opened, options(keep=2)), np.arange(4)
+    truth = cases.read(chosen, STRIDE, 8)
+    by_hand = truth * (0.9 ** np.arange(1, 9, dtype=np.float32))[:, None, None]
+    halves = ((np.arange(1, 6), by_hand[:, :5]), (np.arange(6, 9), by_hand[:, 5:]))
+    rows, _, (kept, forecast) = _scoring.score_rollouts(cases, chosen, values[:, 0], halves)
+    found = rows.frame()
+    assert len(found) > 100
+    for metric in found["metric"].unique():
+        expected = of(whole.scores, metric)["value"].to_numpy()
+        np.testing.assert_allclose(
+            np.sort(of(found, metric)["value"]), np.sort(expected), rtol=1e-4, atol=1e-6
+        )
+    np.testing.assert_array_equal(kept, truth[:2])
+    np.testing.assert_array_equal(forecast, by_hand[:2])

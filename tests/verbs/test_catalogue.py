@@ -1,11 +1,12 @@
 import json
+import re
 import sys
 
 import numpy as np
 import pytest
 import stores
 
-from longrun import catalogue, inspect
+from longrun import catalogue, config, inspect
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 
@@ -42,26 +43,47 @@ def test_a_steady_map_shows_samples(tmp_path):
     assert titles[:3] == ["sample 0", "sample 1", "sample 3"]
 
 
-def test_the_page_lists_what_was_measured(tmp_path):
+EQUATION = "kuramoto_sivashinsky"
+
+
+def test_the_pages_list_what_was_measured(tmp_path):
     found = facts(tmp_path / "waves.zarr")
     steady = found | {"predictability": None, "predictability_censored": None}
-    page = catalogue.page("smoke", {"waves": found, "maps": steady}, "", ["maps", "waves"])
-    assert "| [waves](#waves) | kuramoto_sivashinsky | 8 | 7 + 3 + 1 × 23 | 1.0e-01 |" in page
-    assert "| 5 |" in page and "| none |" in page
-    assert "Long waves grow" in page  # of the equation's docstring
-    assert "![waves](datasets/waves.png)" in page
+    made = {"waves": found, "maps": steady}
+    table = catalogue.table("smoke", made, "", ["maps", "waves"])
+    link = "[waves](equations/kuramoto_sivashinsky.md#waves)"
+    assert f"| {link} | kuramoto_sivashinsky | 8 | 7 + 3 + 1 × 23 | 1.0e-01 |" in table
+    assert "| 5 |" in table and "| none |" in table
+    page = catalogue.equation_page(EQUATION, made, "", ["maps", "waves"])
+    assert page.count("Long waves grow") == 1  # of the equation's docstring, once for all
+    assert "## waves" in page and "![waves](../datasets/waves.png)" in page
     assert "c0ffee" in page and "a processor" in page
     censored = catalogue.row("waves", found | {"predictability_censored": 0.5})
     assert "| ≥ 5 |" in censored
 
 
-def test_the_page_keeps_what_was_measured_at_another_time(tmp_path):
+def test_the_pages_keep_what_was_measured_at_another_time(tmp_path):
     found = facts(tmp_path / "waves.zarr")
-    old = catalogue.page("cpu", {"maps": found, "gone": found}, "", ["gone", "maps"])
-    page = catalogue.page("cpu", {"waves": found}, old, ["maps", "waves"])
-    assert page == catalogue.page("cpu", {"maps": found, "waves": found}, "", ["maps", "waves"])
+    both = {"maps": found, "waves": found}
+    old = catalogue.table("cpu", {"maps": found, "gone": found}, "", ["gone", "maps"])
+    table = catalogue.table("cpu", {"waves": found}, old, ["maps", "waves"])
+    assert table == catalogue.table("cpu", both, "", ["maps", "waves"])
     with pytest.raises(UserError, match="maps: was not made"):  # at this preset
-        catalogue.page("gpu", {"waves": found}, old, ["maps", "waves"])
+        catalogue.table("gpu", {"waves": found}, old, ["maps", "waves"])
+    old = catalogue.equation_page(EQUATION, {"maps": found, "gone": found}, "", ["gone", "maps"])
+    page = catalogue.equation_page(EQUATION, {"waves": found}, old, ["maps", "waves"])
+    assert page == catalogue.equation_page(EQUATION, both, "", ["maps", "waves"])
+
+
+def test_the_committed_table_leads_to_every_dataset(root):
+    """A row for each dataset, whose link leads to a part of its equation's page."""
+    table = (root / "docs/datasets.md").read_text()
+    links = re.findall(r"^\| \[(\w+)\]\((equations/\w+\.md)#(\w+)\)", table, re.M)
+    assert [name for name, _, _ in links] == config.datasets(root / "configs")
+    for name, file, part in links:
+        assert name == part
+        text = (root / "docs" / file).read_text()
+        assert f"\n## {name}\n" in text and f"../datasets/{name}.png" in text
 
 
 def test_every_equation_explains_itself():
@@ -82,8 +104,9 @@ def test_the_command_wants_the_facts_of_every_dataset(root, tmp_path, monkeypatc
         (tmp_path / f"{file.stem}.json").write_text(json.dumps(found))
         (tmp_path / f"{file.stem}.png").write_bytes(b"picture")
     catalogue.main()
-    text = (tmp_path / "docs" / "datasets.md").read_text()
+    text = (tmp_path / "docs" / "equations" / "kuramoto_sivashinsky.md").read_text()
     assert "## kuramoto_sivashinsky" in text
+    assert "[darcy](equations/" in (tmp_path / "docs" / "datasets.md").read_text()
     picture = tmp_path / "docs" / "datasets" / "kuramoto_sivashinsky.png"
     assert picture.read_bytes() == b"picture"
 

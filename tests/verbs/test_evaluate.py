@@ -15,8 +15,9 @@ from longrun import config
 from longrun import evaluate as verb
 from longrun.data.describe import describe
 from longrun.data.store import open_store, read_predictions
-from longrun.metrics.table import ABSENT
-from longrun.runtime import checkpoint, cli, devices
+from longrun.methods.forecast.persistence import Persistence
+from longrun.metrics.table import ABSENT, ScoreTable
+from longrun.runtime import checkpoint, cli, devices, registry
 from longrun.runtime.cli import UserError
 
 DATASET = {
@@ -217,3 +218,35 @@ def test_a_gpu_that_is_not_there_is_missed(monkeypatch):
     monkeypatch.setattr(devices.torch.cuda, "is_available", lambda: True)
     assert devices.device_of("auto").type == devices.device_of("gpu").type == "cuda"
     assert devices.device_of("cpu").type == "cpu"
+
+
+@pytest.fixture
+def with_metrics(monkeypatch):
+    """Persistence with a metric that no other method has; returns what `own_scores` shall give."""
+    monkeypatch.setattr(registry, "metrics", lambda name: {"corner": ("corner", "One point.")})
+    given = ["corner"]
+
+    def own_scores(self, store, options):
+        table = ScoreTable(store.path.stem)
+        for name in given:
+            table.add(name, [1.5, 2.5], trajectory=[0, 1])
+        return table
+
+    monkeypatch.setattr(Persistence, "own_scores", own_scores)
+    return given
+
+
+def test_a_method_brings_metrics_along(project, monkeypatch, with_metrics):
+    run(monkeypatch, command(project, "own", "still"))
+    scores = read(project / "own").set_index("metric")
+    assert scores.loc["corner", "value"].tolist() == [1.5, 2.5]
+    assert set(scores.loc["corner", "dataset"]) == {"toy"} and "nrmse" in scores.index
+    spec = config.compose(project / "configs", "test", "smoke")
+    assert spec["metrics"]["corner"]["heading"] == "corner"
+
+
+def test_a_method_gives_the_metrics_that_it_names(project, monkeypatch, with_metrics):
+    with_metrics.append("edge")
+    with pytest.raises(RuntimeError, match="gives corner, edge, METRICS names corner"):
+        run(monkeypatch, command(project, "more", "still"))
+    assert not (project / "more" / "scores.parquet").exists()

@@ -1,4 +1,3 @@
-import base64
 import json
 import re
 import subprocess
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 from synthetic import SITE_FIGURES, built_site, run  # noqa: F401 (a fixture)
 
-from longrun import tabulate
+from longrun import record, tabulate
 from longrun.runtime import cli
 
 pytestmark = pytest.mark.xdist_group("site")
@@ -22,6 +21,11 @@ def judged(site):
 
 @pytest.fixture(scope="module")
 def html(site):
+    return (site / "results" / "cpu" / "pages" / "pde_refiner.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def index(site):
     return (site / "results" / "cpu" / "results.html").read_text("utf-8")
 
 
@@ -44,11 +48,33 @@ def test_csv_holds_every_claim_and_every_summary(site, judged):
     assert set(table["preset"]) == {"cpu"} and set(table["experiment"]) == {"pde_refiner"}
 
 
-def test_page_for_the_report_is_small_and_has_the_same_tables(site, html):
+def test_index_for_the_report_is_that_of_the_site_without_links(site, index):
     light = (site / "results" / "cpu" / "claims.html").read_text("utf-8")
-    assert len(light) < 1e5 and "<figure" not in light
-    tables = re.findall("<table.*?</table>", light, re.DOTALL)
-    assert len(tables) == 2 and all(table in html for table in tables)
+    assert '<a href="pages/pde_refiner.html">' in index
+    assert light == index.replace('<a href="pages/pde_refiner.html">', "").replace("</a>", "")
+
+
+def test_index_has_a_row_for_each_experiment_with_its_main_claim(index, judged):
+    assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in index
+    main = judged["claims"][0]
+    assert index.count("<tr>") == 2 and main["says"] in index
+    assert all(claim["says"] not in index for claim in judged["claims"][1:])
+
+
+def test_the_claim_that_is_marked_main_comes_first():
+    spec = {"claims": {"a": {}, "b": {"main": True}, "c": {}}}
+    assert tabulate.main_claim(spec) == "b"
+    assert tabulate.main_claim({"claims": {"a": {}, "b": {}}}) == "a"
+    assert tabulate.main_claim({"claims": {}}) is None
+
+
+def test_a_preset_that_is_not_judged_counts_no_verdict(site, tmp_path):
+    outcome = tabulate.load(site / "configs", site / "results", "cpu")[0]
+    for claim in outcome.judged["claims"]:
+        claim["verdict"] = "not judged"
+    for text in (tabulate.index([outcome], "smoke"), tabulate.page(outcome, "smoke", {})):
+        assert "5 claims, not judged" in text
+        assert not re.search('class="badge (holds|contradicted|open)"', text)
 
 
 class Balance(HTMLParser):
@@ -75,8 +101,8 @@ def test_page_is_well_formed_and_needs_no_network(html):
     parser = Balance()
     parser.feed(html)
     assert not parser.open
-    assert len(parser.sources) == 1 + len(SITE_FIGURES)
-    assert all(source.startswith("data:") for source in parser.sources)
+    figures = [f"../pde_refiner/figures/{name}.svg" for name in SITE_FIGURES]
+    assert sorted(parser.sources) == sorted(["data:,", *figures])
     assert "@import" not in html and "url(" not in html and "<script" not in html
 
 
@@ -86,10 +112,11 @@ def test_page_says_what_when_and_where(html):
     assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
 
 
-def test_page_embeds_each_figure_with_its_caption(site, html, root):
-    folder = site / "results" / "cpu" / "pde_refiner" / "figures"
+def test_page_shows_each_figure_with_its_caption_and_is_small(site, html, root):
+    folder = site / "results" / "cpu"
+    drawn = [folder / "pages" / f"../pde_refiner/figures/{name}.svg" for name in SITE_FIGURES]
+    assert sum(file.stat().st_size for file in drawn) + len(html) < 3e6
     for name in SITE_FIGURES:
-        assert base64.b64encode((folder / f"{name}.svg").read_bytes()).decode() in html
         caption = tabulate.read_captions(root / "workflow" / "report")[name]
         assert tabulate._text(caption) in html
 
@@ -110,68 +137,12 @@ def test_user_text_is_escaped(site, tmp_path):
         outcome.facts,
         {},
         {},
+        outcome.task,
     )
-    page = tabulate.page([outcome], "cpu", {})
+    page = tabulate.page(outcome, "cpu", {}) + tabulate.index([outcome], "cpu")
     assert "<b>" not in page and "<i>" not in page and "No figures were drawn." in page
-    row = next(line for line in tabulate.markdown(outcome).splitlines() if "a \\| b" in line)
+    row = next(line for line in record.section(outcome, "cpu").splitlines() if "a \\| b" in line)
     assert len(re.findall(r"(?<!\\)\|", row)) == 7
-
-
-def test_results_of_other_presets_stay(site, tmp_path):
-    document = tmp_path / "RESULTS.md"
-    other = "<!-- begin gpu -->\n## gpu\n\n| kept |\n<!-- end gpu -->\n"
-    document.write_text(f"# Results\n\nBefore.\n\n{other}\nAfter.\n")
-    rerun(site, tmp_path / "first", "--markdown", document)
-    once = document.read_text()
-    assert other in once and once.startswith("# Results\n\nBefore.") and "After." in once
-    assert once.count("## cpu") == 1 and "**holds**" in once
-    rerun(site, tmp_path / "second", "--markdown", document)
-    assert document.read_text() == once
-
-
-OLD = """a
-<!-- begin cpu -->
-## cpu
-
-Of 9 claims, 9 hold, 0 contradicted, 0 open.
-
-### gone: A paper
-
-| x | **open** | y |
-
-### kept: A paper
-
-| x | **holds** | y |
-
-### made: A paper
-
-| x | **contradicted** | y |
-<!-- end cpu -->
-b
-"""
-
-
-def test_experiments_made_here_replace_what_was_said_of_them_alone():
-    made = {"made": "### made: A paper\n\n| x | **open** | z |\n"}
-    new = tabulate.insert(OLD, "cpu", made, ["kept", "made"])
-    kept = "### kept: A paper\n\n| x | **holds** | y |\n"
-    head = "## cpu\n\nOf 2 claims, 1 holds, 0 contradicted, 1 open.\n"
-    section = f"{head}\n{kept}\n{made['made']}"
-    assert new == f"a\n<!-- begin cpu -->\n{section}<!-- end cpu -->\nb\n"
-    assert tabulate.insert(new, "cpu", made, ["kept", "made"]) == new
-
-
-@pytest.mark.parametrize(
-    "document",
-    [
-        "<!-- begin cpu -->\n",
-        "<!-- end cpu -->\n<!-- begin cpu -->\n",
-        "<!-- begin cpu --><!-- end cpu --><!-- begin cpu --><!-- end cpu -->",
-    ],
-)
-def test_broken_markers_are_refused(document):
-    with pytest.raises(cli.UserError, match="begin cpu"):
-        tabulate.insert(document, "cpu", {}, [])
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import tomllib
 import pytest
 import yaml
 
+from longrun import config
 from longrun.runtime import registry
 
 # Where text of this repository may send a reader or a program.
@@ -173,6 +174,41 @@ def test_the_recipe_for_scratch_puts_the_folders_there(root, tmp_path):
             assert (clone / folder).resolve() == (scratch / "longrun" / folder).resolve()
         assert (scratch / "longrun/data/smoke/store").read_text() == "x"
         assert not (clone / "data/data").exists()
+
+
+def test_the_smoke_run_has_one_experiment_of_each_task(root):
+    line = re.search(r"^ONE_OF_EACH = (.*)$", (root / "Makefile").read_text(), re.M)
+    assert line
+    specs = [config.compose(root / "configs", name, "smoke") for name in line[1].split()]
+    assert sorted(spec["task"]["name"] for spec in specs) == registry.names("tasks")
+
+
+def test_the_tour_begins_with_the_flagship_and_is_of_several_tasks(root):
+    tour = config.settings(root / "configs")["experiments"]
+    tasks = [config.compose(root / "configs", name, "cpu")["task"]["name"] for name in tour]
+    assert tour[0] == "pde_refiner" and len(set(tasks)) == len(tour) > 2
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        ([], None),
+        (["PAPERS=cape tsm"], "'experiments=[cape,tsm]'"),
+        (["PAPERS=all"], "'experiments=all'"),
+        (["PRESET=smoke", "PAPERS=cape"], "'experiments=[cape]'"),
+    ],
+)
+def test_make_reproduce_makes_the_papers_that_it_is_told(checkout, words, asked):
+    done = make(checkout, "--dry-run", "reproduce", *words).stdout
+    assert re.findall(r"'experiments=.*?'", done) == ([asked] * 2 if asked else [])
+    assert "longrun.smoke" not in done
+
+
+def test_make_reproduce_at_smoke_runs_the_rest_in_one_process(checkout):
+    done = make(checkout, "--dry-run", "reproduce", "PRESET=smoke").stdout
+    listed = re.search(r"experiments=\[(.*?)\]", done)
+    assert listed
+    assert f"longrun.smoke --besides {listed[1].replace(',', ' ')}" in done
 
 
 def test_profile_sets_what_snakemake_knows(root):

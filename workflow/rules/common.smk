@@ -467,9 +467,13 @@ def check_path(parts):
 
 @cache
 def check(experiment, preset):
-    """Compose an experiment, and those whose runs it starts from."""
-    entries = compose(experiment, preset)["methods"].values()
-    for other in {entry.get("starts_from", {}).get("experiment") for entry in entries} - {None}:
+    """Compose an experiment, and those whose runs it borrows or starts from."""
+    spec = compose(experiment, preset)
+    used = [run.folder for run in yaml_files.runs(spec, Path(preset, experiment))]
+    for method in spec["methods"]:
+        run = preset, experiment, 0
+        used += yaml_files.origins(method_spec(experiment, preset, method), *run)
+    for other in {folder.parts[1] for folder in used} - {experiment}:
         check(other, preset)
 
 

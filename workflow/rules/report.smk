@@ -57,11 +57,12 @@ rule tabulate:
             labels={"table": "all numbers, CSV", "preset": "{preset}"},
         ),
         html="results/{preset}/results.html",
+        pages=directory("results/{preset}/pages"),
         claims=report(
             "results/{preset}/claims.html",
             caption="../report/results.rst",
             category="Results",
-            labels={"table": "claims and methods", "preset": "{preset}"},
+            labels={"table": "verdicts", "preset": "{preset}"},
         ),
     log:
         "logs/{preset}/tabulate.log",

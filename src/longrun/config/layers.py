@@ -15,7 +15,7 @@ from longrun.runtime import registry
 from longrun.runtime.registry import allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
-CHANGES = Path("changes")  # where an error is that is in no file
+CHANGES = Path("changes")  # named as the file of an error that is in none
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Source:
         raise ConfigError(f"{self.layers[0].file}: {'.'.join(map(str, key))}: {problem}")
 
     def check(self, content: Mapping[str, Any], section: type[Section], prefix: Key = ()) -> None:
-        """Refuse content that isn't what a section may be."""
+        """Refuse content that a section can't hold."""
         try:
             section.model_validate(content)
         except ValidationError as error:
@@ -60,7 +60,7 @@ class Source:
             self.fail((*prefix, *key), problem)
 
     def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
-        """Refuse a name that is not among those that there are."""
+        """Refuse an unknown name."""
         choices = list(names)
         if name not in choices:
             self.fail(key, f"{what} {shown(name)}; {allowed(choices, name)}")

@@ -163,8 +163,8 @@ def train_spec(
     Parameters
     ----------
     composed
-        The training datasets, composed, by name. With them the text changes with the data, as the
-        name of a run's folder must; a rule needs them not, the store is its input.
+        The training datasets, composed, by name. With them the text changes when the data do, as
+        the name of a run's folder must. A rule leaves them out: the store is its input.
     """
     spec = method_spec(experiment, method)
     del spec["seeds"]
@@ -221,7 +221,7 @@ def gpus(trainer: Mapping[str, Any]) -> int:
 def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
     """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
     trainer = method_spec(experiment, method)["trainer"]
-    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
+    return min(trainer["devices"] if experiment["shared"] else 1, gpus(trainer))
 
 
 def devices(trainer: Mapping[str, Any]) -> int:

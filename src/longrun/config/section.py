@@ -68,7 +68,7 @@ def explain(error: ErrorDetails, section: type[Section]) -> tuple[Key, str]:
             return key, error["msg"]
         case "string_pattern_mismatch" if key[-1] == "[key]":
             rule = "lower-case letters, digits and _, a letter first"
-            return key[:-1], f"{shown(value)} is no name; allowed: {rule}"
+            return key[:-1], f"{shown(value)} is not a valid name; allowed: {rule}"
         case "string_too_long" if key[-1] == "[key]":
             length = len(str(value))
             return key[:-1], f"{shown(value)} has {length} letters, allowed: {limits['max_length']}"

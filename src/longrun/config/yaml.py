@@ -17,10 +17,10 @@ from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 from longrun.runtime.registry import shown
 
-# what no configuration needs, and an accident or an attack would have; an alias counts as what it
+# more than any configuration needs: an accident, or an attack; an alias counts as all that it
 # stands for
 BYTES, VALUES, DEPTH = 2**20, 20_000, 30
-LARGEST = 2**53  # a larger integer is no number of JSON for every reader
+LARGEST = 2**53  # JSON readers disagree about larger integers
 
 Key = tuple[str | int, ...]
 # options that name a unit and give it options of its own, and the folder of the unit

@@ -17,6 +17,7 @@ VERDICTS = {  # colour, marker, word: never by colour alone
     "weaker": ("#CC79A7", "D", "weaker"),
     "contradicted": ("#D55E00", "X", "contradicted"),
     "open": ("#777777", "s", "open"),
+    "not judged": ("#777777", "s", "not judged"),
 }
 
 
@@ -46,13 +47,16 @@ def draw(inputs: Inputs) -> Figure:
     )[:, 0]
     for axes, kind, group in zip(grid, kinds, groups, strict=True):
         _forest(axes, kind, group)
-    counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
-    title = f"Of {_style.plural(len(claims), 'claim')}, {counts['holds']} " + (
-        "holds" if counts["holds"] == 1 else "hold"
-    )
-    title += "".join(f", {counts[word]} {word}" for word in ("weaker", "contradicted", "open"))
-    figure.legend(handles=_legend(), loc="outside lower center", ncols=7, columnspacing=1.2)
+    title = f"Of {_style.plural(len(claims), 'claim')}, {_counted(claims)}"
+    figure.legend(handles=_legend(claims), loc="outside lower center", ncols=7, columnspacing=1.2)
     return _style.finish(figure, inputs, title)
+
+
+def _counted(claims: list[dict[str, Any]]) -> str:
+    """Count the verdicts, those that there are."""
+    counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
+    words = {"holds": "holds" if counts["holds"] == 1 else "hold"}
+    return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in counts.items() if n)
 
 
 def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
@@ -133,10 +137,11 @@ def _readable_ticks(axes: Axes) -> None:
     axes.set_xlim(low, high)
 
 
-def _legend() -> list[Line2D]:
+def _legend(claims: list[dict[str, Any]]) -> list[Line2D]:
     marks = [
         Line2D([], [], color=colour, marker=marker, markersize=8, linewidth=3, label=word)
-        for colour, marker, word in VERDICTS.values()
+        for verdict, (colour, marker, word) in VERDICTS.items()
+        if any(claim["verdict"] == verdict for claim in claims)
     ]
     black: dict[str, Any] = {"color": "black", "linestyle": ""}
     return [

@@ -116,11 +116,11 @@ def figures(task: str, methods: Iterable[str]) -> list[str]:
     return [
         name
         for name, file in sorted(_files("figures").items())
-        if file.parent.name in ("figures", task) and named & set(_only_for(file) or named)
+        if file.parent.name in ("figures", task) and named & set(only_for(file) or named)
     ]
 
 
-def _only_for(figure: Path) -> tuple[str, ...]:
+def only_for(figure: Path) -> tuple[str, ...]:
     """Methods that a figure is limited to, read without importing it; empty for no limit."""
     return tuple(_constant(_module(figure).body, "METHODS", ()))
 

@@ -115,13 +115,13 @@ class AbstractRelaxation(AbstractLearner):
 
     def evaluate(self, store: Any, options: dict[str, Any], seed: int) -> Evaluation:
         """Solve the sequences of the store's test split, learning on the way, and score."""
-        setting = _Setting(store, options)
+        cases = _Cases(store, options)
         table = ScoreTable(store.path.stem)
-        trials = [_trial(self, setting, number, seed) for number in range(setting.trajectories)]
+        trials = [_trial(self, cases, number, seed) for number in range(cases.trajectories)]
         for number, trial in enumerate(trials):
-            _score(trial, number, setting, table)
+            _score(trial, number, cases, table)
         score_size(self, table)
-        return Evaluation(table.frame(), _predictions(trials, setting))
+        return Evaluation(table.frame(), _predictions(trials, cases))
 
 
 def systems(store: Any, split: str, trajectory: int) -> Iterator[LinearSystem]:
@@ -147,7 +147,7 @@ def systems(store: Any, split: str, trajectory: int) -> Iterator[LinearSystem]:
 # Evaluation --------------------------------------------------------------------------------------
 
 
-class _Setting:
+class _Cases:
     """What is evaluated."""
 
     def __init__(self, store: Any, options: Mapping[str, Any]):
@@ -190,13 +190,13 @@ class _Trial(NamedTuple):
     solution: Float[ndarray, "block x y"]
 
 
-def _trial(module: AbstractRelaxation, setting: _Setting, number: int, seed: int) -> _Trial:
+def _trial(module: AbstractRelaxation, cases: _Cases, number: int, seed: int) -> _Trial:
     """Solve the systems of one trajectory."""
-    truth = setting.split.read(np.array([number]), slice(1, setting.steps + 1))[0, :, -1]
+    truth = cases.split.read(np.array([number]), slice(1, cases.steps + 1))[0, :, -1]
     generator = seeded(torch.device("cpu"), seed, number)
     rows, solutions = [], []
     module.begin()
-    sequence = itertools.islice(systems(setting.store, setting.name, number), setting.steps)
+    sequence = itertools.islice(systems(cases.store, cases.name, number), cases.steps)
     for frame, system in zip(truth, sequence, strict=True):
         began = time.perf_counter()
         omega = module.choose(system.context, system.matrix, generator)
@@ -208,11 +208,11 @@ def _trial(module: AbstractRelaxation, setting: _Setting, number: int, seed: int
         size = float(np.linalg.norm(inner))
         error = float(np.linalg.norm(solution - inner)) / size if size else 0.0
         rows.append((iterations, omega, system.context, not converged, error, seconds))
-        if len(rows) % setting.block == 0:
+        if len(rows) % cases.block == 0:
             side = len(frame) - 1
             solutions.append(np.pad(solution.reshape(side, side), ((1, 0), (1, 0))))
     columns = dict(zip(_COLUMNS, np.array(rows, dtype=np.float64).T, strict=True))
-    return _Trial(truth=truth[setting.ends - 1], solution=np.array(solutions), **columns)
+    return _Trial(truth=truth[cases.ends - 1], solution=np.array(solutions), **columns)
 
 
 def _check(
@@ -227,17 +227,17 @@ def _check(
         )
 
 
-def _score(trial: _Trial, number: int, setting: _Setting, table: ScoreTable) -> None:
-    blocks = (-1, setting.block)
+def _score(trial: _Trial, number: int, cases: _Cases, table: ScoreTable) -> None:
+    blocks = (-1, cases.block)
     capped = trial.censored.reshape(blocks).any(1)
     rows: dict[str, Any] = {
         "trajectory": number,
-        "step": setting.ends,
-        "lead_time": setting.ends * setting.seconds,
+        "step": cases.ends,
+        "lead_time": cases.ends * cases.seconds,
     }
     table.add("iterations", trial.iterations.reshape(blocks).mean(1), censored=capped, **rows)
     table.add("omega", trial.omega.reshape(blocks).mean(1), **rows)
-    late = slice(-max(1, round(setting.late * setting.steps)), None)
+    late = slice(-max(1, round(cases.late * cases.steps)), None)
     for name, part in (("iterations_mean", slice(None)), ("iterations_late", late)):
         censored = bool(trial.censored[part].any())
         table.add(name, trial.iterations[part].mean(), censored=censored, trajectory=number)
@@ -245,25 +245,25 @@ def _score(trial: _Trial, number: int, setting: _Setting, table: ScoreTable) -> 
     table.add("wall_time", trial.seconds.mean(), trajectory=number)
 
 
-def _predictions(trials: list[_Trial], setting: _Setting) -> xr.Dataset:
+def _predictions(trials: list[_Trial], cases: _Cases) -> xr.Dataset:
     """Solutions at the end of each block; context, omega and iterations of every system."""
-    kept = trials[: setting.keep]
-    field = setting.store.fields[-1]
-    space = setting.split.space
+    kept = trials[: cases.keep]
+    field = cases.store.fields[-1]
+    space = cases.split.space
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, schema.FIELD, *schema.AXES[: len(space)])
-    shape = (len(kept), len(setting.ends), 1, *space)
-    length = setting.split.parameters.get(schema.LENGTH, np.ones(setting.trajectories))
-    side = float(length[: setting.trajectories].mean())
+    shape = (len(kept), len(cases.ends), 1, *space)
+    length = cases.split.parameters.get(schema.LENGTH, np.ones(cases.trajectories))
+    side = float(length[: cases.trajectories].mean())
     variables: dict[str, Any] = {
         "truth": (dims, _stack([t.truth for t in kept], shape)),
         "prediction": (dims, _stack([t.solution for t in kept], shape)),
     }
     for name in ("context", "omega", "iterations"):
-        values = _stack([getattr(t, name) for t in kept], (len(kept), setting.steps))
+        values = _stack([getattr(t, name) for t in kept], (len(kept), cases.steps))
         variables[name] = ((schema.TRAJECTORY, "system"), values)
-    coordinates = field_coordinates([field], len(kept), setting.ends * setting.seconds, space, side)
-    seconds = np.full(len(kept), setting.block * setting.seconds)
-    coordinates["system"] = np.arange(1, setting.steps + 1)
+    coordinates = field_coordinates([field], len(kept), cases.ends * cases.seconds, space, side)
+    seconds = np.full(len(kept), cases.block * cases.seconds)
+    coordinates["system"] = np.arange(1, cases.steps + 1)
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length[: len(kept)])
     return xr.Dataset(variables, coords=coordinates)

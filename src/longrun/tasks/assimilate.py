@@ -395,21 +395,21 @@ def evaluate_assimilation(
     module: AbstractAssimilator, store: Any, options: Mapping[str, Any], seed: int
 ) -> Evaluation:
     """Score a method, by the protocol of this module; see `AbstractAssimilator.evaluate`."""
-    setting = _Setting(module, store, options)
+    cases = _Cases(module, store, options)
     generator = torch.Generator(device=module.device).manual_seed(seed)
     table = ScoreTable(store.path.stem)
     kept = []
     with torch.no_grad():
-        for chosen in setting.groups():
-            truth, estimate = _follow(module, setting, chosen, generator)
-            _score(setting, table, chosen, truth, estimate)
-            few = chosen < setting.keep
+        for chosen in cases.groups():
+            truth, estimate = _follow(module, cases, chosen, generator)
+            _score(cases, table, chosen, truth, estimate)
+            few = chosen < cases.keep
             kept.append((truth[few], estimate[few, 0]))
-        _score_cost(module, setting, table, generator)
-    return Evaluation(table.frame(), _predictions(setting, kept))
+        _score_cost(module, cases, table, generator)
+    return Evaluation(table.frame(), _predictions(cases, kept))
 
 
-class _Setting:
+class _Cases:
     """What is evaluated, on what."""
 
     def __init__(self, module: AbstractAssimilator, store: Any, options: Mapping[str, Any]):
@@ -458,7 +458,7 @@ class _Setting:
 
 def _follow(
     module: AbstractAssimilator,
-    setting: _Setting,
+    cases: _Cases,
     chosen: np.ndarray,
     generator: torch.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -466,53 +466,53 @@ def _follow(
 
     The latter are (trajectory, draw, stage, step, channel, *space), NaN where diverged.
     """
-    truth = setting.truth(chosen)
+    truth = cases.truth(chosen)
     shape = truth.shape[2:]
     drawn = [
-        [setting.chance(number, draw, shape) for draw in range(setting.draws)]
+        [cases.chance(number, draw, shape) for draw in range(cases.draws)]
         for number in chosen.tolist()
     ]
     when = np.array([[pair[0] for pair in row] for row in drawn])
     noise = torch.from_numpy(np.array([[pair[1] for pair in row] for row in drawn]))
-    measured = torch.from_numpy(when[:, :, None] < np.array(setting.measured)[:, None])
+    measured = torch.from_numpy(when[:, :, None] < np.array(cases.measured)[:, None])
     frames = torch.from_numpy(truth)[:, None].to(module.device)
-    lead = (len(chosen), setting.draws, len(setting.stages))
-    samples = frames + module.noise_std(setting.snr) * noise.to(module.device)
+    lead = (len(chosen), cases.draws, len(cases.stages))
+    samples = frames + module.noise_std(cases.snr) * noise.to(module.device)
     samples = samples[:, :, None].expand(*lead, *samples.shape[2:]).flatten(0, 2)
-    mask = _where_measured(samples, measured.flatten(0, 2).to(module.device), setting.spacing)
+    mask = _where_measured(samples, measured.flatten(0, 2).to(module.device), cases.spacing)
     samples = torch.where(mask, samples, 0.0)
-    columns = np.stack([values[chosen] for values in setting.parameters.values()], axis=1)
+    columns = np.stack([values[chosen] for values in cases.parameters.values()], axis=1)
     parameters = torch.from_numpy(columns).to(samples).repeat_interleave(lead[1] * lead[2], 0)
     estimates = [
         frame.cpu()
         for k, frame in enumerate(module.follow(samples, mask, parameters, generator))
-        if k >= setting.warm_up
+        if k >= cases.warm_up
     ]
-    return truth[:, setting.warm_up :], torch.stack(estimates, 1).unflatten(0, lead).numpy()
+    return truth[:, cases.warm_up :], torch.stack(estimates, 1).unflatten(0, lead).numpy()
 
 
 def _score(
-    setting: _Setting, table: ScoreTable, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray
+    cases: _Cases, table: ScoreTable, chosen: np.ndarray, truth: np.ndarray, found: np.ndarray
 ) -> None:
-    space = tuple(range(-setting.dims, 0))
+    space = tuple(range(-cases.dims, 0))
     true = truth[:, None, None].astype(np.float64)
-    alive = np.isfinite(found).all(axis=(-setting.dims - 1, *space))
-    dead = ~alive.reshape(*alive.shape, 1, *(1,) * setting.dims)
-    estimate = np.where(dead, setting.bound, found.astype(np.float64))
+    alive = np.isfinite(found).all(axis=(-cases.dims - 1, *space))
+    dead = ~alive.reshape(*alive.shape, 1, *(1,) * cases.dims)
+    estimate = np.where(dead, cases.bound, found.astype(np.float64))
     square = pointwise.ratio(
         np.square(estimate - true).mean(space), np.square(true).mean(space)
     ).mean(-1)
     square = np.where(alive, np.minimum(square, UNBOUNDED**2), UNBOUNDED**2)
-    nrmse = np.minimum(pointwise.nrmse(estimate, true, setting.dims), UNBOUNDED)
+    nrmse = np.minimum(pointwise.nrmse(estimate, true, cases.dims), UNBOUNDED)
     nrmse = np.where(alive, nrmse, UNBOUNDED)
-    correlation = pointwise.correlation(estimate, true, setting.dims)
+    correlation = pointwise.correlation(estimate, true, cases.dims)
 
-    steps = np.arange(1, setting.steps + 1)
-    times = setting.seconds[chosen, None] * steps
+    steps = np.arange(1, cases.steps + 1)
+    times = cases.seconds[chosen, None] * steps
     rows: dict[str, Any] = {
         "trajectory": chosen[:, None, None],
-        "member": np.arange(setting.draws)[:, None],
-        "stage": np.array(setting.stages),
+        "member": np.arange(cases.draws)[:, None],
+        "stage": np.array(cases.stages),
     }
     each = {name: values[..., None] for name, values in rows.items()}
     each |= {"step": steps, "lead_time": times[:, None, None]}
@@ -520,62 +520,62 @@ def _score(
     table.add("nrmse", nrmse, censored=nrmse >= UNBOUNDED, **each)
     table.add("correlation", correlation, **each)
     table.add("bounded", alive, **each)
-    parts = {"late_relative_mse": np.broadcast_to(steps > setting.steps // 2, times.shape)}
-    if setting.lyapunov_time is not None:
-        parts["early_relative_mse"] = (times <= EARLY * setting.lyapunov_time) | (steps == 1)
+    parts = {"late_relative_mse": np.broadcast_to(steps > cases.steps // 2, times.shape)}
+    if cases.lyapunov_time is not None:
+        parts["early_relative_mse"] = (times <= EARLY * cases.lyapunov_time) | (steps == 1)
     for name, part in parts.items():
         inside = np.where(part[:, None, None], square, 0.0)
         mean = inside.sum(-1) / part.sum(-1)[:, None, None]
         table.add(name, mean, censored=inside.max(-1) >= UNBOUNDED**2, **rows)
-    if 0 in setting.stages:  # the horizon of the free forecast; with measurements there is none
-        free = setting.stages.index(0)
+    if 0 in cases.stages:  # the horizon of the free forecast; with measurements there is none
+        free = cases.stages.index(0)
         time, censored = crossing_time(correlation[:, :, free], times[:, None], THRESHOLD)
-        only = {"trajectory": chosen[:, None], "member": np.arange(setting.draws), "stage": 0}
+        only = {"trajectory": chosen[:, None], "member": np.arange(cases.draws), "stage": 0}
         table.add(f"correlation_time_{THRESHOLD}", time, censored=censored, **only)
 
 
 def _score_cost(
-    module: AbstractAssimilator, setting: _Setting, table: ScoreTable, generator: torch.Generator
+    module: AbstractAssimilator, cases: _Cases, table: ScoreTable, generator: torch.Generator
 ) -> None:
     """Score the wall time of a step with its correction, for one batch of trajectories."""
-    chosen = next(setting.groups())
-    frames = torch.from_numpy(setting.truth(chosen)[:, :2]).to(module.device)
+    chosen = next(cases.groups())
+    frames = torch.from_numpy(cases.truth(chosen)[:, :2]).to(module.device)
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
     measured = torch.ones(frames.shape[:2], dtype=torch.bool, device=module.device)
-    mask = _where_measured(frames, measured, setting.spacing)
-    columns = np.stack([values[chosen] for values in setting.parameters.values()], axis=1)
+    mask = _where_measured(frames, measured, cases.spacing)
+    columns = np.stack([values[chosen] for values in cases.parameters.values()], axis=1)
     parameters = torch.from_numpy(columns).to(frames)
     state = module.begin(frames[:, 0], mask[:, 0], generator)
     wall = seconds_per_call(
         lambda: module.correct(module.predict(state, parameters), frames[:, 1], mask[:, 1])
     )
-    table.add("wall_time_per_second", wall / float(setting.seconds[chosen].sum()))
+    table.add("wall_time_per_second", wall / float(cases.seconds[chosen].sum()))
     score_size(module, table)
 
 
-def _predictions(setting: _Setting, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.Dataset:
+def _predictions(cases: _Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.Dataset:
     """Return truth and estimates of the first draw.
 
     `prediction` is at the first fraction of `measured`; `prediction_30` is at 30 %, and so on.
     """
-    axes = schema.AXES[: setting.dims]
+    axes = schema.AXES[: cases.dims]
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, schema.FIELD, *axes)
     truth, estimate = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     fields = {"truth": (dims, truth)}
-    for place, stage in enumerate(setting.stages):
+    for place, stage in enumerate(cases.stages):
         name = f"prediction_{stage}" if place else "prediction"
         fields[name] = (dims, estimate[:, place].astype(np.float32))
-    seconds = setting.seconds[: max(setting.keep, 1)]
-    length = setting.parameters.get(schema.LENGTH, np.ones(setting.trajectories))
-    lead_times = float(seconds.mean()) * np.arange(1, setting.steps + 1)
+    seconds = cases.seconds[: max(cases.keep, 1)]
+    length = cases.parameters.get(schema.LENGTH, np.ones(cases.trajectories))
+    lead_times = float(seconds.mean()) * np.arange(1, cases.steps + 1)
     coordinates = field_coordinates(
-        setting.store.fields, setting.keep, lead_times, setting.split.space, float(length.mean())
+        cases.store.fields, cases.keep, lead_times, cases.split.space, float(length.mean())
     )
     coordinates["seconds_per_step"] = (
         schema.TRAJECTORY,
-        setting.seconds[: setting.keep],
+        cases.seconds[: cases.keep],
         {"units": "s"},
     )
-    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length[: setting.keep])
+    coordinates[schema.LENGTH] = (schema.TRAJECTORY, length[: cases.keep])
     return xr.Dataset(fields, coords=coordinates)

@@ -1,16 +1,17 @@
-"""Drawing from a law: p(frame) of a store, or p(next frame | what is seen of this one).
+"""Drawing from a distribution: p(frame) of a store, or p(next frame | what is seen of this one).
 
 What is drawn, and what is shown:
 
-- `conditional: false` draws from the law of the store's frames. A window is one frame: the datum.
+- `conditional: false` draws from the distribution of the store's frames. A window is one frame:
+  the datum.
 - `conditional: true` draws the next frame, `evaluate.stride` frames on, given an observation of the
-  present one. Shown the whole frame, a deterministic equation has one answer, and its law is a
-  point. So the observation is degraded, for training, re-flow and evaluation alike: along every
-  axis only one in `observe_every` points is seen, with normal noise of `observe_noise` standard
-  deviations of the field; elsewhere the observation holds the field's mean. What is left open is
-  what the law is made of.
+  present one. Shown the whole frame, a deterministic equation has one answer, and its distribution
+  is a point. So the observation is degraded, for training, re-flow and evaluation alike: along
+  every axis only one in `observe_every` points is seen, with normal noise of `observe_noise`
+  standard deviations of the field; elsewhere the observation holds the field's mean. What is left
+  open is what the distribution is made of.
 
-Evaluation draws with `evaluations` N = 1, 2, 4, ... calls of the network, each from the same noise,
+Evaluation draws with `nfe` N = 1, 2, 4, ... calls of the network, each from the same noise,
 and scores every N (the column `stage`):
 
 - All scores are in standard deviations of the training data, field by field.
@@ -157,7 +158,7 @@ class AbstractSampler(AbstractLearner):
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator,
-        evaluations: int | None,
+        nfe: int | None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return one normalised frame per observation, see `draw`."""
 
@@ -170,7 +171,7 @@ class AbstractSampler(AbstractLearner):
         """Return the exact way of each sample from noise to data, at equal steps of time.
 
         It begins with the noise and ends with what `sample` returns from the same generator with
-        `evaluations` None. None where the method is no flow.
+        `nfe` None. None where the method is no flow.
         """
         return None
 
@@ -241,7 +242,7 @@ class AbstractSampler(AbstractLearner):
         condition: Float[Tensor, "batch observed *space"],
         parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator,
-        evaluations: int | None = None,
+        nfe: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Draw one frame per observation, physical units in and out.
 
@@ -254,11 +255,11 @@ class AbstractSampler(AbstractLearner):
         generator
             Source of the noise, on the device of `condition`. Its state fixes the noise that a
             draw starts from, whatever the number of evaluations.
-        evaluations
+        nfe
             Calls of the network; None is as many as an exact answer needs.
         """
         context = self.context_of(condition)
-        sample = self.sample(context, self.scaled_conditions(parameters), generator, evaluations)
+        sample = self.sample(context, self.scaled_conditions(parameters), generator, nfe)
         return self._per_channel(self.field_mean) + sample * self._per_channel(self.field_std)
 
     # Training ------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class AbstractSampler(AbstractLearner):
         store
             A `longrun.data.store.Store`.
         options
-            `trajectories`; and `evaluations` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
+            `trajectories`; and `nfe` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
             `stride` (1), `keep` (0), `batch_size` (1024, samples in one call of the network),
             `projections` (128), `split` ("test").
         seed
@@ -300,23 +301,25 @@ class AbstractSampler(AbstractLearner):
         UserError
             If the store has too few frames or trajectories.
         """
-        setting = _Setting.of(self, store, options)
+        cases = _Cases.of(self, store, options)
         table = ScoreTable(store.path.stem)
         with torch.no_grad():
-            drawn = _draw_all(self, setting)
-            _score_law(setting, drawn, table)
-            _score_flow(setting, drawn, table)
+            drawn = _draw_all(self, cases)
+            _score_distribution(cases, drawn, table)
+            _score_flow(cases, drawn, table)
             if self.conditional:
-                _score_conditional(setting, drawn, table)
-            _score_cost(self, setting, table)
-        return Evaluation(table.frame(), _predictions(setting, drawn))
+                _score_conditional(cases, drawn, table)
+            _score_cost(self, cases, table)
+        return Evaluation(table.frame(), _predictions(cases, drawn))
 
 
 # What is evaluated, on what ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class _Setting:
+class _Cases:
+    """The test cases: which trajectories, how often, in which units."""
+
     store: Any
     split: Any
     trajectories: int
@@ -324,7 +327,7 @@ class _Setting:
     start: int
     stride: int
     conditional: bool
-    evaluations: list[int]
+    nfe: list[int]
     keep: int
     batch_size: int
     projections: int
@@ -353,7 +356,7 @@ class _Setting:
             start=start,
             stride=stride,
             conditional=module.conditional,
-            evaluations=sorted(options.get("evaluations", [1, 2, 4, 8, 100])),
+            nfe=sorted(options.get("nfe", [1, 2, 4, 8, 100])),
             keep=min(options.get("keep", 0), options["trajectories"]),
             batch_size=options.get("batch_size", 1024),
             projections=options.get("projections", 128),
@@ -410,23 +413,21 @@ class _Drawn:
     path: ndarray | None  # (time, kept trajectory, channel, *space), of the first member
 
 
-def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
+def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
     """Draw everything, batch by batch, each number of evaluations from the same noise."""
     parts: dict[Any, list[ndarray]] = {}
 
     def keep(name: Any, values: Tensor | ndarray, members: bool = True) -> None:
         array = values if isinstance(values, np.ndarray) else values.cpu().numpy()
         if members:
-            array = array.reshape(-1, setting.members, *array.shape[1:])
+            array = array.reshape(-1, cases.members, *array.shape[1:])
         parts.setdefault(name, []).append(array)
 
-    for chosen, seen, parameters in setting.batches(module):
+    for chosen, seen, parameters in cases.batches(module):
         first = int(chosen[0])
-        keep(
-            "truth", setting.normalised(setting.read(setting.split, chosen, setting.target)), False
-        )
-        keep("seen", seen[:: setting.members], False)
-        for count in (*setting.evaluations, None):
+        keep("truth", cases.normalised(cases.read(cases.split, chosen, cases.target)), False)
+        keep("seen", seen[:: cases.members], False)
+        for count in (*cases.nfe, None):
             generator = seeded(module.device, 1, first)
             drawn = module.normalised(module.draw(seen, parameters, generator, count))
             bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
@@ -445,14 +446,14 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
                 slope = (after - before) * (len(path) - 1)
                 bend += (straight - slope).square().flatten(1).mean(1) / (len(path) - 1)
             keep("bend", bend)
-            few = (chosen < setting.keep).sum()
-            keep("path", path[:, :: setting.members][:, :few].transpose(0, 1), False)
+            few = (chosen < cases.keep).sum()
+            keep("path", path[:, :: cases.members][:, :few].transpose(0, 1), False)
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
     return _Drawn(
         truth=whole["truth"],
         seen=whole["seen"],
-        samples={count: whole["samples", count] for count in setting.evaluations},
-        alive={count: whole["alive", count] for count in setting.evaluations},
+        samples={count: whole["samples", count] for count in cases.nfe},
+        alive={count: whole["alive", count] for count in cases.nfe},
         exact=whole["samples", None],
         cost=whole.get("cost"),
         bend=whole.get("bend"),
@@ -463,65 +464,65 @@ def _draw_all(module: AbstractSampler, setting: _Setting) -> _Drawn:
 # Scores ------------------------------------------------------------------------------------------
 
 
-def _score_law(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score all samples against all truths, one value per number of evaluations."""
-    dims, box = setting.dims, setting.sides
+    dims, box = cases.dims, cases.sides
     flat = drawn.truth.reshape(len(drawn.truth), -1)
-    repeated = flat.repeat(setting.members, axis=0)
+    repeated = flat.repeat(cases.members, axis=0)
     true_energy = wavenumber = None
     if dims:
         true_energy = spectrum.energy_spectrum(drawn.truth, dims, box).mean(axis=(0, 1))
-        wavenumber = spectrum.wavenumbers(setting.split.space, box)
+        wavenumber = spectrum.wavenumbers(cases.split.space, box)
     for count, samples in drawn.samples.items():
         alive = drawn.alive[count]
         table.add("bounded", alive.mean(), stage=count)
         rows = {"stage": count, "censored": not alive.all()}
         points = samples.reshape(len(repeated), -1)
-        distance = sliced_w2(points, repeated, setting.projections)
+        distance = sliced_w2(points, repeated, cases.projections)
         table.add("sliced_w2", distance, **rows)
         variance = points.var(axis=0).mean() / flat.var(axis=0).mean()
         table.add("variance_ratio", variance, **rows)
         if true_energy is None:
             continue
         energy = spectrum.energy_spectrum(samples, dims, box).mean(axis=(0, 1, 2))
-        for band, mask in setting.bands.items():
+        for band, mask in cases.bands.items():
             error = min(float(spectrum.relative_error(energy, true_energy, mask)), UNBOUNDED**2)
             table.add(f"spectrum_error_{band}", error, **rows)
         table.add("energy_spectrum", energy, stage=count, wavenumber=wavenumber)
     if true_energy is not None:
         table.add("truth_spectrum", true_energy, wavenumber=wavenumber)
-    train = setting.store.split("train")
-    size = min(setting.trajectories, train.trajectories)
+    train = cases.store.split("train")
+    size = min(cases.trajectories, train.trajectories)
     floors = []
     for first in range(0, train.trajectories - size + 1, size)[:FLOORS]:
         chosen = np.arange(first, first + size)
-        others = setting.normalised(setting.read(train, chosen, setting.target))
-        floors.append(sliced_w2(others.reshape(size, -1), flat[:size], setting.projections))
+        others = cases.normalised(cases.read(train, chosen, cases.target))
+        floors.append(sliced_w2(others.reshape(size, -1), flat[:size], cases.projections))
     table.add("sliced_w2_data", np.mean(floors))
 
 
-def _score_flow(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score the way from noise to sample."""
-    trajectories = np.arange(setting.trajectories)
+    trajectories = np.arange(cases.trajectories)
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
         squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
         rows: dict[str, Any] = {"stage": count}
-        if setting.conditional:
+        if cases.conditional:
             rows["trajectory"] = trajectories
-        error = np.sqrt(squares if setting.conditional else squares.mean())
+        error = np.sqrt(squares if cases.conditional else squares.mean())
         table.add("endpoint_error", error, **rows)
     if drawn.cost is not None and drawn.bend is not None:
         table.add("transport_cost", drawn.cost.mean(axis=1), trajectory=trajectories)
         table.add("straightness", drawn.bend.mean(axis=1), trajectory=trajectories)
 
 
-def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_conditional(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score the samples of each condition against its one truth."""
-    dims, flat = setting.dims, drawn.truth.reshape(len(drawn.truth), -1)
+    dims, flat = cases.dims, drawn.truth.reshape(len(drawn.truth), -1)
     for count, samples in drawn.samples.items():
         rows: dict[str, Any] = {
-            "trajectory": np.arange(setting.trajectories),
+            "trajectory": np.arange(cases.trajectories),
             "stage": count,
             "censored": ~drawn.alive[count].all(axis=1),
         }
@@ -530,7 +531,7 @@ def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> N
         table.add("energy_score", energy_score(members, flat), **rows)
         error = ensemble.ensemble_rmse(samples, drawn.truth, dims)
         table.add("ensemble_rmse", error, **rows)
-        if setting.members > 1:
+        if cases.members > 1:
             spread = ensemble.spread(samples, dims)
             table.add("spread", spread, **rows)
             # of the means over trajectories: a ratio of single cases is dominated by lucky hits
@@ -538,11 +539,11 @@ def _score_conditional(setting: _Setting, drawn: _Drawn, table: ScoreTable) -> N
             table.add("spread_skill", min(whole, UNBOUNDED), stage=count)
 
 
-def _score_cost(module: AbstractSampler, setting: _Setting, table: ScoreTable) -> None:
+def _score_cost(module: AbstractSampler, cases: _Cases, table: ScoreTable) -> None:
     """Score the wall time of one evaluation, and the size of the method."""
     if module.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(module.device)
-    _, seen, parameters = next(setting.batches(module))
+    _, seen, parameters = next(cases.batches(module))
     generator = seeded(module.device, 2)
     wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
     table.add("wall_time_per_sample", wall / len(seen), stage=1)
@@ -552,40 +553,40 @@ def _score_cost(module: AbstractSampler, setting: _Setting, table: ScoreTable) -
 # Fields for figures ------------------------------------------------------------------------------
 
 
-def _predictions(setting: _Setting, drawn: _Drawn) -> xr.Dataset:
+def _predictions(cases: _Cases, drawn: _Drawn) -> xr.Dataset:
     """Truth and samples of the first `keep` trajectories, in physical units.
 
     `prediction` is the first member of the most evaluations; `samples` has them all, `path` the
     exact ways of first members at up to 21 times, `observation` what was shown.
     """
-    keep, axes = setting.keep, schema.AXES[: setting.dims]
+    keep, axes = cases.keep, schema.AXES[: cases.dims]
     frame = (schema.FIELD, *axes)
 
     def physical(values: ndarray) -> ndarray:
-        return (setting.mean + values * setting.std).astype(np.float32)
+        return (cases.mean + values * cases.std).astype(np.float32)
 
     samples = np.stack([physical(values[:keep]) for values in drawn.samples.values()])
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, *frame)
     content: dict[str, Any] = {
         "truth": (dims, physical(drawn.truth[:keep])[:, None]),
         "prediction": (dims, samples[-1, :, 0][:, None]),
-        "samples": (("evaluations", schema.TRAJECTORY, "member", *frame), samples),
+        "samples": (("nfe", schema.TRAJECTORY, "member", *frame), samples),
     }
-    if setting.conditional:
+    if cases.conditional:
         content["observation"] = ((schema.TRAJECTORY, *frame), drawn.seen[:keep])
     path_time = np.zeros(0)
     if drawn.path is not None:
         times = np.unique(np.linspace(0, len(drawn.path) - 1, 21).astype(int))
         path_time = times / max(len(drawn.path) - 1, 1)
         content["path"] = (("path_time", schema.TRAJECTORY, *frame), physical(drawn.path[times]))
-    parameters = setting.split.parameters
-    dt = parameters.get(schema.DT, np.ones(setting.trajectories))[: setting.trajectories]
-    length = parameters.get(schema.LENGTH, np.ones(setting.trajectories))[: setting.trajectories]
-    lead = float(dt.mean()) * setting.stride if setting.conditional else 0.0
+    parameters = cases.split.parameters
+    dt = parameters.get(schema.DT, np.ones(cases.trajectories))[: cases.trajectories]
+    length = parameters.get(schema.LENGTH, np.ones(cases.trajectories))[: cases.trajectories]
+    lead = float(dt.mean()) * cases.stride if cases.conditional else 0.0
     coordinates = field_coordinates(
-        setting.store.fields, keep, [lead], setting.split.space, float(length.mean())
+        cases.store.fields, keep, [lead], cases.split.space, float(length.mean())
     )
-    coordinates |= {"evaluations": list(drawn.samples), "member": np.arange(setting.members)}
+    coordinates |= {"nfe": list(drawn.samples), "member": np.arange(cases.members)}
     if drawn.path is not None:
         coordinates["path_time"] = path_time
     return xr.Dataset(content, coords=coordinates)

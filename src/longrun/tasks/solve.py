@@ -106,8 +106,7 @@ class AbstractFieldSolver(AbstractLearner):
         **options: Any,
     ):
         super().__init__(**options)
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        self.equation = registry.find("equations", equation["name"])(**arguments)
+        self.equation = registry.build("equations", equation)
         self.names = self.equation.sought or tuple(q.name for q in self.equation.fields)
         self.steady, self.dims = bool(self.equation.steady), len(points)
         self.variables = ("t", *schema.AXES)[int(self.steady) : 1 + self.dims]

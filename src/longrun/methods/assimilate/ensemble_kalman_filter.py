@@ -57,8 +57,7 @@ class EnsembleKalmanFilter(AbstractAssimilator):
         super().__init__(fields, dims, conditions, **options)
         if members < 2 or inflation < 1:
             raise ValueError("members must be at least 2, inflation at least 1")
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        self.equation = registry.find("equations", equation["name"])(**arguments)
+        self.equation = registry.build("equations", equation)
         if self.equation.refinement != 1:
             raise ValueError("ensemble_kalman_filter needs a store of the solver's whole state")
         self.stride, self.members, self.inflation = stride, members, inflation

@@ -54,8 +54,7 @@ class CoarseSolver(AbstractForecaster):
         coarsest: int = 16,
         **options: Any,
     ):
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        reference = registry.find("equations", equation["name"])(**arguments)
+        reference = registry.build("equations", equation)
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)

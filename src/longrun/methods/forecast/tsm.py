@@ -121,8 +121,7 @@ class TSM(AbstractForecaster):
             raise ValueError(f"equation must be {self.equations[0]}, is {equation['name']}")
         if min(width, layers, order, bundle) < 1:
             raise ValueError("width, layers, order and bundle must be at least 1")
-        arguments = {key: value for key, value in equation.items() if key != "name"}
-        reference = registry.find("equations", equation["name"])(**arguments)
+        reference = registry.build("equations", equation)
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)

@@ -1,0 +1,102 @@
+"""Pages of the repository: what was measured stays as it was, and the tables follow from it."""
+
+import shutil
+
+import pytest
+from synthetic import built_site, run  # noqa: F401 (a fixture)
+
+from longrun import config, record
+from longrun.runtime.cli import UserError
+
+pytestmark = pytest.mark.xdist_group("site")
+README = "before\n<!-- begin papers -->\n<!-- end papers -->\nafter\n"
+
+
+@pytest.fixture
+def book(site, root, tmp_path):
+    """A folder with a README in which the site's results are recorded."""
+    (tmp_path / "README.md").write_text(README)
+    at = f"--preset cpu --configs {site}/configs --results {site}/results --root {tmp_path}"
+    arguments = f"{at} --captions {root}/workflow/report"
+    run(record.main, arguments)
+    return tmp_path, arguments
+
+
+def test_a_page_says_what_the_paper_claims_how_it_works_and_what_came_out(book):
+    page = (book[0] / "docs/papers/pde_refiner.md").read_text()
+    for words in (
+        "[arXiv:2308.05732](https://arxiv.org/abs/2308.05732)",
+        "> With equal network, data and updates",
+        "perturbed with Gaussian noise",  # the method's own file
+        "- hardware: Imaginary CPU (2 cores)",
+        "make reproduce PAPERS=pde_refiner",
+        "](pde_refiner_cpu.svg)",
+    ):
+        assert words in page
+    assert (book[0] / "docs/papers/pde_refiner_cpu.svg").exists()
+
+
+def test_results_has_a_row_for_each_experiment(book):
+    text = (book[0] / "RESULTS.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| [")]
+    assert row.startswith("| [pde_refiner](docs/papers/pde_refiner.md) | With equal network")
+    assert "Of 1 main claim, " in text and "Of 5 claims, 2 hold, 1 contradicted, 2 open" in text
+    assert "### forecast" in text
+
+
+def test_readme_lists_the_papers_and_keeps_the_rest(book):
+    text = (book[0] / "README.md").read_text()
+    assert text.startswith("before\n") and text.endswith("after\n")
+    assert "| forecast | given the last frames" in text
+    assert "[pde_refiner](docs/papers/pde_refiner.md)" in text
+
+
+def test_once_more_changes_nothing_and_other_presets_stay(book):
+    folder, arguments = book
+    page = folder / "docs/papers/pde_refiner.md"
+    at_gpu = page.read_text().split("<!-- begin cpu -->")[1].split("<!-- end cpu -->")[0]
+    at_gpu = at_gpu.replace("preset cpu", "preset gpu").replace("Imaginary CPU", "Another")
+    page.write_text(f"{page.read_text()}<!-- begin gpu -->{at_gpu}<!-- end gpu -->")
+    run(record.main, arguments)
+    once = {file: file.read_text() for file in folder.rglob("*.md")}
+    assert at_gpu in once[page] and "Imaginary CPU" in once[page]
+    assert "## gpu" in once[folder / "RESULTS.md"]
+    run(record.main, arguments)
+    assert {file: file.read_text() for file in folder.rglob("*.md")} == once
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "<!-- begin cpu -->\n",
+        "<!-- end cpu -->\n<!-- begin cpu -->\n",
+        "<!-- begin cpu --><!-- end cpu --><!-- begin cpu --><!-- end cpu -->",
+    ],
+)
+def test_broken_markers_are_refused(book, document):
+    folder, arguments = book
+    shutil.copy(folder / "RESULTS.md", folder / "old.md")
+    (folder / "docs/papers/pde_refiner.md").write_text(document)
+    with pytest.raises(UserError, match="begin cpu"):
+        run(record.main, arguments)
+    assert (folder / "RESULTS.md").read_text() == (folder / "old.md").read_text()
+
+
+def test_a_readme_without_markers_is_refused(book):
+    folder, arguments = book
+    (folder / "README.md").write_text("nothing")
+    with pytest.raises(UserError, match="begin papers"):
+        run(record.main, arguments)
+
+
+def test_the_committed_tables_follow_from_the_committed_pages(root, tmp_path):
+    """Nobody types a number: what `make results` would write is what is there."""
+    for name in ("README.md", "RESULTS.md", "docs/papers"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        copy = shutil.copytree if (root / name).is_dir() else shutil.copy
+        copy(root / name, tmp_path / name)
+    record.write(tmp_path, root / "configs", {}, "cpu")
+    for name in ("README.md", "RESULTS.md"):
+        assert (tmp_path / name).read_text() == (root / name).read_text()
+    for experiment in config.experiments(root / "configs"):
+        assert (root / f"docs/papers/{experiment}.md").exists()
