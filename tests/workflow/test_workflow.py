@@ -2,6 +2,7 @@
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import synthetic
@@ -308,6 +309,24 @@ def test_jobs_run_by_the_python_that_runs_snakemake(fresh, tmp_path, monkeypatch
     assert done.returncode == 0, done.stdout
     log = tree.folder / "logs/smoke/pde_refiner/unet/seed0/train.log"
     assert log.read_text().startswith("-m longrun.train")
+
+
+PREFIX = """
+import sys
+import snakemake.cli
+from snakemake.shell import shell
+shell.prefix = lambda prefix: print(f"prefix: {prefix}")
+sys.argv = ["snakemake", "--list-rules", *sys.argv[1:], "--config", "preset=smoke"]
+snakemake.cli.main()
+"""
+
+
+@pytest.mark.parametrize(("words", "own"), [((), True), (("--sdm", "conda"), False)])
+def test_a_conda_environment_of_the_jobs_keeps_its_python(fresh, words, own):
+    """The prefix of a job's command runs after the environment of its rule is active."""
+    done = fresh.python("-c", PREFIX, *words)
+    (prefix,) = re.findall("^prefix: (.*)$", done.stdout, re.M)
+    assert (f'export PATH={Path(sys.executable).parent}:"$PATH"' in prefix) == own
 
 
 def test_only_what_is_asked_for_is_composed(fresh, tmp_path):

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians on a circle: a law from which points of the plane are drawn."""
+"""A mixture of Gaussians on a circle: a distribution from which points of the plane are drawn."""
 
 from collections.abc import Sequence
 
