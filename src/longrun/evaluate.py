@@ -183,17 +183,17 @@ def main() -> None:
         check_store(store, content["description"])
     trainer, number = spec["trainer"], spec["trainer"]["devices"]
     device = devices.device_of(trainer["accelerator"])
-    spreads = number > 1 and experiment["spreads"]
+    shared = number > 1 and experiment["shared"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
-    where = f"{device}, {number} processes" if spreads else device
+    where = f"{device}, {number} processes" if shared else device
     log.info("evaluate %s at %s, on %s", name, arguments.preset, where)
-    if number > 1 and not spreads:
+    if number > 1 and not shared:
         log.info("evaluations of this task use one device")
     # the processes of the other devices are part of this evaluation
     alone = locked(arguments.output) if rank_zero_only.rank == 0 else contextlib.nullcontext()  # type: ignore[attr-defined]
     with alone:
-        if spreads:
+        if shared:
             for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
                 logging.getLogger(library).setLevel(logging.WARNING)
             device = devices.share(trainer)

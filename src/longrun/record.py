@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from longrun import config
+from longrun.config.layers import named
 from longrun.runtime import cli, registry
 from longrun.runtime.cli import UserError
 from longrun.tabulate import (
@@ -33,6 +34,7 @@ from longrun.tabulate import (
     duration,
     interval,
     load,
+    main_claim,
     method_table,
     needed,
     number,
@@ -88,7 +90,8 @@ def page(name: str, spec: Mapping[str, Any], sections: Mapping[str, str]) -> str
     )
     lines = [f"# {name}", "", ", ".join(cited) + ".", ""]
     lines += [f"Task `{spec['task']['name']}`, data {data}.", ""]
-    lines += [f"> {claim['says']}" for claim in list(spec["claims"].values())[:1]]
+    if main := main_claim(spec):
+        lines.append(f"> {spec['claims'][main]['says']}")
     lines += ["", "## How it works", "", how_it_works(spec), ""]
     for preset, text in sections.items():
         lines += [f"<!-- begin {preset} -->", text.rstrip(), f"<!-- end {preset} -->", ""]
@@ -101,8 +104,8 @@ def how_it_works(spec: Mapping[str, Any]) -> str:
 
     It is the one that cites the paper; where several do or none, the main claim decides.
     """
-    claims = list(spec["claims"].values())
-    names = [claims[0]["of"]] if claims else []
+    main = main_claim(spec)
+    names = named(spec["claims"][main], "of") if main else []
     names += [name for name in spec["methods"] if name not in names]
     texts = []
     for name in names:

@@ -14,7 +14,7 @@ import importlib.resources
 import math
 import re
 import string
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +121,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
     return outcomes
 
 
-def main_claim(spec: dict[str, Any]) -> str | None:
+def main_claim(spec: Mapping[str, Any]) -> str | None:
     """Name of the claim that a paper is cited for: `main: true`, else the first."""
     claims = spec["claims"]
     return next((name for name in claims if claims[name].get("main")), next(iter(claims), None))

@@ -179,7 +179,7 @@ def test_an_evaluation_takes_the_gpus_that_it_spreads_over(tree):
     spec = config.compose(ROOT, "paper", "gpu")
     assert config.gpus(config.method_spec(spec, "refined")["trainer"]) == 8
     assert config.rollout_gpus(spec, "refined") == 4
-    assert config.rollout_gpus(spec | {"spreads": False}, "refined") == 1
+    assert config.rollout_gpus(spec | {"shared": False}, "refined") == 1
     assert config.rollout_gpus(config.compose(ROOT, "paper", "smoke"), "refined") == 0
 
 

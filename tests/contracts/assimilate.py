@@ -57,6 +57,5 @@ def output(module, size=3, seed=0, dtype=torch.float32):
     noise = torch.Generator().manual_seed(0)  # the seed is that of the method's own chance
     measurement, mask = module.measure(given["window"], measured, noise)
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        found = list(module.follow(measurement, mask, given["parameters"], generator))
+    found = list(module.follow(measurement, mask, given["parameters"], generator))
     return torch.stack(found, dim=1)

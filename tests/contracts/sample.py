@@ -80,8 +80,7 @@ def output(module, size=3, seed=0, dtype=torch.float32):
     unnoisy = torch.Generator().manual_seed(0)
     condition = module.observe(given["window"][:, 0], unnoisy)
     generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        return module.draw(condition, given["parameters"], generator, 2)
+    return module.draw(condition, given["parameters"], generator, 2)
 
 
 def reference(module, size=2):

@@ -6,9 +6,14 @@ A task's `tests/contracts/<task>.py` says how its methods are built and fed:
 used for.
 """
 
+import copy
+import functools
 import importlib
 import inspect
 import json
+import os
+import time
+from collections import Counter
 
 import pytest
 import pytorch_lightning as pl
@@ -64,6 +69,22 @@ def perturb(module, seed=1):
     return module
 
 
+@functools.cache
+def _made(name):
+    module, arguments = build(name)
+    return module, perturb(copy.deepcopy(module)), arguments
+
+
+def fresh(name):
+    """Return a copy of a method as it is built, which takes longer than to copy it."""
+    return copy.deepcopy(_made(name)[0])
+
+
+def shaken(name):
+    """Return a copy of a method whose weights have left their initial zeros."""
+    return copy.deepcopy(_made(name)[1])
+
+
 def fitted(module):
     return any(parameter.requires_grad for parameter in module.parameters())
 
@@ -94,23 +115,38 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+SECONDS = Counter()  # of this process, by method
+
+
+@pytest.fixture(autouse=True)
+def _clock(request):
+    """Add up what the contract takes of each method, imports apart."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    if name:
+        registry.find("methods", name)
+    began = time.process_time()
+    yield
+    if name and request.cls is not None:
+        SECONDS[name] += time.process_time() - began
+
+
 @pytest.mark.parametrize("name", METHODS)
 class TestEveryMethod:
     @pytest.mark.parametrize("size", [1, 3])
     def test_gives_finite_output_and_changes_no_input(self, name, size):
-        module, _ = build(name)
+        module = fresh(name)
         result = contract(name).output(module, size)
         assert result.isfinite().all()
         assert torch.equal(result, contract(name).output(module, size))
 
     def test_takes_float64(self, name):
-        module, _ = build(name)
+        module = fresh(name)
         result = contract(name).output(module.double(), dtype=torch.float64)
         assert result.dtype == torch.float64
 
     def test_same_seed_same_weights(self, name):
         state = torch.random.get_rng_state()
-        first, second, other = build(name)[0], build(name)[0], build(name, seed=1)[0]
+        first, second, other = fresh(name), build(name)[0], build(name, seed=1)[0]
         assert torch.equal(torch.random.get_rng_state(), state)
         weights = [list(m.parameters()) for m in (first, second, other)]
         assert all(torch.equal(a, b) for a, b in zip(weights[0], weights[1], strict=True))
@@ -119,7 +155,7 @@ class TestEveryMethod:
             assert any(not torch.equal(a, b) for a, b in pairs)
 
     def test_every_parameter_gets_a_gradient(self, name):
-        module = perturb(build(name)[0]).train()
+        module = shaken(name).train()
         if not fitted(module):
             return
         module.batch_loss(contract(name).batch(module, size=16), generator()).backward()
@@ -129,31 +165,30 @@ class TestEveryMethod:
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
 
     def test_a_batch_of_one_trains(self, name):
-        module = perturb(build(name)[0]).train()
+        module = shaken(name).train()
         if fitted(module):
             loss = module.batch_loss(contract(name).batch(module, size=1), generator())
             assert loss.ndim == 0 and loss.isfinite()
 
     def test_what_it_logs_of_validation_is_what_a_sweep_can_sort_by(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         logged = module.validate(contract(name).batch(module, size=4), generator())
         task = importlib.import_module(f"longrun.config.tasks.{registry.task(name)}")
         assert set(logged) <= set(task.VALIDATION)
 
-    def test_every_block_changes_the_output(self, name):
-        module = perturb(build(name)[0])
-        output = contract(name).output
-        whole = output(module)
+    def test_every_weight_changes_the_output(self, name):
+        """One backward pass through what the method is used for; a loss may use more."""
+        module = shaken(name)
+        if not fitted(module):
+            return
+        result = contract(name).output(module)
+        (result * torch.randn(result.shape, generator=generator())).sum().backward()
         for key, parameter in module.named_parameters():
-            kept = parameter.detach().clone()
-            with torch.no_grad():
-                parameter.mul_(0.5)
-            assert not torch.equal(output(module), whole), key
-            with torch.no_grad():
-                parameter.copy_(kept)
+            if parameter.requires_grad:
+                assert parameter.grad is not None and parameter.grad.abs().max() > 0, key
 
     def test_noise_comes_from_the_generator_alone(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         state = torch.random.get_rng_state()
         results = [contract(name).output(module, seed=seed) for seed in (0, 0, 1)]
         assert torch.equal(torch.random.get_rng_state(), state)
@@ -161,8 +196,7 @@ class TestEveryMethod:
         assert torch.equal(results[0], results[2]) != module.stochastic
 
     def test_checkpoint_round_trip(self, name, tmp_path):
-        module, arguments = build(name)
-        perturb(module)
+        module, arguments = shaken(name), _made(name)[2]
         path = tmp_path / "model.ckpt"
         checkpoint.save(
             path, module, method=name, arguments=arguments, description=module.description
@@ -173,29 +207,43 @@ class TestEveryMethod:
         assert torch.equal(output(again), output(module))
         assert again.description == module.description
 
-    @pytest.mark.slow
-    def test_a_resumed_training_ends_with_the_same_bits(self, name, tmp_path):
-        ended = []
-        for folder, stops in (("whole", False), ("broken", True), ("broken", False)):
-            module, _ = build(name, **EMA.get(contract(name).__name__, {}))
-            if not fitted(module):
-                return
-            data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
-            options = TRAINER | {"clip": None if module.optimiser["name"] == "lbfgs" else 1.0}
-            (tmp_path / folder).mkdir(exist_ok=True)
-            try:
-                fit(module.train(), data, options, tmp_path / folder, [], progress=False)
-            except InterruptedError:
-                assert stops
-                continue
-            ended.append(module.state_dict())
-        whole, resumed = ended
-        assert all(torch.equal(whole[key], resumed[key]) for key in whole)
-
     def test_its_docstring_says_where_it_is_from(self, name):
         kind = registry.find("methods", name)
         text = (inspect.getmodule(kind).__doc__ or "") + (kind.__doc__ or "")
         assert "arXiv:" in text or name == "persistence"
+
+
+def resumed():
+    """Names of the first method of each task that is fitted, and of those with more to restore."""
+    seen = set()
+    for name in METHODS:
+        kind, task = registry.find("methods", name), registry.task(name)
+        more = {"advance", "prepare"} & vars(kind).keys()
+        if (task not in seen or more) and fitted(_made(name)[0]):
+            seen.add(task)
+            yield name
+
+
+RESUMED = [*resumed()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RESUMED)
+def test_a_resumed_training_ends_with_the_same_bits(name, tmp_path):
+    ended = []
+    for folder, stops in (("whole", False), ("broken", True), ("broken", False)):
+        module, _ = build(name, **EMA.get(contract(name).__name__, {}))
+        data = FewBatches(contract(name).batch, stops_at=2 if stops else None)
+        options = TRAINER | {"clip": None if module.optimiser["name"] == "lbfgs" else 1.0}
+        (tmp_path / folder).mkdir(exist_ok=True)
+        try:
+            fit(module.train(), data, options, tmp_path / folder, [], progress=False)
+        except InterruptedError:
+            assert stops
+            continue
+        ended.append(module.state_dict())
+    whole, resumed = ended
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
 def simplest(name):
@@ -214,7 +262,7 @@ class TestEverySampler:
             sample.check_order(simplest(name))
 
     def test_more_evaluations_matter_where_it_states_an_order(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         given = sample.batch(module)
         seen = module.observe(given["window"][:, 0], generator())
         with torch.no_grad():
@@ -270,7 +318,7 @@ class TestEveryForecaster:
         assert result.dtype == before.dtype
 
     def test_the_last_stage_is_the_forecast(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         given = contract(name).batch(module)
         history, parameters = given["window"][:, : module.history], given["parameters"]
         stages = module.stages(history, parameters, generator())
@@ -279,7 +327,7 @@ class TestEveryForecaster:
         assert len(module.noise_levels) in (0, len(stages))
 
     def test_samples_of_a_batch_do_not_mix(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         if module.stochastic:
             pytest.skip("the noise depends on the batch")
         whole = contract(name).output(module, size=4)
@@ -289,7 +337,7 @@ class TestEveryForecaster:
         torch.testing.assert_close(alone, whole[2:3, 0], rtol=1e-4, atol=1e-5)
 
     def test_a_shifted_field_gives_a_shifted_forecast(self, name):
-        module = perturb(build(name)[0])
+        module = shaken(name)
         if module.stochastic or not module.translates:
             pytest.skip("the noise does not shift, or the method knows where it is")
         given = contract(name).batch(module)
@@ -297,3 +345,10 @@ class TestEveryForecaster:
         still, _ = module.advance(module.begin(history, parameters))
         moved, _ = module.advance(module.begin(history.roll(4, 3), parameters))
         torch.testing.assert_close(moved, still.roll(4, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_the_contract_takes_at_most_three_seconds_a_method():
+    """Runs last: a suite of 150 methods is run before every commit."""
+    if os.getloadavg()[0] > 1.5 * os.cpu_count():
+        pytest.skip("a crowded machine takes several times as long")
+    assert SECONDS and max(SECONDS.values()) < 3, SECONDS.most_common(5)

@@ -278,7 +278,7 @@ def test_every_group_is_scored_once(monkeypatch, groups, world):
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         trajectories = [np.array([10 + group]) for group in range(groups)]
         shares.append(
-            _evaluation.spread(lambda number, chosen: (number, int(chosen[0])), trajectories)
+            _evaluation.share_out(lambda number, chosen: (number, int(chosen[0])), trajectories)
         )
         assert _evaluation.is_first() == (rank == 0)
     assert list(itertools.chain(*shares)) == [(group, 10 + group) for group in range(groups)]

@@ -24,7 +24,7 @@ SPLITS = {
     "valid": {"trajectories": 4, "frames": 6},
     "test": {"trajectories": 12, "frames": 6},
 }
-OPTIONS = {"trajectories": 10, "stride": 2, "start": 1, "evaluations": [1, 3], "keep": 2}
+OPTIONS = {"trajectories": 10, "stride": 2, "start": 1, "nfe": [1, 3], "keep": 2}
 
 
 class Shifted(AbstractSampler):
@@ -33,10 +33,10 @@ class Shifted(AbstractSampler):
     def loss(self, data, context, conditions, generator):
         return data.new_zeros(())
 
-    def sample(self, context, conditions, generator, evaluations):
+    def sample(self, context, conditions, generator, nfe):
         shape = (len(context), self.fields, *context.shape[2:])
         noise = torch.empty(shape, dtype=context.dtype).normal_(generator=generator)
-        return noise if evaluations is None else noise + 2.0**-evaluations
+        return noise if nfe is None else noise + 2.0**-nfe
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_training_and_drawing_use_the_same_units(store):
 
     module.loss = loss
     module.batch_loss({"window": window, "parameters": parameters}, generator())
-    module.sample = lambda context, conditions, generator, evaluations: given["data"]
+    module.sample = lambda context, conditions, generator, nfe: given["data"]
     condition = module.observe(window[:, 0], generator())
     drawn = module.draw(condition, parameters, generator())
     torch.testing.assert_close(drawn, window[:, 1])
@@ -175,13 +175,13 @@ def test_predictions_hold_truth_samples_and_paths(store):
     truth = store.split("test").read(slice(0, 2), slice(3, 4))
     np.testing.assert_allclose(found["truth"].transpose(*found["truth"].dims), truth, rtol=1e-5)
     assert found["samples"].sizes == {
-        "evaluations": 2,
+        "nfe": 2,
         "trajectory": 2,
         "member": 3,
         "field": 1,
         "x": 8,
     }
-    last = found["samples"].isel(evaluations=-1, member=0)
+    last = found["samples"].isel(nfe=-1, member=0)
     np.testing.assert_array_equal(last, found["prediction"].isel(lead_time=0))
     assert found["path"].sizes["path_time"] == 5 and float(found["path_time"][-1]) == 1
     assert found["observation"].dims == ("trajectory", "field", "x")
@@ -189,8 +189,8 @@ def test_predictions_hold_truth_samples_and_paths(store):
 
 def test_a_sampler_that_diverges_is_bounded_and_censored(store):
     class Wild(Shifted):
-        def sample(self, context, conditions, generator, evaluations):
-            drawn = super().sample(context, conditions, generator, evaluations)
+        def sample(self, context, conditions, generator, nfe):
+            drawn = super().sample(context, conditions, generator, nfe)
             drawn[0] = torch.nan
             return drawn
 

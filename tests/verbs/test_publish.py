@@ -69,7 +69,9 @@ def test_a_missing_file_is_named_with_what_writes_it(root, results, monkeypatch,
 
 
 def test_an_unknown_mode_is_refused(root, results, monkeypatch):
-    with pytest.raises(UserError, match=r"tracking 'onlin' is unknown; .*did you mean online\?"):
+    with pytest.raises(
+        UserError, match=r"WANDB_MODE, of the environment: 'onlin'; .*did you mean online\?"
+    ):
         run(root, results, monkeypatch, "onlin")
 
 

@@ -176,7 +176,7 @@ def test_what_a_command_line_leaves_out_is_where_the_workflow_has_it(root):
         assert str(arguments.output) == f"results/{run}/model.ckpt"
         assert str(arguments.run_dir) == f"runs/{run}"
         start = "results/smoke/pde_refiner/pde_refiner/seed0/model.ckpt"
-        assert str(arguments.starts_from) == start
+        assert [str(path) for path in arguments.starts_from] == [start]
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 
 from longrun import config
 from longrun.__main__ import main, verbs
+from longrun.runtime.cli import UserError
 
 
 def module(verb):
@@ -79,5 +80,5 @@ def test_python_m_longrun_runs_a_verb(root):
 
 def test_an_unknown_verb_is_refused_with_the_nearest(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["longrun", "trian", "--help"])
-    with pytest.raises(config.UserError, match=r"trian: no such verb; .*did you mean train\?"):
+    with pytest.raises(UserError, match=r"trian: no such verb; .*did you mean train\?"):
         main()

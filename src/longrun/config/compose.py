@@ -62,7 +62,7 @@ def compose(
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
-        `tracking`, `metrics` (those of the task: heading, meaning, table), `spreads` (whether an
+        `tracking`, `metrics` (those of the task: heading, meaning, table), `shared` (whether an
         evaluation of the task uses all devices of a node), `validation` (names of what its methods
         log on `valid`, smaller is better), `borrowed` (see `method_spec`, of the methods whose runs
         are made by another experiment), and what was set to null among methods (with the claims
@@ -100,7 +100,7 @@ def _completed(
     task = importlib.import_module(f"longrun.config.tasks.{name}")
     source.check(spec["evaluate"], task.Evaluate, ("evaluate",))
     spec["evaluate"] = defaults(task.Evaluate) | spec["evaluate"]
-    spec["spreads"], spec["validation"] = task.SPREADS, list(task.VALIDATION)
+    spec["shared"], spec["validation"] = task.SHARED, list(task.VALIDATION)
     spec["metrics"] = task.METRICS | _common.METRICS
     has_settings = (configs / "config.yaml").exists()
     spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")

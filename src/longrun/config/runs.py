@@ -221,7 +221,7 @@ def gpus(trainer: Mapping[str, Any]) -> int:
 def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
     """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
     trainer = method_spec(experiment, method)["trainer"]
-    return min(trainer["devices"] if experiment["spreads"] else 1, gpus(trainer))
+    return min(trainer["devices"] if experiment["shared"] else 1, gpus(trainer))
 
 
 def devices(trainer: Mapping[str, Any]) -> int:

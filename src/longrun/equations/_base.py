@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,6 +112,53 @@ class Distribution:
         return generator.uniform(self.low, self.high)
 
 
+def as_columns(
+    parameters: Mapping[str, Float[Tensor, " batch"]], dims: int
+) -> dict[str, Float[Tensor, "batch 1 *ones"]]:
+    """Return each parameter so that it broadcasts against states with this many axes."""
+    return {name: value.reshape((-1, 1) + (1,) * dims) for name, value in parameters.items()}
+
+
+@dataclass(frozen=True)
+class Discretisation:
+    """What an equation builds a solver from, see `AbstractEquation.solver`.
+
+    Attributes
+    ----------
+    parameters
+        Values by name, one per trajectory; float64, on the device.
+    points, grid
+        Grid points along the first axis, and along each.
+    stride, steps
+        Frames of the dataset, and the solver's own steps, per step of the solver.
+    dtype, device
+        Of the states.
+    """
+
+    parameters: dict[str, Float[Tensor, " batch"]]
+    points: int
+    grid: tuple[int, ...]
+    stride: int
+    steps: int
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def columns(self) -> dict[str, Float[Tensor, "batch 1 *ones"]]:
+        """Each parameter so that it broadcasts against states."""
+        return as_columns(self.parameters, len(self.grid))
+
+    @property
+    def frame(self) -> Float[Tensor, " batch"]:
+        """Time of one step of the solver."""
+        return self.stride * self.parameters["dt"]
+
+    @property
+    def timing(self) -> dict[str, Any]:
+        """What most solvers ask for: time and number of their steps, and the precision."""
+        return {"frame": self.frame, "steps": self.steps, "dtype": self.dtype}
+
+
 class AbstractEquation(ABC):
     """A time-dependent equation on a box, a system of ODEs, or a steady map.
 
@@ -209,7 +257,6 @@ class AbstractEquation(ABC):
             Initial conditions before the burn-in, float64, on the reference solver's grid.
         """
 
-    @abstractmethod
     def solver(
         self,
         parameters: Mapping[str, Float[Tensor, " batch"]],
@@ -244,6 +291,23 @@ class AbstractEquation(ABC):
         AbstractSolver
             Advances states by `stride` frames.
         """
+        substeps = self.substeps if substeps is None else substeps
+        points = self.resolution if points is None else points
+        return self._solver(
+            Discretisation(
+                {q.name: parameters[q.name].to(device, torch.float64) for q in self.parameters},
+                points,
+                self.grid(points),
+                stride,
+                max(1, round(stride * substeps)),
+                dtype,
+                torch.device(device),
+            )
+        )
+
+    @abstractmethod
+    def _solver(self, at: Discretisation) -> AbstractSolver:
+        """Build the solver that `solver` returns."""
 
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int
@@ -336,17 +400,3 @@ class AbstractEquation(ABC):
         ]
         values = np.array(rows, dtype=np.float64).reshape(-1, len(self.distributions)).T
         return dict(zip(self.distributions, values, strict=True))
-
-    def _columns(
-        self, parameters: Mapping[str, Tensor], dims: int, device: torch.device | str
-    ) -> dict[str, Float[Tensor, "batch 1 *ones"]]:
-        """Return each parameter so that it broadcasts against states; float64."""
-        shape = (-1, 1) + (1,) * dims
-        return {
-            quantity.name: parameters[quantity.name].to(device, torch.float64).reshape(shape)
-            for quantity in self.parameters
-        }
-
-    def _steps(self, substeps: float | None, stride: int) -> int:
-        """Count the steps that a solver takes per call, see `solver`."""
-        return max(1, round(stride * (self.substeps if substeps is None else substeps)))

@@ -10,7 +10,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from longrun.equations import _active_rods
-from longrun.equations._base import AbstractEquation, Quantity, Varying
+from longrun.equations._base import AbstractEquation, Discretisation, Quantity, Varying, as_columns
 from longrun.runtime.cli import UserError
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, inverse, resample
 from longrun.solvers.stokes import ActiveStokes
@@ -150,45 +150,32 @@ class ActiveFluid(AbstractEquation):
         spectra = np.array(moments).reshape(-1, self.harmonics + 1, points, points)
         state = torch.from_numpy(np.concatenate([spectra.real, spectra.imag[:, 1:]], axis=1))
         tensors = {name: torch.from_numpy(values) for name, values in parameters.items()}
-        stokes = self._stokes(tensors, points, torch.float64, "cpu")
+        stokes = self._stokes(as_columns(tensors, 2), points, torch.float64)
         velocity = stokes.flow(stokes.vorticity(*_leading(state, 0)))[0]
         return parameters, torch.cat([state, velocity], dim=1).numpy()
 
     def _stokes(
         self,
-        parameters: Mapping[str, Tensor],
+        columns: Mapping[str, Float[Tensor, "batch 1 1 1"]],
         points: int,
         dtype: torch.dtype,
-        device: torch.device | str,
     ) -> ActiveStokes:
-        columns = self._columns(parameters, 2, device)
         wavenumbers = _active_rods.wavenumbers(columns["length"], points)
         largest = self.distributions["beta"].high
         return _active_rods.stokes(columns, wavenumbers, points, largest, dtype)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
+        points = at.points
         check_points(points)
-        columns = self._columns(parameters, 2, device)
+        columns = at.columns
         return _KineticSolver(
             columns,
-            self._stokes(parameters, points, dtype, device),
+            self._stokes(columns, points, at.dtype),
             _active_rods.wavenumbers(columns["length"], points),
             self._harmonics(points),
             grid=points,
-            frame=stride * columns["dt"].flatten(),
-            steps=self._steps(substeps, stride),
-            dtype=dtype,
+            **at.timing,
         )
 
     def resample(

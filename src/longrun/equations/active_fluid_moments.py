@@ -9,7 +9,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from longrun.equations import _active_rods
-from longrun.equations._base import AbstractEquation, Quantity, Varying
+from longrun.equations._base import AbstractEquation, Discretisation, Quantity, Varying
 from longrun.solvers.bingham import bingham
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, inverse
 from longrun.solvers.stokes import ActiveStokes, strained
@@ -106,30 +106,19 @@ class ActiveFluidMoments(AbstractEquation):
             states.append([m0.real, (m0.real + m2.real) / 2, m2.imag / 2])
         return parameters, np.array(states).reshape(-1, 3, points, points)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
+        points = at.points
         check_points(points)
-        columns = self._columns(parameters, 2, device)
+        columns = at.columns
         wavenumbers = _active_rods.wavenumbers(columns["length"], points)
         largest = self.distributions["beta"].high
         return _MomentSolver(
             columns,
-            _active_rods.stokes(columns, wavenumbers, points, largest, dtype),
+            _active_rods.stokes(columns, wavenumbers, points, largest, at.dtype),
             wavenumbers,
             grid=points,
-            frame=stride * columns["dt"].flatten(),
-            steps=self._steps(substeps, stride),
-            dtype=dtype,
+            **at.timing,
         )
 
     def invariants(

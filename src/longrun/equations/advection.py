@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.linear import LinearSolver
 from longrun.solvers.spectral import check_points, indices
@@ -120,23 +126,14 @@ class Advection(AbstractEquation):
         spectrum[..., -1] = 0
         return parameters, np.fft.irfft(spectrum, n=points)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> LinearSolver:
+    def _solver(self, at: Discretisation) -> LinearSolver:
         """Build the exact solver of a batch of trajectories, whatever the substeps."""
-        points = self.resolution if points is None else points
-        length, dt, speed, diffusivity = self._columns(parameters, 1, device).values()
+        points = at.points
+        length, _, speed, diffusivity = at.columns.values()
         (index,) = indices((points,))
-        wavenumber = 2 * torch.pi / length * index.to(device)
+        wavenumber = 2 * torch.pi / length * index.to(at.device)
         symbol = torch.complex(-diffusivity * wavenumber**2, -speed * wavenumber)
-        return LinearSolver(symbol, (points,), stride * dt.flatten(), dtype)
+        return LinearSolver(symbol, (points,), at.frame, at.dtype)
 
     def observe(
         self, state: Float[Tensor, "batch channel *space"]

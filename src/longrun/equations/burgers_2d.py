@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
@@ -128,23 +134,14 @@ class Burgers2d(AbstractEquation):
         state = np.array(fields).reshape(-1, 2, *grid)
         return parameters, parameters["amplitude"][:, None, None, None] * state
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        length, dt, viscosity, _ = self._columns(parameters, 2, device).values()
+        length, _, viscosity, _ = at.columns.values()
         unit = 2 * torch.pi / length
-        kx, ky = (unit * index.to(device) for index in indices(grid))
-        x, y = kx.to(dtype), ky.to(dtype)
+        kx, ky = (unit * index.to(at.device) for index in indices(grid))
+        x, y = kx.to(at.dtype), ky.to(at.dtype)
 
         def turn(spectrum: Tensor) -> Tensor:
             """Multiply by the imaginary unit."""
@@ -165,8 +162,6 @@ class Burgers2d(AbstractEquation):
             symbol=-torch.ones_like(linear),
             product=carry,
             grid=grid,
-            frame=stride * dt.flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )

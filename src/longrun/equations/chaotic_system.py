@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.runtime.registry import allowed
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
@@ -146,31 +152,16 @@ class ChaoticSystem(AbstractEquation):
             state = torch.from_numpy(np.array(states).reshape(-1, len(self.fields)))
             return parameters, solver.step(state).numpy()
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> RungeKuttaSolver:
+    def _solver(self, at: Discretisation) -> RungeKuttaSolver:
         """Build the Runge-Kutta solver of a batch of trajectories; `points` has no meaning."""
-        rows = {
-            name: value.reshape(1, -1)
-            for name, value in self._columns(parameters, 0, device).items()
-        }
-        frame = stride * rows.pop("dt")
-        varied = {name: value[0].to(dtype) for name, value in rows.items()}
+        varied = {name: v.to(at.dtype) for name, v in at.parameters.items() if name != "dt"}
         derivatives = _tendency(type(self._system))
         coefficients = self.coefficients | varied
 
         def tendency(state: Tensor) -> Tensor:
             return torch.stack(derivatives(*state, 0.0, **coefficients))  # none depends on time
 
-        steps = self._steps(substeps, stride)
-        return _ComponentsFirst(tendency, frame, steps, self.method, dtype)
+        return _ComponentsFirst(tendency, at.frame[None], at.steps, self.method, at.dtype)
 
     def resample(
         self, state: Float[Tensor, "batch channel"], points: int

@@ -9,7 +9,13 @@ from jaxtyping import Bool, Float
 from numpy.random import Generator
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.finite_volume import (
     AbstractFiniteVolumeSolver,
@@ -181,31 +187,15 @@ class CompressibleFlow(AbstractEquation):
             self._check(states[number], {name: v[number] for name, v in parameters.items()})
         return parameters, states
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> "_Solver":
+    def _solver(self, at: Discretisation) -> "_Solver":
         """Build the finite volume solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
-        columns = {
-            name: parameters[name].to(device, torch.float64)
-            for name in ("length", "dt", "eta", "zeta")
-        }
         return _Solver(
             self.gamma,
-            columns["eta"],
-            columns["zeta"],
-            spacing=columns["length"] / points,
+            at.parameters["eta"],
+            at.parameters["zeta"],
+            spacing=at.parameters["length"] / at.points,
             boundary=self.boundary,
-            frame=stride * columns["dt"],
-            steps=self._steps(substeps, stride),
-            dtype=dtype,
+            **at.timing,
         )
 
     def resample(

@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.confined import ConfinedMACSolver, refine_confined
 from longrun.solvers.mac import coarsen
@@ -203,31 +209,20 @@ class ConfinedFlow(AbstractEquation):
             state += self.perturbation * row["speed"] / largest * vortices
         return parameters, states
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> ConfinedMACSolver:
+    def _solver(self, at: Discretisation) -> ConfinedMACSolver:
         """Build the MAC-grid solver of a batch of trajectories."""
-        nx, ny = grid = self.grid(self.resolution if points is None else points)
+        nx, ny = grid = at.grid
         _check(grid)
-        values = {name: value.to(device, torch.float64) for name, value in parameters.items()}
+        values = at.parameters
         closed = self.flow == "cavity"
         return ConfinedMACSolver(
             grid=(nx, ny),
             spacing=(values["length"] / nx, values["length_y"] / ny),
-            frame=stride * values["dt"],
-            steps=self._steps(substeps, stride),
+            **at.timing,
             viscosity=values["viscosity"] / values["density"],
             lid=values["speed"] if closed else torch.zeros_like(values["speed"]),
             inlet=None if closed else values["speed"],
             resistance=_resistance(values, (nx, ny)) if self.flow == "cylinder" else None,
-            dtype=dtype,
         )
 
     def resample(

@@ -1,6 +1,6 @@
 """Darcy flow through a random porous medium, a steady map."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.cells import blocks
 from longrun.solvers.elliptic import AbstractEllipticSolver, System, diffusion_matrix
@@ -175,19 +181,10 @@ class Darcy(AbstractEquation):
             product *= 1 + np.sin(np.pi * a * skew) / 2
         return product
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _DarcySolver:
+    def _solver(self, at: Discretisation) -> _DarcySolver:
         """Build the solver of a batch of media; it works in float64 on the CPU in any case."""
-        length, source = (parameters[name].double().cpu().numpy() for name in ("length", "source"))
-        return _DarcySolver(self.resolution if points is None else points, length, source)
+        length, source = (at.parameters[name].cpu().numpy() for name in ("length", "source"))
+        return _DarcySolver(at.points, length, source)
 
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int

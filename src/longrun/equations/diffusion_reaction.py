@@ -1,7 +1,7 @@
 """Diffusion and reaction of FitzHugh-Nagumo type, between walls that nothing passes."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.cosine import CosineSolver, resample
 from longrun.solvers.etdrk import etdrk
@@ -127,19 +133,10 @@ class DiffusionReaction(AbstractEquation):
             states.append(cosines @ field if self.dims == 2 else field)
         return parameters, np.array(states).reshape(-1, 2, *self.grid(self.resolution))
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> CosineSolver:
+    def _solver(self, at: Discretisation) -> CosineSolver:
         """Build the cosine spectral solver of a batch of trajectories."""
-        columns = self._columns(parameters, self.dims, device)
-        threshold = columns["threshold"].to(dtype)
+        columns = at.columns
+        threshold = columns["threshold"].to(at.dtype)
 
         def reaction(state: Tensor) -> Tensor:
             u, v = state.split(1, dim=1)
@@ -149,11 +146,9 @@ class DiffusionReaction(AbstractEquation):
             diffusivity=torch.cat([columns["diffusivity_u"], columns["diffusivity_v"]], dim=1),
             length=columns["length"],
             reaction=reaction,
-            grid=self.grid(self.resolution if points is None else points),
-            frame=stride * columns["dt"].flatten(),
-            steps=self._steps(substeps, stride),
+            grid=at.grid,
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )
 
     def resample(

@@ -1,14 +1,20 @@
 """Diffusion of a solute that the medium holds back, between an inlet and an outlet."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.cells import blocks
@@ -196,26 +202,17 @@ class DiffusionSorption(AbstractEquation):
         state = np.array(values).reshape(-1, 1, 1)
         return parameters, np.tile(state, (1, 1, self.resolution))
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _SorptionSolver:
+    def _solver(self, at: Discretisation) -> _SorptionSolver:
         """Build the finite-volume solver of a batch of trajectories."""
-        length, dt, diffusivity = self._columns(parameters, 1, device).values()
-        spacing = length / (self.resolution if points is None else points)
-        steps = self._steps(substeps, stride)
+        length, dt, diffusivity = at.columns.values()
+        spacing = length / at.points
+        steps = at.steps
         # the wall is half a cell away: wall = -2 diffusivity (wall - u) / spacing flows out there
         leaves = 1 / (1 + spacing / (2 * diffusivity))
         return _SorptionSolver(
-            conductance=(diffusivity / spacing**2).to(dtype),
-            outlet=(leaves / spacing).to(dtype),
-            time_step=(stride * dt / steps).to(dtype),
+            conductance=(diffusivity / spacing**2).to(at.dtype),
+            outlet=(leaves / spacing).to(at.dtype),
+            time_step=(at.stride * dt / steps).to(at.dtype),
             steps=steps,
             sorption=self.sorption,
             exponent=self.exponent,

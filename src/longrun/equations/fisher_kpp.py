@@ -1,15 +1,20 @@
 """Fisher-KPP equation in one or two dimensions."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
@@ -117,21 +122,12 @@ class FisherKpp(AbstractEquation):
         state = 1 / (1 + np.exp(4 - 2 * np.array(fields)))
         return parameters, state.reshape(-1, 1, *grid)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        length, dt, diffusivity, reaction = self._columns(parameters, self.dims, device).values()
-        squares = sum(index.to(device) ** 2 for index in indices(grid))
+        length, _, diffusivity, reaction = at.columns.values()
+        squares = sum(index.to(at.device) ** 2 for index in indices(grid))
         linear = reaction - diffusivity * (2 * torch.pi / length) ** 2 * squares
 
         return SpectralSolver(
@@ -139,8 +135,6 @@ class FisherKpp(AbstractEquation):
             symbol=-reaction * torch.ones_like(linear),
             product=square(grid),
             grid=grid,
-            frame=stride * dt.flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )

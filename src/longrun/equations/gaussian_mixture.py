@@ -1,13 +1,13 @@
-"""A mixture of Gaussians on a circle: a law from which points of the plane are drawn."""
+"""A mixture of Gaussians on a circle: a distribution from which points of the plane are drawn."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity
+from longrun.equations._base import AbstractEquation, Discretisation, Distribution, Quantity
 from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
@@ -82,18 +82,9 @@ class GaussianMixture(AbstractEquation):
         ]
         return parameters, np.array(points).reshape(-1, 2)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _Given:
+    def _solver(self, at: Discretisation) -> _Given:
         """Return the identity."""
-        return _Given(dtype)
+        return _Given(at.dtype)
 
     def resample(
         self, state: Float[Tensor, "batch field"], points: int

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, forward, indices, inverse
@@ -134,27 +140,18 @@ class GrayScott(AbstractEquation):
             states.append([1 - spots / 2, spots / 2])
         return parameters, np.array(states).reshape(-1, 2, points, points)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        columns = self._columns(parameters, 2, device)
-        length, dt, feed, kill, diffusivity_u, diffusivity_v = columns.values()
-        squares = (2 * torch.pi / length) ** 2 * sum(i.to(device) ** 2 for i in indices(grid))
+        columns = at.columns
+        length, _, feed, kill, diffusivity_u, diffusivity_v = columns.values()
+        squares = (2 * torch.pi / length) ** 2 * sum(i.to(at.device) ** 2 for i in indices(grid))
         linear = torch.cat([-diffusivity_u * squares, -diffusivity_v * squares], 1)
         # Feed and kill nearly balance the reaction, so they are advanced together: apart, the
         # same error would take nearly twice as many steps.
-        losses = torch.cat([-feed, -feed - kill], 1).to(dtype.to_complex())
-        inflow = feed[:, 0, 0].to(dtype)  # a constant: of the wave of index 0 alone
+        losses = torch.cat([-feed, -feed - kill], 1).to(at.dtype.to_complex())
+        inflow = feed[:, 0, 0].to(at.dtype)  # a constant: of the wave of index 0 alone
 
         def react(spectrum: Tensor) -> Tensor:
             u, v = inverse(spectrum, grid).unbind(1)
@@ -168,9 +165,7 @@ class GrayScott(AbstractEquation):
             symbol=torch.ones_like(linear),
             product=react,
             grid=grid,
-            frame=stride * dt.flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
             fraction=1 / 2,
         )

@@ -6,9 +6,14 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.linear import LinearSolver
 from longrun.solvers.spectral import check_points, indices
@@ -90,22 +95,13 @@ class Heat(AbstractEquation):
         fields = [random_field(generator, grid, self.highest) for generator in generators]
         return parameters, np.array(fields).reshape(-1, 1, *grid)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> LinearSolver:
+    def _solver(self, at: Discretisation) -> LinearSolver:
         """Build the exact solver of a batch of trajectories, whatever the substeps."""
-        grid = self.grid(self.resolution if points is None else points)
-        length, dt, diffusivity = self._columns(parameters, self.dims, device).values()
-        squares = sum(index.to(device) ** 2 for index in indices(grid))
+        grid = at.grid
+        length, _, diffusivity = at.columns.values()
+        squares = sum(index.to(at.device) ** 2 for index in indices(grid))
         symbol = -diffusivity * (2 * torch.pi / length) ** 2 * squares
-        return LinearSolver(symbol, grid, stride * dt.flatten(), dtype)
+        return LinearSolver(symbol, grid, at.frame, at.dtype)
 
     def invariants(
         self,

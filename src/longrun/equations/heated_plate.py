@@ -8,7 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.solvers import cosine
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.cells import blocks
@@ -147,20 +153,9 @@ class HeatedPlate(AbstractEquation):
         initial = parameters["initial"][:, None, None, None]
         return parameters, np.tile(initial, (1, 1, self.points, self.points))
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _Solver:
+    def _solver(self, at: Discretisation) -> _Solver:
         """Build the solver of a batch of trajectories."""
-        points = self.points if points is None else points
-        columns = self._columns(parameters, 2, device)
-        return _Solver(columns, points, stride, self._steps(substeps, stride), dtype)
+        return _Solver(at.columns, at.points, at.stride, at.steps, at.dtype)
 
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int

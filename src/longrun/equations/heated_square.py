@@ -7,9 +7,8 @@ import scipy.sparse as sparse
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
-from longrun.equations._base import Distribution, Quantity, Varying
+from longrun.equations._base import Discretisation, Distribution, Quantity, Varying
 from longrun.equations._systems import (
     AbstractSystems,
     SystemsSolver,
@@ -119,20 +118,10 @@ class HeatedSquare(AbstractSystems):
         state[1] = with_edge(_initial(self.points))
         return parameters, np.repeat(state[None], len(generators), axis=0)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _Solver:
+    def _solver(self, at: Discretisation) -> _Solver:
         """Build the solver of a batch of trajectories."""
-        values = {name: value.double().cpu().numpy() for name, value in parameters.items()}
-        points = self.points if points is None else points
-        return _Solver(points, values, self._steps(substeps, stride), stride, dtype, device)
+        values = {name: value.cpu().numpy() for name, value in at.parameters.items()}
+        return _Solver(at.points, values, at.steps, at.stride, at.dtype, at.device)
 
     def systems(self, parameters: Mapping[str, float]) -> Iterator[LinearSystem]:
         """Yield the systems of a trajectory's steps; an iteration starts at the last frame.

@@ -12,7 +12,13 @@ from numpy import ndarray
 from scipy.sparse.linalg import eigsh
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.cells import interpolate
 from longrun.solvers.elliptic import AbstractEllipticSolver, System, second_derivative
@@ -218,21 +224,12 @@ class Helmholtz(AbstractEquation):
             f"take {self.detuning / 2:g} or less"
         )
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _HelmholtzSolver:
+    def _solver(self, at: Discretisation) -> _HelmholtzSolver:
         """Build the solver of a batch of media; it works in float64 on the CPU in any case."""
         wavenumber, length = (
-            parameters[name].double().cpu().numpy() for name in ("wavenumber", "length")
+            at.parameters[name].cpu().numpy() for name in ("wavenumber", "length")
         )
-        return _HelmholtzSolver(self.resolution if points is None else points, wavenumber, length)
+        return _HelmholtzSolver(at.points, wavenumber, length)
 
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int

@@ -7,9 +7,14 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices, square
@@ -117,32 +122,21 @@ class KuramotoSivashinsky(AbstractEquation):
             states.append((amplitude * np.sin(2 * np.pi * periods * x + phase)).sum(0))
         return parameters, np.array(states).reshape(-1, 1, self.resolution)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
+        points = at.points
         check_points(points)
-        length, dt, viscosity = self._columns(parameters, 1, device).values()
+        length, _, viscosity = at.columns.values()
         (index,) = indices((points,))
-        wavenumber = 2 * torch.pi / length * index.to(device)
+        wavenumber = 2 * torch.pi / length * index.to(at.device)
 
         return SpectralSolver(
             linear=self.growth * wavenumber**2 - viscosity * wavenumber**4,
             symbol=-0.5j * self.steepening * wavenumber,
             product=square((points,)),
             grid=points,
-            frame=stride * dt.flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )
 
     def invariants(

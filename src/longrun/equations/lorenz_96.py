@@ -1,14 +1,19 @@
 """The model of Lorenz (1996) of a quantity on a circle of latitude."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
 
@@ -97,26 +102,15 @@ class Lorenz96(AbstractEquation):
         noise = noise.reshape(-1, 1, self.points)
         return parameters, parameters["forcing"][:, None, None] + self.perturbation * noise
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> RungeKuttaSolver:
+    def _solver(self, at: Discretisation) -> RungeKuttaSolver:
         """Build the Runge-Kutta solver of a batch of trajectories; `points` has no meaning."""
-        _, dt, forcing = self._columns(parameters, 1, device).values()
-        forcing = forcing.to(dtype)
+        _, dt, forcing = at.columns.values()
+        forcing = forcing.to(at.dtype)
 
         def tendency(u: Tensor) -> Tensor:
             return (u.roll(-1, -1) - u.roll(2, -1)) * u.roll(1, -1) - u + forcing
 
-        return RungeKuttaSolver(
-            tendency, stride * dt, self._steps(substeps, stride), self.method, dtype
-        )
+        return RungeKuttaSolver(tendency, at.stride * dt, at.steps, self.method, at.dtype)
 
     def resample(
         self, state: Float[Tensor, "batch channel site"], points: int

@@ -10,7 +10,13 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.equations._initial_vorticity import FLOWS, on_grid, velocity
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
@@ -163,38 +169,27 @@ class NavierStokes2D(AbstractEquation):
             self._check(flow, vorticity, parameters)
         return parameters, flow if self.fields == VELOCITY else vorticity
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> SpectralSolver:
+    def _solver(self, at: Discretisation) -> SpectralSolver:
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        columns = self._columns(parameters, 2, device)
-        x, y = (index.to(device)[None, None] for index in indices(grid))
+        columns = at.columns
+        x, y = (index.to(at.device)[None, None] for index in indices(grid))
         wave = 2 * torch.pi / columns["length"]
         squared = wave**2 * (x**2 + y**2)
         linear = -columns["viscosity"] * squared - columns["drag"]
         if bool((columns["beta"] > 0).any()):  # a real symbol costs less
             linear = linear + 1j * columns["beta"] * wave * x / squared.clamp(min=wave.min() ** 2)
-        product = advection(x, y, grid, dtype)
+        product = advection(x, y, grid, at.dtype)
         if self.forcing != "none":
-            product = _plus(product, self._curl(columns, x, y).to(dtype.to_complex()))
+            product = _plus(product, self._curl(columns, x, y).to(at.dtype.to_complex()))
         options: dict[str, Any] = {
             "linear": linear,
             "symbol": torch.ones_like(squared),
             "product": product,
             "grid": grid,
-            "frame": stride * columns["dt"].flatten(),
-            "steps": self._steps(substeps, stride),
+            **at.timing,
             "integrator": self.integrator,
-            "dtype": dtype,
         }
         if self.fields == VORTICITY:
             return SpectralSolver(**options)

@@ -8,9 +8,14 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.incompressible_3d import IncompressibleSolver
@@ -249,20 +254,10 @@ class NavierStokes3D(AbstractEquation):
         parts = [np.tanh((y - at * width) / (2 * self.thickness)) for at in (0.0, -0.5, 0.5)]
         return np.roll(0.5 * self.speed * (parts[0] - parts[1] - parts[2]), points // 2)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> IncompressibleSolver:
+    def _solver(self, at: Discretisation) -> IncompressibleSolver:
         """Build the spectral solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
-        check_points(points)
-        column = self._columns(parameters, 3, device)
+        check_points(at.points)
+        column = at.columns
         length = column["length"]
         spacing = length / self.points
         width = self.filter_width * spacing
@@ -270,16 +265,14 @@ class NavierStokes3D(AbstractEquation):
         return IncompressibleSolver(
             [column.get(name, length) for name in ("length", "length_y", "length_z")],
             column["viscosity"],
-            self.grid(points),
+            at.grid,
             smagorinsky=(
                 column["smagorinsky_constant"] * width**2 if self.closure == "smagorinsky" else None
             ),
             # products leave waves up to 2/3 of the highest, pi / spacing, and half of it is 1/3
             test_filter=torch.pi / (3 * width) if dynamic else None,
-            frame=stride * column["dt"].flatten(),
-            steps=self._steps(substeps, stride),
+            **at.timing,
             integrator=self.integrator,
-            dtype=dtype,
         )
 
     def invariants(

@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.mac import PeriodicMACSolver, coarsen, refine_periodic
 
@@ -161,30 +167,19 @@ class NavierStokesMAC(AbstractEquation):
         fine = velocity(4 * highest)  # faces are short enough there for the largest speed
         return velocity(self.resolution) * (self.speed / np.hypot(*fine).max())
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> PeriodicMACSolver:
+    def _solver(self, at: Discretisation) -> PeriodicMACSolver:
         """Build the MAC-grid solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
+        points = at.points
         _check(points)
-        values = {name: value.to(device, torch.float64) for name, value in parameters.items()}
+        values = at.parameters
         spacing = values["length"] / points
         return PeriodicMACSolver(
             grid=(points, points),
             spacing=(spacing, spacing),
-            frame=stride * values["dt"],
-            steps=self._steps(substeps, stride),
+            **at.timing,
             viscosity=values["viscosity"],
             force=self._force(values["amplitude"], points),
             drag=values["drag"],
-            dtype=dtype,
         )
 
     def _force(self, amplitude: Tensor, points: int) -> Float[Tensor, "batch 2 1 y"]:

@@ -1,16 +1,21 @@
 """Poisson's equation with a source of random Gaussians, a steady map."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from scipy.special import erf
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.cells import blocks
 from longrun.solvers.elliptic import AbstractEllipticSolver, System, Wall, diffusion_matrix
@@ -129,19 +134,10 @@ class Poisson(AbstractEquation):
                 state[0] -= state[0].mean()
         return parameters, states
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _PoissonSolver:
+    def _solver(self, at: Discretisation) -> _PoissonSolver:
         """Build the solver of a batch of sources; it works in float64 on the CPU in any case."""
-        length = parameters["length"].double().cpu().numpy()
-        return _PoissonSolver(self.resolution if points is None else points, length, self.wall)
+        length = at.parameters["length"].cpu().numpy()
+        return _PoissonSolver(at.points, length, self.wall)
 
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int

@@ -9,7 +9,14 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+    as_columns,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import (
@@ -162,7 +169,7 @@ class QuasiGeostrophic(AbstractEquation):
         grid = self.grid(self.resolution)
         for i, generator in enumerate(generators):
             own = {name: torch.tensor(value[i : i + 1]) for name, value in parameters.items()}
-            columns = self._columns(own, 2, "cpu")
+            columns = as_columns(own, 2)
             rough = torch.from_numpy(0.1 * generator.standard_normal((1, 2, 16, 32)))
             psi = forward(resample(rough, grid), 2)
             psi[:, :1] += _jet(columns, grid)
@@ -173,20 +180,11 @@ class QuasiGeostrophic(AbstractEquation):
             states.append(inverse(layers, grid)[0].numpy())
         return parameters, np.array(states).reshape(-1, 2, *grid)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> "_TwoLayerSolver":
+    def _solver(self, at: Discretisation) -> "_TwoLayerSolver":
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        columns = self._columns(parameters, 2, device)
+        columns = at.columns
         k, l = _wavenumbers(columns, grid)  # noqa: E741
         squared = k**2 + l**2
         inversion = _inversion(squared)
@@ -201,13 +199,11 @@ class QuasiGeostrophic(AbstractEquation):
         linear = -columns["hyperviscosity"] * (k**8 + l**8) - damping
         return _TwoLayerSolver(
             linear=linear - 1j * columns["beta"] * k * inversion,
-            symbol=torch.ones(1, 1, 1, 1, dtype=torch.float64, device=device),
-            product=_coupling(columns, grid, dtype),
+            symbol=torch.ones(1, 1, 1, 1, dtype=torch.float64, device=at.device),
+            product=_coupling(columns, grid, at.dtype),
             grid=grid,
-            frame=stride * columns["dt"].flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )
 
     def invariants(

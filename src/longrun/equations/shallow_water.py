@@ -10,7 +10,13 @@ from jaxtyping import Float
 from scipy.special import erf
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers.finite_volume import (
     AbstractFiniteVolumeSolver,
@@ -154,30 +160,18 @@ class ShallowWater(AbstractEquation):
             self._check(states[number], of_this)
         return parameters, states
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> "_Solver":
+    def _solver(self, at: Discretisation) -> "_Solver":
         """Build the finite volume solver of a batch of trajectories."""
-        points = self.resolution if points is None else points
-        length, dt, gravity, coriolis = (
-            parameters[quantity.name].to(device, torch.float64) for quantity in self.parameters
-        )
+        length, _, gravity, coriolis = at.parameters.values()
         return _Solver(
             gravity,
             coriolis,
-            torch.from_numpy(self.bottom(points)).to(device, dtype) if self.bump_height else None,
-            spacing=length / points,
+            torch.from_numpy(self.bottom(at.points)).to(at.device, at.dtype)
+            if self.bump_height
+            else None,
+            spacing=length / at.points,
             boundary=self.boundary,
-            frame=stride * dt,
-            steps=self._steps(substeps, stride),
-            dtype=dtype,
+            **at.timing,
         )
 
     def resample(

@@ -7,9 +7,8 @@ import scipy.sparse as sparse
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor
 
-from longrun.equations._base import Distribution, Quantity, Varying
+from longrun.equations._base import Discretisation, Distribution, Quantity, Varying
 from longrun.equations._systems import (
     AbstractSystems,
     SystemsSolver,
@@ -133,20 +132,10 @@ class ShiftedLaplacian(AbstractSystems):
         states = [self.frame(number, 0, self.points) for number in parameters["sequence"]]
         return parameters, np.array(states)
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _Solver:
+    def _solver(self, at: Discretisation) -> _Solver:
         """Build the exact solver of a batch of sequences, whatever the substeps."""
-        sequences = parameters["sequence"].double().cpu().numpy()
-        points = self.points if points is None else points
-        return _Solver(self, points, sequences, stride, dtype, device)
+        sequences = at.parameters["sequence"].cpu().numpy()
+        return _Solver(self, at.points, sequences, at.stride, at.dtype, at.device)
 
     def draw(self, sequence: float, number: int) -> tuple[float, Float[ndarray, "x y"]]:
         """Draw shift and source of one system; they depend on its two numbers alone."""

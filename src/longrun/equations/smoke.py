@@ -9,7 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.equations._initial_vorticity import FLOWS, RADIUS, noise, on_grid, velocity
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
@@ -145,33 +151,22 @@ class Smoke(AbstractEquation):
             )
         return parameters, states
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> VelocitySolver:
+    def _solver(self, at: Discretisation) -> VelocitySolver:
         """Build the spectral solver of a batch of trajectories."""
-        grid = self.grid(self.resolution if points is None else points)
+        grid = at.grid
         check_points(grid)
-        columns = self._columns(parameters, 2, device)
-        x, y = (index.to(device)[None, None] for index in indices(grid))
+        columns = at.columns
+        x, y = (index.to(at.device)[None, None] for index in indices(grid))
         wave = 2 * torch.pi / columns["length"]
         diffusion = torch.cat([columns["diffusivity"], columns["viscosity"]], dim=1)
         return VelocitySolver(
             (wave * x, wave * y),
             linear=-diffusion * wave**2 * (x**2 + y**2),
-            symbol=torch.ones(1, 1, 1, 1, dtype=torch.float64, device=device),
-            product=_transport(x, y, 1j * columns["buoyancy"] * wave * x, grid, dtype),
+            symbol=torch.ones(1, 1, 1, 1, dtype=torch.float64, device=at.device),
+            product=_transport(x, y, 1j * columns["buoyancy"] * wave * x, grid, at.dtype),
             grid=grid,
-            frame=stride * columns["dt"].flatten(),
-            steps=self._steps(substeps, stride),
             integrator=self.integrator,
-            dtype=dtype,
+            **at.timing,
         )
 
     def invariants(

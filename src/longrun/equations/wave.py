@@ -10,7 +10,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Distribution, Quantity, Varying
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Quantity,
+    Varying,
+)
 from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.solvers.cells import Parity, blocks, interpolate
@@ -249,22 +255,13 @@ class Wave(AbstractEquation):
             return (height > 0).astype(np.float64)
         return (1 + np.tanh(2 * height / self.transition)) / 2
 
-    def solver(
-        self,
-        parameters: Mapping[str, Float[Tensor, " batch"]],
-        *,
-        points: int | None = None,
-        substeps: float | None = None,
-        stride: int = 1,
-        dtype: torch.dtype = torch.float64,
-        device: torch.device | str = "cpu",
-    ) -> _WaveSolver:
+    def _solver(self, at: Discretisation) -> _WaveSolver:
         """Build the finite-difference solver of a batch of trajectories."""
-        length, dt = self._columns(parameters, 2, device).values()
-        steps = self._steps(substeps, stride)
+        length, dt = at.columns.values()
+        steps = at.steps
         return _WaveSolver(
-            spacing=(length / (self.resolution if points is None else points)).to(dtype),
-            time_step=(stride * dt / steps).to(dtype),
+            spacing=(length / at.points).to(at.dtype),
+            time_step=(at.stride * dt / steps).to(at.dtype),
             steps=steps,
             boundary=self.walls,
             integrator=self.integrator,

@@ -23,8 +23,8 @@ def sliced_w2(
 
     Returns
     -------
-    Unit of the values. Two sets of n samples of one law are not at distance 0: it falls like
-    n^(-1/2), of a law of separate clusters like n^(-1/4), for their shares differ.
+    Unit of the values. Two sets of n samples of one distribution are not at distance 0: it falls
+    like n^(-1/2), of a distribution of separate clusters like n^(-1/4), for their shares differ.
     """
     directions = np.random.default_rng(0).normal(size=(samples.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)

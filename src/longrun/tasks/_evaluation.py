@@ -67,7 +67,7 @@ def is_first() -> bool:
     return not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
 
 
-def spread(score: Callable[[int, np.ndarray], Part], groups: Iterable[np.ndarray]) -> list[Part]:
+def share_out(score: Callable[[int, np.ndarray], Part], groups: Iterable[np.ndarray]) -> list[Part]:
     """Score groups of trajectories, each in one of the processes that share the evaluation.
 
     Parameters

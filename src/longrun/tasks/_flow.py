@@ -48,13 +48,13 @@ class AbstractFlow(AbstractSampler):
         noise: Float[Tensor, "batch channel *space"],
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
-        evaluations: int | None = None,
+        nfe: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Carry noise to data: by so many steps of Euler's, or as exactly as the method can."""
-        if evaluations is None:
+        if nfe is None:
             *_, end = self._states(noise, context, conditions, self.fine_steps, "rk4")
         else:
-            *_, end = self._states(noise, context, conditions, evaluations, "euler")
+            *_, end = self._states(noise, context, conditions, nfe, "euler")
         return end
 
     def sample(
@@ -62,10 +62,10 @@ class AbstractFlow(AbstractSampler):
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator,
-        evaluations: int | None,
+        nfe: int | None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Draw noise and carry it to data."""
-        return self.solve(self._noise(context, generator), context, conditions, evaluations)
+        return self.solve(self._noise(context, generator), context, conditions, nfe)
 
     def paths(
         self,

@@ -60,7 +60,7 @@ from longrun.tasks._evaluation import (
     score_size,
     seconds_per_call,
     seeded,
-    spread,
+    share_out,
 )
 from longrun.tasks._scoring import (
     Block,
@@ -257,7 +257,7 @@ def _score_rollouts(
         )
         return score_rollouts(cases, chosen, initial, _in_blocks(frames, cases, chosen))
 
-    groups = spread(score_group, cases.groups(cases.members))
+    groups = share_out(score_group, cases.groups(cases.members))
     pooled = Pooled(cases)
     for rows, spectra, _ in groups:
         table.extend(rows)
@@ -294,7 +294,7 @@ def _score_one_step(
 
         return score_one_step(cases, chosen, forecasts(), scale)
 
-    report_one_step(cases, spread(score_group, cases.groups(1)), module.noise_levels, table)
+    report_one_step(cases, share_out(score_group, cases.groups(1)), module.noise_levels, table)
 
 
 # Trajectories that were trained on -------------------------------------------------------------

@@ -1,16 +1,17 @@
-"""Drawing from a law: p(frame) of a store, or p(next frame | what is seen of this one).
+"""Drawing from a distribution: p(frame) of a store, or p(next frame | what is seen of this one).
 
 What is drawn, and what is shown:
 
-- `conditional: false` draws from the law of the store's frames. A window is one frame: the datum.
+- `conditional: false` draws from the distribution of the store's frames. A window is one frame:
+  the datum.
 - `conditional: true` draws the next frame, `evaluate.stride` frames on, given an observation of the
-  present one. Shown the whole frame, a deterministic equation has one answer, and its law is a
-  point. So the observation is degraded, for training, re-flow and evaluation alike: along every
-  axis only one in `observe_every` points is seen, with normal noise of `observe_noise` standard
-  deviations of the field; elsewhere the observation holds the field's mean. What is left open is
-  what the law is made of.
+  present one. Shown the whole frame, a deterministic equation has one answer, and its distribution
+  is a point. So the observation is degraded, for training, re-flow and evaluation alike: along
+  every axis only one in `observe_every` points is seen, with normal noise of `observe_noise`
+  standard deviations of the field; elsewhere the observation holds the field's mean. What is left
+  open is what the distribution is made of.
 
-Evaluation draws with `evaluations` N = 1, 2, 4, ... calls of the network, each from the same noise,
+Evaluation draws with `nfe` N = 1, 2, 4, ... calls of the network, each from the same noise,
 and scores every N (the column `stage`):
 
 - All scores are in standard deviations of the training data, field by field.
@@ -157,7 +158,7 @@ class AbstractSampler(AbstractLearner):
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator,
-        evaluations: int | None,
+        nfe: int | None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return one normalised frame per observation, see `draw`."""
 
@@ -170,7 +171,7 @@ class AbstractSampler(AbstractLearner):
         """Return the exact way of each sample from noise to data, at equal steps of time.
 
         It begins with the noise and ends with what `sample` returns from the same generator with
-        `evaluations` None. None where the method is no flow.
+        `nfe` None. None where the method is no flow.
         """
         return None
 
@@ -241,7 +242,7 @@ class AbstractSampler(AbstractLearner):
         condition: Float[Tensor, "batch observed *space"],
         parameters: Float[Tensor, "batch parameter"],
         generator: torch.Generator,
-        evaluations: int | None = None,
+        nfe: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Draw one frame per observation, physical units in and out.
 
@@ -254,11 +255,11 @@ class AbstractSampler(AbstractLearner):
         generator
             Source of the noise, on the device of `condition`. Its state fixes the noise that a
             draw starts from, whatever the number of evaluations.
-        evaluations
+        nfe
             Calls of the network; None is as many as an exact answer needs.
         """
         context = self.context_of(condition)
-        sample = self.sample(context, self.scaled_conditions(parameters), generator, evaluations)
+        sample = self.sample(context, self.scaled_conditions(parameters), generator, nfe)
         return self._per_channel(self.field_mean) + sample * self._per_channel(self.field_std)
 
     # Training ------------------------------------------------------------------------------------
@@ -289,7 +290,7 @@ class AbstractSampler(AbstractLearner):
         store
             A `longrun.data.store.Store`.
         options
-            `trajectories`; and `evaluations` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
+            `trajectories`; and `nfe` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
             `stride` (1), `keep` (0), `batch_size` (1024, samples in one call of the network),
             `projections` (128), `split` ("test").
         seed
@@ -304,7 +305,7 @@ class AbstractSampler(AbstractLearner):
         table = ScoreTable(store.path.stem)
         with torch.no_grad():
             drawn = _draw_all(self, cases)
-            _score_law(cases, drawn, table)
+            _score_distribution(cases, drawn, table)
             _score_flow(cases, drawn, table)
             if self.conditional:
                 _score_conditional(cases, drawn, table)
@@ -326,7 +327,7 @@ class _Cases:
     start: int
     stride: int
     conditional: bool
-    evaluations: list[int]
+    nfe: list[int]
     keep: int
     batch_size: int
     projections: int
@@ -355,7 +356,7 @@ class _Cases:
             start=start,
             stride=stride,
             conditional=module.conditional,
-            evaluations=sorted(options.get("evaluations", [1, 2, 4, 8, 100])),
+            nfe=sorted(options.get("nfe", [1, 2, 4, 8, 100])),
             keep=min(options.get("keep", 0), options["trajectories"]),
             batch_size=options.get("batch_size", 1024),
             projections=options.get("projections", 128),
@@ -426,7 +427,7 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
         first = int(chosen[0])
         keep("truth", cases.normalised(cases.read(cases.split, chosen, cases.target)), False)
         keep("seen", seen[:: cases.members], False)
-        for count in (*cases.evaluations, None):
+        for count in (*cases.nfe, None):
             generator = seeded(module.device, 1, first)
             drawn = module.normalised(module.draw(seen, parameters, generator, count))
             bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
@@ -451,8 +452,8 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
     return _Drawn(
         truth=whole["truth"],
         seen=whole["seen"],
-        samples={count: whole["samples", count] for count in cases.evaluations},
-        alive={count: whole["alive", count] for count in cases.evaluations},
+        samples={count: whole["samples", count] for count in cases.nfe},
+        alive={count: whole["alive", count] for count in cases.nfe},
         exact=whole["samples", None],
         cost=whole.get("cost"),
         bend=whole.get("bend"),
@@ -463,7 +464,7 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
 # Scores ------------------------------------------------------------------------------------------
 
 
-def _score_law(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
+def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score all samples against all truths, one value per number of evaluations."""
     dims, box = cases.dims, cases.sides
     flat = drawn.truth.reshape(len(drawn.truth), -1)
@@ -569,7 +570,7 @@ def _predictions(cases: _Cases, drawn: _Drawn) -> xr.Dataset:
     content: dict[str, Any] = {
         "truth": (dims, physical(drawn.truth[:keep])[:, None]),
         "prediction": (dims, samples[-1, :, 0][:, None]),
-        "samples": (("evaluations", schema.TRAJECTORY, "member", *frame), samples),
+        "samples": (("nfe", schema.TRAJECTORY, "member", *frame), samples),
     }
     if cases.conditional:
         content["observation"] = ((schema.TRAJECTORY, *frame), drawn.seen[:keep])
@@ -585,7 +586,7 @@ def _predictions(cases: _Cases, drawn: _Drawn) -> xr.Dataset:
     coordinates = field_coordinates(
         cases.store.fields, keep, [lead], cases.split.space, float(length.mean())
     )
-    coordinates |= {"evaluations": list(drawn.samples), "member": np.arange(cases.members)}
+    coordinates |= {"nfe": list(drawn.samples), "member": np.arange(cases.members)}
     if drawn.path is not None:
         coordinates["path_time"] = path_time
     return xr.Dataset(content, coords=coordinates)

@@ -235,7 +235,7 @@ def test_size_of_the_perceptron():
 class Teacher(RectifiedFlow):
     """Carries noise to noise plus what is seen; its answer tells what it was given."""
 
-    def solve(self, noise, context, conditions, evaluations=None):
+    def solve(self, noise, context, conditions, nfe=None):
         return noise + context + conditions.reshape(-1, 1, 1)
 
 

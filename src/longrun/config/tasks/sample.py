@@ -9,7 +9,7 @@ from longrun.config.tasks._metric import Metric, metric
 class Evaluate(Section):
     """Section `evaluate` of an experiment of the task `sample`."""
 
-    evaluations: Distinct[Count] = Field(
+    nfe: Distinct[Count] = Field(
         default=[1, 2, 4, 8, 100],
         description="numbers of calls of the network to draw with; each is scored for itself",
     )
@@ -29,7 +29,7 @@ class Evaluate(Section):
     batch_size: Count = Field(default=1024, description="samples in one call of the network")
 
 
-SPREADS = False  # an evaluation uses one device
+SHARED = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("sliced_w2",)
 METRICS: dict[str, Metric] = {

@@ -26,7 +26,7 @@ def draw(inputs: Inputs) -> Figure:
     if not methods:
         return _style.note("No samples were kept: evaluate.keep is 0 for every method.")
     dims = kept[methods[0]]["truth"].ndim - 3
-    counts = kept[methods[0]]["evaluations"].values.tolist()
+    counts = kept[methods[0]]["nfe"].values.tolist()
     places = sorted({0, len(counts) // 2, len(counts) - 1})[:SHOWN]
     columns = len(places) + (dims == 2)
     figure = _style.blank(11.0, 3.8 + (2.4 if dims != 1 else 1.7) * len(methods))
@@ -105,7 +105,7 @@ def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) 
 
 def _cloud(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: int) -> None:
     truth = sample["truth"].isel(lead_time=0).values
-    points = sample["samples"].isel(evaluations=place).values.reshape(-1, truth.shape[-1])
+    points = sample["samples"].isel(nfe=place).values.reshape(-1, truth.shape[-1])
     if truth.shape[-1] != 2:
         axes.hist(truth[:, 0], 50, color="#bbbbbb", density=True)
         axes.hist(points[:, 0], 50, color=_style.look(inputs, method)["color"], histtype="step")
@@ -122,7 +122,7 @@ def _lines(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: i
     first = sample.isel(trajectory=0, field=0)
     x = first["x"].values
     colour = _style.look(inputs, method)["color"]
-    members = first["samples"].isel(evaluations=place).values[:MEMBERS]
+    members = first["samples"].isel(nfe=place).values[:MEMBERS]
     axes.plot(x, members.T, color=colour, linewidth=0.9, alpha=0.8)
     axes.plot(x, first["truth"].isel(lead_time=0), color=_style.TRUTH, linewidth=2)
     if "observation" in first:
@@ -137,7 +137,7 @@ def _image(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: i
     first = sample.isel(trajectory=0, field=0)
     truth = first["truth"].isel(lead_time=0)
     limit = float(np.quantile(np.abs(truth.values), 0.995)) or 1.0
-    shown = truth if place is None else first["samples"].isel(evaluations=place, member=0)
+    shown = truth if place is None else first["samples"].isel(nfe=place, member=0)
     axes.imshow(shown.values.T, cmap="RdBu_r", vmin=-limit, vmax=limit, origin="lower")
     axes.set(xticks=[], yticks=[], xlabel="x (points)", ylabel="y (points)")
     axes.grid(False)

@@ -1,4 +1,4 @@
-"""The deterministic baseline of a sampler: one network fitted by squares, the mean of the law.
+"""The deterministic baseline of a sampler: a network fitted by squares to the mean.
 
 E[next frame | what is seen of this one] is the best single forecast and no sample: where the future
 is open it is smoother than any truth. It is also what a rectified flow (Liu et al., 2022,
@@ -68,7 +68,7 @@ class ConditionalMean(AbstractSampler):
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator,
-        evaluations: int | None,
+        nfe: int | None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the mean, by one evaluation whatever is asked for."""
         return self.network(context, conditions)

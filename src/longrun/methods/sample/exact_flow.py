@@ -1,7 +1,7 @@
 """The exact rectified flow of a mixture of Gaussians (after Liu et al., 2022, arXiv:2209.03003).
 
-With data from sum_k w_k N(mu_k, S_k) and normal noise, every law between is a mixture too, and
-v*(x, t) = E[z1 - z0 | z_t = x] is known: with r_k the posterior weights of the components,
+With data from sum_k w_k N(mu_k, S_k) and normal noise, every distribution between is a mixture
+too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: with r_k the posterior weights of the components,
 
     v*(x, t) = sum_k r_k(x, t) (mu_k + (t S_k - (1 - t)) / (t^2 S_k + (1 - t)^2) (x - t mu_k))
 
@@ -52,13 +52,13 @@ class ExactFlow(AbstractFlow):
     fields, dims, conditions : int
         See `AbstractFlow`, also for the options.
     equation : dict
-        The `equation` section of the dataset, whose law has `centres` and a `spread`; from the
-        data.
+        The `equation` section of the dataset, whose distribution has `centres` and a `spread`;
+        from the data.
 
     Raises
     ------
     ValueError
-        Data whose law is not known.
+        Data whose distribution is not known.
     """
 
     supported_dims = (0,)
@@ -75,11 +75,11 @@ class ExactFlow(AbstractFlow):
         super().__init__(fields, dims, conditions, **options)
         if equation["name"] not in self.equations or self.conditional:
             raise ValueError(
-                f"the law of {equation['name']} is not known, or not without condition"
+                f"the distribution of {equation['name']} is not known, or not without condition"
             )
-        law = registry.build("equations", equation)
-        self._centres = torch.from_numpy(law.centres)
-        self._spread = float(law.spread)
+        mixture = registry.build("equations", equation)
+        self._centres = torch.from_numpy(mixture.centres)
+        self._spread = float(mixture.spread)
 
     def velocity(
         self,
@@ -88,7 +88,7 @@ class ExactFlow(AbstractFlow):
         context: Float[Tensor, "batch observed"],
         conditions: Float[Tensor, "batch condition"],
     ) -> Float[Tensor, "batch channel"]:
-        """Return v* of the normalised law."""
+        """Return v* of the normalised distribution."""
         std, mean = self.field_std.to(state), self.field_mean.to(state)
         means = (self._centres.to(state) - mean) / std
         variances = ((self._spread / std) ** 2).expand_as(means)

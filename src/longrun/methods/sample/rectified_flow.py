@@ -1,8 +1,8 @@
 """Rectified flow (Liu, Gong and Liu, 2022, arXiv:2209.03003).
 
 A velocity is fitted to the straight lines between pairs of noise z0 and data z1; its flow has the
-same law at every time as the lines have, but its paths can't cross. Repeating the fit on the pairs
-(z0, flow(z0)), the re-flow, straightens them until one step of Euler's suffices.
+same distribution at every time as the lines have, but its paths can't cross. Repeating the fit on
+the pairs (z0, flow(z0)), the re-flow, straightens them until one step of Euler's suffices.
 
     z_t = t z1 + (1 - t) z0,  t ~ U(1e-3, 1)                 noise at t = 0, data at t = 1
     fit:      min_v E | v(z_t, t) - (z1 - z0) |^2             v*(z, t) = E[z1 - z0 | z_t = z]
@@ -125,10 +125,10 @@ class RectifiedFlow(AbstractFlow):
         noise: Float[Tensor, "batch channel *space"],
         context: Float[Tensor, "batch observed *space"],
         conditions: Float[Tensor, "batch condition"],
-        evaluations: int | None = None,
+        nfe: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Carry noise to data, in the one step that was distilled where one was."""
-        return super().solve(noise, context, conditions, 1 if self.distil else evaluations)
+        return super().solve(noise, context, conditions, 1 if self.distil else nfe)
 
     def paths(
         self,
