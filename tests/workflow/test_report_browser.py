@@ -25,7 +25,7 @@ def test_snakemakes_report_shows_claims_and_a_figure(browser, report):
         table.wait_for()
         assert table.bounding_box()["height"] > 50
         assert table.locator(".badge").count() > 0
-        show(page, "Figures", "pde_refiner", "error over time")
+        show(page, "Figures", "pde_refiner", "error_over_time")
         image = page.locator("main img, #app img").last
         image.wait_for()
         assert_drawn(image)
