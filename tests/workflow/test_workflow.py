@@ -375,6 +375,16 @@ def test_a_job_on_a_cluster_composes_its_own_experiment_alone(fresh, tmp_path):
     assert (tree.folder / "results/smoke/pde_refiner/unet/seed0/model.ckpt").exists()
 
 
+def test_an_edited_training_scheme_reruns_what_is_trained_by_it(tree):
+    spec = config.compose(tree.folder / "configs", "pde_refiner", "smoke")
+    schemes = {name: config.option(spec, name, "training")["name"] for name in spec["methods"]}
+    comment(tree.folder / "src/longrun/training/curriculum.py")
+    assert "curriculum" not in schemes.values() and jobs(tree) == []
+    comment(tree.folder / "src/longrun/training/one_step.py")
+    own = {name for name, scheme in schemes.items() if scheme == "one_step"}
+    assert own and own <= {wild["method"] for name, wild, _ in jobs(tree) if name == "train"}
+
+
 def test_a_failed_training_fails_the_workflow_and_leaves_no_output(tree):
     comment(tree.folder / "src/longrun/methods/forecast/unet.py")
     stand_in = (tree.programs / "python").read_text()

@@ -145,6 +145,14 @@ def method_source(wildcards):
     return source("methods", method_of(wildcards)["name"])
 
 
+def train_sources(wildcards):
+    """Return the files of the method, of its optimiser and of its training scheme."""
+    spec, method = experiment_of(wildcards), wildcards.method
+    units = {kind: yaml_files.option(spec, method, name) for name, kind in yaml_files.UNITS.items()}
+    named = [source(kind, unit["name"]) for kind, unit in units.items() if unit]
+    return [method_source(wildcards), *named]
+
+
 @cache
 def source(kind, name):
     """Return the file of a unit, as seen from the repository's root."""

@@ -1,6 +1,6 @@
 rule train:
     input:
-        source=method_source,
+        source=train_sources,
         data=train_stores,
         start=start,
     output:
