@@ -69,6 +69,7 @@ EXPERIMENT = {
     },
     "claims": {
         "better": {
+            "main": True,
             "says": "A network forecasts better than nothing.",
             "metric": "one_step_nrmse",
             "of": "net",
