@@ -11,6 +11,7 @@ import stores
 import torch
 
 from faults.project import DATASET, EXPERIMENT, RUN, Project, few, saved
+from longrun import config, judge
 from longrun.metrics.table import read_scores
 
 pytestmark = pytest.mark.xdist_group("faults")
@@ -32,7 +33,12 @@ def make(server, root, tmp_path):
 
 
 def verdict(project) -> dict:
-    return json.loads((project.folder / RUN / "claims.json").read_text())["claims"][0]
+    """What a preset that is judged would say of the scores; smoke says "not judged"."""
+    written = json.loads((project.folder / RUN / "claims.json").read_text())["claims"][0]
+    spec = config.compose(project.folder / "configs", "test", "smoke")
+    (claim,), _ = judge.judge(spec, *judge.read_runs(project.folder / RUN, spec))
+    assert written == claim | {"verdict": judge.NOT_JUDGED}
+    return claim
 
 
 def scores(project, method="net"):

@@ -71,7 +71,7 @@ def explain(error: ErrorDetails, section: type[Section]) -> tuple[Key, str]:
             return key[:-1], f"{shown(value)} is not a valid name; allowed: {rule}"
         case "string_too_long" if key[-1] == "[key]":
             length = len(str(value))
-            return key[:-1], f"{shown(value)} has {length} letters, allowed: {limits['max_length']}"
+            return key[:-2], f"{shown(value)} has {length} letters, allowed: {limits['max_length']}"
     key, annotation = _annotation(section, key)
     choices = list(_choices(annotation))
     if choices:
