@@ -17,7 +17,6 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/evaluate.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/sweep.smk"
-include: "workflow/rules/targets.smk"
 
 
 rule all:
@@ -26,3 +25,6 @@ rule all:
         multiext(f"results/{config['preset']}/results", ".csv", ".html"),
         artefacts,
     localrule: True
+
+
+include: "workflow/rules/targets.smk"

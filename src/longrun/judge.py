@@ -336,11 +336,12 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
                 continue
             values = _rows(groups, method, metric, {})
             table = _table(_collapse(values))
+            scale = statistics.LOG if (table > 0).all() else statistics.LINEAR
             rows.append(
                 {"method": method, "metric": metric}
                 | _finite(
                     statistics.interval(
-                        statistics.value(), [table], _generator(f"{method} {metric}")
+                        statistics.value(), [table], _generator(f"{method} {metric}"), scale
                     )
                 )
                 | {

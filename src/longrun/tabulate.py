@@ -39,10 +39,11 @@ KINDS = {
     "runs": "runs",
 }  # classes of the cells of a column
 TERMS = {
-    "holds / contradicted / open": "A claim holds when the whole 95 % interval clears the "
-    "number that the claim needs; it is contradicted when the whole interval lies on the wrong "
-    "side of equality; else it stays open: this run cannot tell.",
-    "interval": "95 % bootstrap over seeds and test trajectories, in square brackets. With one "
+    "holds / weaker / contradicted / open": "A claim holds when the whole 95 % interval clears "
+    "the number that the claim needs, and stays open when that number lies inside: this run cannot "
+    "tell. Else it is contradicted when the whole interval lies on the wrong side of equality, and "
+    "weaker when it doesn't: the effect is smaller than claimed.",
+    "interval": "95 %, Student's t over seeds and test trajectories, in square brackets. With one "
     "seed it covers trajectories only.",
     "not judged": "Preset smoke shows that everything runs; its numbers mean nothing.",
     "predictability": "How long two runs of the reference solver that differ by 1e-6 stay "

@@ -1,12 +1,11 @@
 """Two processes that want to write the same: one wins, the other says so."""
 
-import os
 import signal
 import subprocess
 import sys
 
 import pytest
-from conftest import Tree
+from conftest import SNAKEMAKE, Tree
 
 from faults.project import VERBS, few, until
 
@@ -82,20 +81,17 @@ def test_two_workflows_in_one_folder(root, tmp_path, row):
     target = "data/smoke/parts/kuramoto_sivashinsky/error.json"
     words = ["--cores", "1", "--notemp", "--quiet", "--config", "preset=smoke", "--", target]
     words[-2:-2] = ["experiments=[pde_refiner]"]
-    environment = os.environ | {
-        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
-        "PYTHONPATH": str(tree.folder / "src"),
-    }
+    command = ["-c", SNAKEMAKE, str(programs / "python"), *words]
     first = subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *words],
+        [sys.executable, *command],
         cwd=tree.folder,
-        env=environment,
+        env=tree.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
     until(lambda: (tree.folder / "reached").exists() or first.poll() is not None)
-    second = tree.python("-m", "snakemake", *words)
+    second = tree.python(*command)
     (tree.folder / "go").touch()
     said, _ = first.communicate()
     assert first.returncode == 0, said

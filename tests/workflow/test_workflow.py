@@ -554,3 +554,10 @@ def test_the_examples_of_contributing_work(fresh, root, tmp_path):
     exec(examples["src/longrun/figures/blow_up.py"], figure)
     drawn = figure["draw"](synthetic.inputs())
     assert drawn.axes[0].get_lines()
+
+
+def test_what_is_made_by_default_can_be_named(finished):
+    """Snakemake's report asks for it so."""
+    done = finished.snakemake("--dry-run", "all", experiments="[pde_refiner]")
+    assert done.returncode == 0, done.stdout
+    assert "Nothing to be done" in done.stdout
