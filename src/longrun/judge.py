@@ -45,8 +45,7 @@ class Measured:
 
     interval: Interval
     parts: Sequence[pd.DataFrame]
-    censored: Sequence[float] = ()
-    notes: Sequence[str] = ()
+    censored: Sequence[float]
 
 
 def judge(
@@ -108,7 +107,6 @@ class _Court:
         verdict: str = statistics.verdict(
             measured.interval, test["holds"], test["direction"], equality
         )
-        notes += measured.notes
         bound, note = _bound(kind, claim, measured.censored)
         seeds, trajectories = (
             min(_table(part).shape[axis] for part in measured.parts) for axis in (0, 1)
@@ -122,7 +120,8 @@ class _Court:
             verdict = "open"
             notes.append("the rollout is too short to tell")
         limit = min(
-            (self.groups.get((m, "predictability"), NOTHING)["value"].min() for m in chosen["of"]),
+            self.groups.get((method, "predictability"), NOTHING)["value"].min()
+            for method in chosen["of"]
         )
         if claim["metric"].startswith("correlation_time") and any(
             part["value"].mean() > limit for part in measured.parts
@@ -149,7 +148,7 @@ class _Court:
             "verdict": verdict,
             "seeds": seeds,
             "trajectories": trajectories,
-            "censored": float(np.mean(measured.censored or 0.0)),
+            "censored": float(np.mean(measured.censored)),
             "bound": bound,
             "note": "; ".join(notes + ([note] if note else [])),
         }
@@ -315,7 +314,9 @@ def _bound(
         return None, ""
     if len(censored) == 1 or kind == "updates":
         share = f"{censored[0]:.0%} of what it is made of are lower bounds"
-        return ("unclear" if kind == "slope" else "lower"), f"only a lower bound: {share}"
+        if kind == "slope":
+            return "unclear", f"made with lower bounds: {share}"
+        return "lower", f"only a lower bound: {share}"
     first, second = claim["metric"], claim.get("explains", claim["metric"])
     names = [" | ".join(named(claim, role)) for role in ("of", "against")]
     shares = (

@@ -473,16 +473,25 @@ def check_path(parts):
             compose_dataset(name, preset)
 
 
-@cache
 def check(experiment, preset):
-    """Compose an experiment, and those whose runs it borrows or starts from."""
+    """Compose an experiment, those whose runs it borrows or starts from, those of these, ..."""
+    found, waiting = set(), [experiment]
+    while waiting:  # two experiments may start from each other's methods
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += used_by(name, preset)
+
+
+@cache
+def used_by(experiment, preset):
+    """Compose an experiment; return those whose runs it borrows or starts from, itself among them."""
     spec = compose(experiment, preset)
-    used = [run.folder for run in yaml_files.runs(spec, Path(preset, experiment))]
+    folders = [run.folder for run in yaml_files.runs(spec, Path(preset, experiment))]
     for method in spec["methods"]:
         run = preset, experiment, 0
-        used += yaml_files.origins(method_spec(experiment, preset, method), *run)
-    for other in {folder.parts[1] for folder in used} - {experiment}:
-        check(other, preset)
+        folders += yaml_files.origins(method_spec(experiment, preset, method), *run)
+    return {folder.parts[1] for folder in folders}
 
 
 def asked_by_name():
