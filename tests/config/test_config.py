@@ -665,6 +665,19 @@ REFUSALS = [
     ),
     (
         PAPER,
+        ("claims", "spread"),
+        {
+            "says": "...",
+            "metric": "predictability",
+            "of": ["plain", "refined"],
+            "over": "mean",
+            "explains": "nrmse",
+            "r_squared": {"holds": 0.5, "direction": "above"},
+        },
+        f"{PAPER}: claims.spread.over: must be min or max beside r_squared: scores are of one run",
+    ),
+    (
+        PAPER,
         ("claims", "longer", "at"),
         {"step": 11},
         f"{PAPER}: claims.longer.at.step: must be at most evaluate.steps (10)",
