@@ -285,9 +285,7 @@ def _check_roles(source: Source, key: Key, claim: Mapping[str, Any], kind: str) 
     elif "over" not in claim:
         source.fail((*key, "over"), "is missing; several methods need it")
     elif needed == "explains" and claim["over"] == "mean":
-        source.fail(
-            (*key, "over"), f"must be min or max beside {kind}, whose scores are of one run"
-        )
+        source.fail((*key, "over"), f"must be min or max beside {kind}: scores are of one run")
     for role in sorted(useless & set(claim)):
         beside = "of one method" if role == "over" and not several else f"beside {kind}"
         source.fail((*key, role), f"has no effect {beside}")
