@@ -5,6 +5,24 @@ import yaml
 from longrun import config
 from longrun.generate import generate
 
+DATASET = {
+    "equation": {
+        "name": "kuramoto_sivashinsky",
+        "points": 32,
+        "length": {"uniform": [15.0, 17.0]},
+        "dt": 0.2,
+        "viscosity": 1.0,
+        "substeps": 1,
+        "burn_in": 20,
+    },
+    "seed": 1,
+    "splits": {
+        "train": {"trajectories": 4, "frames": 30},
+        "valid": {"trajectories": 2, "frames": 30},
+        "test": {"trajectories": 3, "frames": 30},
+    },
+}
+
 
 def configure(folder, dataset, experiment):
     """Write the dataset `toy`, the experiment `test` and the preset `smoke`."""

@@ -183,7 +183,7 @@ def main() -> None:
         check_store(store, content["description"])
     trainer, number = spec["trainer"], spec["trainer"]["devices"]
     device = devices.device_of(trainer["accelerator"])
-    shared = number > 1 and experiment["shared"]
+    shared = number > 1 and experiment["all_devices"]
 
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     where = f"{device}, {number} processes" if shared else device

@@ -104,7 +104,7 @@ def main() -> None:
     spec = config.compose(arguments.configs, experiment, preset)
     files = outcome(spec, arguments.results / preset / experiment)
     listed = digests(spec, files)
-    mode = os.environ.get("WANDB_MODE", spec["tracking"])
+    mode = config.tracking_mode(spec["tracking"], os.environ)
     if mode == "disabled":
         log.info("tracking is disabled: %s is written, nothing is logged", arguments.output)
     else:

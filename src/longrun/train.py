@@ -561,7 +561,7 @@ def _run(
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{arguments.experiment}/{arguments.method}/seed{arguments.seed}"
     loggers = tracking.loggers(
-        os.environ.get("WANDB_MODE", experiment["tracking"]),
+        config.tracking_mode(experiment["tracking"], os.environ),
         folder,
         tracking.run_id(arguments.experiment, arguments.method, arguments.seed, identity),
         group=arguments.experiment,

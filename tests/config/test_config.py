@@ -173,13 +173,13 @@ def test_gpus_follow_the_composed_trainer(tree):
     assert config.gpus(trainer | {"accelerator": "auto"}) == 0
 
 
-def test_an_evaluation_takes_the_gpus_that_it_spreads_over(tree):
+def test_an_evaluation_takes_the_gpus_that_it_uses(tree):
     tree(PAPER, ("trainer",), {"max_steps": 20, "batch_size": 8, "num_nodes": 2})
     tree("configs/presets/gpu.yaml", ("trainer", "devices"), 4)
     spec = config.compose(ROOT, "paper", "gpu")
     assert config.gpus(config.method_spec(spec, "refined")["trainer"]) == 8
     assert config.rollout_gpus(spec, "refined") == 4
-    assert config.rollout_gpus(spec | {"shared": False}, "refined") == 1
+    assert config.rollout_gpus(spec | {"all_devices": False}, "refined") == 1
     assert config.rollout_gpus(config.compose(ROOT, "paper", "smoke"), "refined") == 0
 
 

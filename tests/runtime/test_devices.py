@@ -23,23 +23,6 @@ from longrun.runtime import checkpoint, devices
 from longrun.runtime.cli import UserError
 from longrun.tasks import _evaluation
 
-DATASET = {
-    "equation": {
-        "name": "kuramoto_sivashinsky",
-        "points": 32,
-        "length": {"uniform": [15.0, 17.0]},
-        "dt": 0.2,
-        "viscosity": 1.0,
-        "substeps": 1,
-        "burn_in": 20,
-    },
-    "seed": 1,
-    "splits": {
-        "train": {"trajectories": 4, "frames": 30},
-        "valid": {"trajectories": 2, "frames": 30},
-        "test": {"trajectories": 3, "frames": 30},
-    },
-}
 FNO = {"name": "fno", "width": 4, "modes": 4, "layers": 1}  # its weights are complex
 REFINER = {"name": "pde_refiner", "width": 4, "multipliers": [1, 2], "refinement_steps": 1}
 # real weights, none of them with a gradient that is but rounding, as a bias before a normalisation
@@ -82,7 +65,7 @@ LIMIT = 60  # seconds in which a job must end whose process has died
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
-    return toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
+    return toy.with_store(tmp_path_factory.mktemp("project"), toy.DATASET, EXPERIMENT)
 
 
 def command(project, verb, method, output, **options):

@@ -20,23 +20,6 @@ from longrun.metrics.table import ABSENT, ScoreTable
 from longrun.runtime import checkpoint, cli, devices, registry
 from longrun.runtime.cli import UserError
 
-DATASET = {
-    "equation": {
-        "name": "kuramoto_sivashinsky",
-        "points": 32,
-        "length": {"uniform": [15.0, 17.0]},
-        "dt": 0.2,
-        "viscosity": 1.0,
-        "substeps": 1,
-        "burn_in": 20,
-    },
-    "seed": 1,
-    "splits": {
-        "train": {"trajectories": 4, "frames": 30},
-        "valid": {"trajectories": 2, "frames": 30},
-        "test": {"trajectories": 3, "frames": 30},
-    },
-}
 EXPERIMENT = {
     "paper": {"title": "A test", "arxiv": "0000.00000"},
     "task": {"name": "forecast"},
@@ -59,7 +42,7 @@ EXPERIMENT = {
 @pytest.fixture(scope="module")
 def project(tmp_path_factory, root):
     """Configuration, a store, and a checkpoint of either method as `train` writes it, untrained."""
-    folder = toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
+    folder = toy.with_store(tmp_path_factory.mktemp("project"), toy.DATASET, EXPERIMENT)
     experiment = config.compose(folder / "configs", "test", "smoke")
     description = describe([open_store(folder / "toy.zarr")], 2) | {"stride": 2}
     for method in EXPERIMENT["methods"]:

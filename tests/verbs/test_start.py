@@ -16,23 +16,6 @@ from longrun.config import ConfigError
 from longrun.runtime import checkpoint
 from longrun.runtime.cli import UserError
 
-DATASET = {
-    "equation": {
-        "name": "kuramoto_sivashinsky",
-        "points": 32,
-        "length": {"uniform": [15.0, 17.0]},
-        "dt": 0.2,
-        "viscosity": 1.0,
-        "substeps": 1,
-        "burn_in": 20,
-    },
-    "seed": 1,
-    "splits": {
-        "train": {"trajectories": 4, "frames": 30},
-        "valid": {"trajectories": 2, "frames": 30},
-        "test": {"trajectories": 2, "frames": 30},
-    },
-}
 FNO = {"name": "fno", "width": 4, "modes": 4, "layers": 1}
 UNET = {"name": "unet", "width": 4, "multipliers": [1, 2]}
 ORIGIN = {"starts_from": {"method": "origin"}}
@@ -66,7 +49,7 @@ EXPERIMENT = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    return toy.with_store(tmp_path_factory.mktemp("project"), DATASET, EXPERIMENT)
+    return toy.with_store(tmp_path_factory.mktemp("project"), toy.DATASET, EXPERIMENT)
 
 
 @pytest.fixture

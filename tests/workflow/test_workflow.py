@@ -556,6 +556,20 @@ def test_the_examples_of_contributing_work(fresh, root, tmp_path):
     assert drawn.axes[0].get_lines()
 
 
+def test_experiments_may_start_from_each_others_methods(tree):
+    file = tree.folder / "configs/experiments/poseidon.yaml"
+    content = yaml.safe_load(file.read_text())
+    for method in content["methods"].values():
+        if method["name"] == "fno":
+            method["starts_from"] = {"experiment": "poseidon_unseen", "method": "scot_scratch_8"}
+    file.write_text(yaml.safe_dump(content))
+    planned = {
+        (wild.get("experiment"), wild.get("method")) for _, wild, _ in jobs(tree, "poseidon")
+    }
+    assert ("poseidon_unseen", "scot_scratch_8") in planned
+    assert ("poseidon_unseen", "fno_8") not in planned
+
+
 def test_what_is_made_by_default_can_be_named(finished):
     """Snakemake's report asks for it so."""
     done = finished.snakemake("--dry-run", "all", experiments="[pde_refiner]")

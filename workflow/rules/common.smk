@@ -50,6 +50,7 @@ def compose_dataset(dataset, preset):
 if workflow.is_main_process:  # a job on a cluster runs what was checked before it was submitted
     try:
         yaml_files.check_settings(config, CONFIGS)
+        yaml_files.tracking_mode(config["tracking"], os.environ)
     except UserError as error:
         raise WorkflowError(str(error)) from None
     if config["tracking"] != yaml_files.settings(CONFIGS)["tracking"]:
@@ -400,7 +401,7 @@ def captions_of(wildcards):
 def tracking(experiment):
     """Return the mode of tracking, as the programs will see it."""
     spec = compose(experiment, config["preset"])
-    return os.environ.get("WANDB_MODE", spec["tracking"])
+    return yaml_files.tracking_mode(spec["tracking"], os.environ)
 
 
 def publish_spec(wildcards):

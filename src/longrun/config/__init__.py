@@ -7,6 +7,7 @@ from longrun.config.compose import (
     compose,
     compose_run,
     settings,
+    tracking_mode,
     validate_all,
 )
 from longrun.config.layers import datasets, experiments, presets, sweeps
@@ -64,6 +65,7 @@ __all__ = [
     "settings",
     "stores",
     "sweeps",
+    "tracking_mode",
     "train_spec",
     "validate_all",
     "value",

@@ -1,7 +1,6 @@
 """Composition of settings and experiments. Imports no torch: the Snakefile imports this."""
 
 import importlib
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -35,14 +34,25 @@ def check_settings(content: Mapping[str, Any], configs: Path) -> None:
     """Refuse settings (of `config.yaml`, or as changed on a command line) that can't be used."""
     source = Source([Layer(Path(configs) / "config.yaml", (), dict(content))])
     source.check(content, models.Settings)
-    mode, modes = os.environ.get("WANDB_MODE", content["tracking"]), get_args(models.Tracking)
-    if mode not in modes:
-        raise ConfigError(f"WANDB_MODE, of the environment: {shown(mode)}; {allowed(modes, mode)}")
     source.known(("preset",), content["preset"], presets(configs), "unknown preset")
     known = experiments(configs)  # read once: there may be hundreds
     asked = [] if content["experiments"] == "all" else content["experiments"]
     for i, experiment in enumerate(asked):
         source.known(("experiments", i), experiment, known, "unknown experiment")
+
+
+def tracking_mode(tracking: str, environment: Mapping[str, str]) -> str:
+    """Return the mode of tracking: WANDB_MODE of the environment, else what the files say.
+
+    Raises
+    ------
+    ConfigError
+        The environment names no mode.
+    """
+    mode, modes = environment.get("WANDB_MODE", tracking), get_args(models.Tracking)
+    if mode not in modes:
+        raise ConfigError(f"WANDB_MODE, of the environment: {shown(mode)}; {allowed(modes, mode)}")
+    return mode
 
 
 def compose(
@@ -62,11 +72,11 @@ def compose(
     dict
         `experiments/x.yaml <- presets/p.yaml <- experiments/x.yaml:presets.p <- changes`, with
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
-        `tracking`, `metrics` (those of the task: heading, meaning, table), `shared` (whether an
-        evaluation of the task uses all devices of a node), `validation` (names of what its methods
-        log on `valid`, smaller is better), `borrowed` (see `method_spec`, of the methods whose runs
-        are made by another experiment), and what was set to null among methods (with the claims
-        that need it) and claims dropped.
+        `tracking`, `metrics` (those of the task and of its methods: heading, meaning, table),
+        `all_devices` (whether an evaluation of the task uses all devices of a node), `validation`
+        (names of what its methods log on `valid`, smaller is better), `borrowed` (see
+        `method_spec`, of the methods whose runs are made by another experiment), and what was set
+        to null among methods (with the claims that need it) and claims dropped.
 
     Raises
     ------
@@ -100,7 +110,7 @@ def _completed(
     task = importlib.import_module(f"longrun.config.tasks.{name}")
     source.check(spec["evaluate"], task.Evaluate, ("evaluate",))
     spec["evaluate"] = defaults(task.Evaluate) | spec["evaluate"]
-    spec["shared"], spec["validation"] = task.SHARED, list(task.VALIDATION)
+    spec["all_devices"], spec["validation"] = task.ALL_DEVICES, list(task.VALIDATION)
     spec["metrics"] = task.METRICS | _common.METRICS
     has_settings = (configs / "config.yaml").exists()
     spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")

@@ -219,9 +219,9 @@ def gpus(trainer: Mapping[str, Any]) -> int:
 
 
 def rollout_gpus(experiment: Mapping[str, Any], method: str) -> int:
-    """GPUs that an evaluation asks for: those of a node where it spreads over them, else one."""
+    """GPUs that an evaluation asks for: those of a node where it uses all, else one."""
     trainer = method_spec(experiment, method)["trainer"]
-    return min(trainer["devices"] if experiment["shared"] else 1, gpus(trainer))
+    return min(trainer["devices"] if experiment["all_devices"] else 1, gpus(trainer))
 
 
 def devices(trainer: Mapping[str, Any]) -> int:

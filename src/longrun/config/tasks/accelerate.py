@@ -33,7 +33,7 @@ class Evaluate(Section):
     )
 
 
-SHARED = False  # an evaluation uses one device
+ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ()
 METRICS: dict[str, Metric] = {

@@ -32,7 +32,7 @@ class Evaluate(Section):
     )
 
 
-SHARED = True  # an evaluation uses all devices of a node
+ALL_DEVICES = True  # an evaluation uses all devices of a node
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = (
     "increment_error",

@@ -21,7 +21,7 @@ class Evaluate(Section):
     stride: Literal[1] = Field(default=1, description="a steady state is one frame")
 
 
-SHARED = False  # an evaluation uses one device
+ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("relative_l2",)
 METRICS: dict[str, Metric] = {

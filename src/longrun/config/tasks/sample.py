@@ -29,7 +29,7 @@ class Evaluate(Section):
     batch_size: Count = Field(default=1024, description="samples in one call of the network")
 
 
-SHARED = False  # an evaluation uses one device
+ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("sliced_w2",)
 METRICS: dict[str, Metric] = {

@@ -26,7 +26,7 @@ class Evaluate(Section):
     batch_size: Count = Field(default=16384, description="points in one call of the network")
 
 
-SHARED = False  # an evaluation uses one device
+ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("residual_rms",)
 METRICS: dict[str, Metric] = {
