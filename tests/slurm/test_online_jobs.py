@@ -4,6 +4,7 @@ The cluster is that of one node of `start_one_node.sh`.
 """
 
 import csv
+import os
 import socket
 import subprocess
 import time
@@ -60,11 +61,12 @@ def tree(root, tmp_path, port):
 
 
 def submit(tree, *words):
-    """Submit a job from the tree, as from a login node; return its number."""
+    """Submit a job, as from a login node whose environment is activated; return its number."""
+    programs = f"{tree.programs}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         ["sbatch", "--parsable", *words],
         cwd=tree.folder,
-        env=tree.environment,
+        env=tree.environment | {"PATH": programs},
         capture_output=True,
         text=True,
         check=True,
