@@ -55,6 +55,7 @@ def folder(tmp_path, monkeypatch):
     def write(name, text):
         file = tmp_path / "methods" / "thing" / f"{name}.py"
         file.write_text(text)
+        registry._found.cache_clear()
         return file
 
     yield write
@@ -86,6 +87,7 @@ def test_a_name_is_given_once_whatever_the_folder(folder, tmp_path):
     second = tmp_path / "methods" / "z" / "test_good.py"
     second.parent.mkdir()
     second.write_text(GOOD)
+    registry._found.cache_clear()
     said = refused(registry.names, "methods")
     assert said == f"{second}: {first} has this name already; choose another"
 

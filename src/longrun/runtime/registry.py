@@ -73,7 +73,12 @@ def names(kind: str, task: str | None = None) -> list[str]:
 
 def _files(kind: str) -> dict[str, Path]:
     """Files of the units of a kind, by name."""
-    folder = ROOT / kind
+    return _found(ROOT / kind)
+
+
+@functools.cache
+def _found(folder: Path) -> dict[str, Path]:
+    """Read a folder once: a large plan asks for thousands of units."""
     found: dict[str, Path] = {}
     for file in sorted([*folder.glob("[!_]*.py"), *folder.glob("[!_]*/[!_]*.py")]):
         other = found.setdefault(file.stem, file)
