@@ -111,7 +111,7 @@ class AbstractMap(ScaledLearner):
         Parameters
         ----------
         x : Tensor
-            Normalised given fields, varying parameters as constants between 0 and 10, and the
+            Normalised given fields, varying parameters as constants between 0 and 1, and the
             coordinates for methods that take them: `inputs` channels.
         """
 
