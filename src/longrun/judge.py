@@ -165,7 +165,10 @@ class _Court:
         parts = [*sides[0], *sides[1]]
         _check_equal(name, parts)
         statistic = statistics.ratio(claim.get("statistic", "mean"), len(sides[0]))
-        return self._measure(name, statistic, parts, statistics.LOG, [_share(s) for s in sides])
+        methods = [*chosen["of"], *chosen["against"]]
+        shares = [_share(side) for side in sides]
+        paired = self._relatives(methods, parts)
+        return self._measure(name, statistic, parts, statistics.LOG, shares, paired)
 
     def _value(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
         at = claim.get("at", {})
@@ -174,7 +177,8 @@ class _Court:
         statistic = statistics.value(claim.get("statistic", "mean"))
         positive = all((part["value"] > 0).all() for part in parts)
         scale = statistics.LOG if positive else statistics.LINEAR
-        return self._measure(name, statistic, parts, scale, [_share(parts)])
+        paired = self._relatives(chosen["of"], parts)
+        return self._measure(name, statistic, parts, scale, [_share(parts)], paired)
 
     def _slope(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
         along, at, metric = claim["slope"]["along"], claim.get("at", {}), claim["metric"]
@@ -191,9 +195,9 @@ class _Court:
         _check_equal(name, parts)
         statistic = statistics.slope(places, claim.get("statistic", "mean"))
         shares = [_share(parts)]
-        return self._measure(
-            name, statistic, parts, statistics.LINEAR, shares, paired=along in ("stage", "step")
-        )
+        methods = chosen["of"] * (1 if len(chosen["of"]) == len(parts) else len(parts))
+        paired = self._relatives(methods, parts)
+        return self._measure(name, statistic, parts, statistics.LINEAR, shares, paired)
 
     def _updates(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
         """Measure updates until the last value of another is reached, over those of the other."""
@@ -236,7 +240,7 @@ class _Court:
         parts = [self._values(name, method, metric, at) for metric in metrics]
         _check_equal(name, parts, ["dataset", "trajectory", "seed"])
         shares = [_share([part]) for part in parts]
-        return self._measure(name, statistic, parts, scale, shares, paired=True)
+        return self._measure(name, statistic, parts, scale, shares, [range(len(parts))])
 
     # What they share -----------------------------------------------------------------------------
 
@@ -247,11 +251,34 @@ class _Court:
         parts: Sequence[pd.DataFrame],
         scale: statistics.Scale,
         censored: Sequence[float],
-        paired: bool = False,
+        paired: Sequence[Sequence[int]] = (),
     ) -> Measured:
         tables = [_table(part) for part in parts]
         found = statistics.interval(statistic, tables, _generator(name), scale, paired)
         return Measured(found, parts, censored)
+
+    def _relatives(
+        self, methods: Sequence[str], parts: Sequence[pd.DataFrame]
+    ) -> list[list[int]]:
+        """Return the places of runs that belong together seed by seed.
+
+        They are of one method, or start from runs of one method with the same seed.
+        """
+        origins = [self._origin(method) for method in methods]
+        seeds = [tuple(part.index.unique("seed")) for part in parts]
+        keys = list(zip(origins, seeds, strict=True))
+        groups = [[n for n, key in enumerate(keys) if key == one] for one in dict.fromkeys(keys)]
+        return [group for group in groups if len(group) > 1]
+
+    def _origin(self, method: str) -> tuple[str, str]:
+        """Return the run that a method's runs descend from, seed by seed: at last, its own."""
+        here = "", method
+        start = self.experiment["methods"].get(method, {}).get("starts_from")
+        if not isinstance(start, Mapping) or "seed" in start:
+            return here
+        if "experiment" in start:
+            return start["experiment"], start["method"]
+        return self._origin(start["method"])
 
     def _chosen(self, claim: Mapping[str, Any]) -> tuple[_Chosen, list[str]]:
         """Return the methods that a claim rests on, and what to say of the choice."""

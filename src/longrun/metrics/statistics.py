@@ -7,12 +7,18 @@ trajectories, and each part has its own degrees of freedom:
 
 - seeds: the jackknife, which for a mean is Welch's s^2 / n with n - 1 degrees of freedom;
 - trajectories: a bootstrap over the trajectories alone, seeds kept, times T / (T - 1);
+- noise that a single score has of its own is in both, so it is taken off once: a jackknife over
+  both at a time estimates it, for a mean as the two-way analysis of variance does;
 - together: Student's t with Satterthwaite's degrees of freedom.
 
-Where seeds and trajectories interact, both parts hold that noise, so the interval is a little too
-wide rather than too narrow. A ratio is measured on the logarithm, a correlation after Fisher's
-transform: there the distribution is closer to normal, and the interval stays within its bounds. A
-method with one seed is taken as known: it has no variance over seeds.
+A ratio is measured on the logarithm, a correlation after Fisher's transform: there the distribution
+is closer to normal, and the interval stays within its bounds. A method with one seed is taken as
+known: it has no variance over seeds.
+
+Coverage of the 95 % interval of a ratio, in a simulation with spreads over seeds of 10 and 10, 2
+and 20, 0 and 10 %, with 1, 8 and 64 trajectories, with and without noise of a score's own: 92 to
+98 % with 3, 5 and 8 seeds, 90 to 99 % with 2. One case is left out, which no interval can know: a
+method of one seed, on one trajectory, whose score is noisy. A test holds these figures.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +31,14 @@ from scipy import stats
 Verdict = Literal["holds", "weaker", "contradicted", "open"]
 Direction = Literal["above", "below"]
 Centre = Literal["mean", "median"]
-Table = Float[np.ndarray, "*draw _ trajectory"]
+Table = Float[np.ndarray, "*draw _ _"]
 Values = np.ndarray | np.floating  # one for each draw, or one
 Statistic = Callable[[Sequence[Table]], Values]
 
 DRAWS = 1000
 LEVEL = 0.95
 LARGEST = 1 - 1e-12  # a correlation of which Fisher's transform is finite
+PARTS = 16  # of the trajectories, at most, left out one by one
 BLOCK = 2**22  # values that are resampled at once
 
 
@@ -65,7 +72,7 @@ def interval(
     tables: Sequence[Float[np.ndarray, "_ trajectory"]],
     rng: np.random.Generator,
     scale: Scale = LINEAR,
-    paired: bool = False,
+    paired: Sequence[Sequence[int]] = (),
 ) -> Interval:
     """Measure a statistic of score tables, with its interval.
 
@@ -80,22 +87,31 @@ def interval(
     scale
         On which the statistic is close to normal.
     paired
-        Whether seed n of one table belongs to seed n of the others.
+        Groups of tables, by their place, in which seed n of one belongs to seed n of the others.
     """
+    alone = set(range(len(tables))).difference(*paired)
+    groups = [*paired, *([place] for place in sorted(alone))]
     with np.errstate(divide="ignore", invalid="ignore"):
         value = float(statistic(tables))
         centre = float(scale.there(np.asarray(value)))
         if not np.isfinite(centre):
             return Interval(value, np.nan, np.nan)
-        groups = [range(len(tables))] if paired else [[place] for place in range(len(tables))]
-        parts = [_over_seeds(statistic, tables, group, scale) for group in groups]
-        parts.append(_over_trajectories(statistic, tables, rng, scale))
-    variances, freedoms = np.array([part for part in parts if part[1] > 0] or [(0.0, 1)]).T
-    total = variances.sum()
+        seeds = [_over_seeds(statistic, tables, group, scale) for group in groups]
+        trajectories = _over_trajectories(statistic, tables, rng, scale)
+        twice = [_over_both(statistic, tables, group, scale) for group in groups]
+    known = [(0.0, 1)]  # what has no variance has no degrees of freedom
+    variances, freedoms = np.array(
+        [part for part in (*seeds, trajectories) if part[1]] or known
+    ).T
+    noise, of_noise = np.array([part for part in twice if part[1]] or known).T
+    # an estimate: it can't be more than either of the two parts that hold it
+    most = min(variances.sum() - trajectories[0], trajectories[0])
+    noise *= min(1.0, most / noise.sum()) if noise.any() else 0.0
+    total = variances.sum() - noise.sum()
     if total == 0:
         return Interval(value, value, value)
-    half = np.sqrt(total)
-    half *= stats.t.ppf(0.5 + LEVEL / 2, total**2 / (variances**2 / freedoms).sum())
+    spread = (variances**2 / freedoms).sum() + (noise**2 / of_noise).sum()
+    half = np.sqrt(total) * stats.t.ppf(0.5 + LEVEL / 2, total**2 / spread)
     low, high = scale.back(centre + np.array([-half, half]))
     return Interval(value, float(low), float(high))
 
@@ -107,18 +123,48 @@ def _over_seeds(
     seeds = len(tables[group[0]])
     if seeds == 1:
         return 0.0, 0
-    left = [
-        scale.there(
-            statistic(
-                [
-                    np.delete(table, seed, axis=0) if place in group else table
-                    for place, table in enumerate(tables)
-                ]
-            )
-        )
-        for seed in range(seeds)
-    ]
+    left = [scale.there(statistic(_without(tables, group, seed))) for seed in range(seeds)]
     return float((seeds - 1) * np.var(left)), seeds - 1
+
+
+def _over_both(
+    statistic: Statistic, tables: Sequence[np.ndarray], group: Sequence[int], scale: Scale
+) -> tuple[float, int]:
+    """Return the variance of single scores' own noise, which seeds and trajectories both hold.
+
+    Left out are a seed, a part of the trajectories, and both; what the last changes beyond the
+    first two is the noise of those scores. The parts are of equal size.
+    """
+    seeds, trajectories = tables[group[0]].shape
+    parts = max(part for part in range(1, PARTS + 1) if trajectories % part == 0)
+    if seeds == 1 or parts == 1:
+        return 0.0, 0
+    numbers = np.arange(trajectories)
+    kept = np.array([numbers[numbers % parts != part] for part in range(parts)])
+
+    def left(seed: int | None) -> np.ndarray:
+        these = _without(tables, group, seed)
+        some = [
+            np.moveaxis(table[:, kept], 0, 1)
+            if place in group
+            else np.broadcast_to(table, (parts, *table.shape))
+            for place, table in enumerate(these)
+        ]
+        return np.asarray(scale.there(statistic(some)) - scale.there(statistic(these)))
+
+    own = np.array([left(seed) for seed in range(seeds)]) - left(None)
+    freedom = (seeds - 1) * (parts - 1)
+    return float(np.nan_to_num(np.square(own).sum() * freedom / own.size)), freedom
+
+
+def _without(
+    tables: Sequence[np.ndarray], group: Sequence[int], seed: int | None
+) -> list[np.ndarray]:
+    """Leave a seed of some tables out; None is no seed."""
+    return [
+        np.delete(table, seed, axis=0) if seed is not None and place in group else table
+        for place, table in enumerate(tables)
+    ]
 
 
 def _over_trajectories(
