@@ -257,9 +257,7 @@ class _Court:
         found = statistics.interval(statistic, tables, _generator(name), scale, paired)
         return Measured(found, parts, censored)
 
-    def _relatives(
-        self, methods: Sequence[str], parts: Sequence[pd.DataFrame]
-    ) -> list[list[int]]:
+    def _relatives(self, methods: Sequence[str], parts: Sequence[pd.DataFrame]) -> list[list[int]]:
         """Return the places of runs that belong together seed by seed.
 
         They are of one method, or start from runs of one method with the same seed.

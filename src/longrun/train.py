@@ -26,7 +26,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import SIGTERMException
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor
 
 from longrun import config
 from longrun.data.describe import describe
@@ -185,6 +185,23 @@ def updates(trainer: dict[str, Any], windows: int) -> int:
     )
 
 
+def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
+    """Return how the average of all weights follows them.
+
+    Parameters
+    ----------
+    decay
+        At most; after n updates it is no more than (1 + n) / (10 + n).
+    """
+
+    def follow(averages: Any, weights: Any, count: Tensor) -> None:
+        kept = torch.clamp((1 + count) / (10 + count), max=decay)  # not read: a GPU needn't wait
+        torch._foreach_mul_(averages, kept)
+        torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - kept))
+
+    return follow
+
+
 def fit(
     module: Any,
     data: TrajectoryData,
@@ -233,9 +250,7 @@ def fit(
     callbacks: list[pl.Callback] = [TQDMProgressBar() if progress else LogLines()]
     average = None
     if module.ema_decay:
-        # EMAWeightAveraging would visit weight by weight; this is one call for all of them.
-        decayed = get_ema_multi_avg_fn(module.ema_decay)
-        average = WeightAveraging(use_buffers=False, multi_avg_fn=decayed)
+        average = WeightAveraging(use_buffers=False, multi_avg_fn=moving_average(module.ema_decay))
         callbacks.append(average)
     finite = LastFinite(average)
     module.keeps_finite = options["diverged"] == "keep"

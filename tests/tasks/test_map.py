@@ -140,6 +140,13 @@ class TestCriterion:
         assert h1_weight((16, 8), None)[3, 2] == 14
         assert torch.equal(h1_weight((16,), 20), h1_weight((16,), None))
 
+    def test_the_metric_has_the_truncation_of_the_loss(self):
+        truth, error = torch.randn(2, 3, 1, 16, 12, generator=torch.Generator().manual_seed(1))
+        loss = relative_error(truth + error, truth, h1_weight((16, 12), 3)).mean(1)
+        fields = (truth + error).double().numpy(), truth.double().numpy()
+        np.testing.assert_allclose(steady.relative_h1(*fields, 2, 3), loss.numpy(), rtol=1e-5)
+        assert not np.allclose(steady.relative_h1(*fields, 2), loss.numpy(), rtol=1e-2)
+
     @pytest.mark.parametrize("criterion", ["relative_l2", "relative_h1"])
     def test_a_loss_is_the_sum_over_samples(self, criterion):
         module = build(criterion=criterion)

@@ -313,6 +313,16 @@ def test_where_a_run_starts_from(start, file):
     assert arguments.starts_from == [Path("results") / file / "model.ckpt"]
 
 
+def test_the_average_of_a_short_training_forgets_its_first_weights():
+    average = [torch.ones(2), torch.ones(1, dtype=torch.complex64)]
+    follow = train_verb.moving_average(0.995)
+    for count in range(1, 101):  # 0.995 alone would leave 61 % of them
+        follow(average, [torch.zeros_like(part) for part in average], torch.tensor(count))
+    assert all(part.abs().max() < 1e-9 for part in average)
+    follow(average, [torch.ones_like(part) for part in average], torch.tensor(10**6))
+    assert average[0].tolist() == pytest.approx([0.005] * 2)
+
+
 @pytest.mark.parametrize("name", ["unet", "fno"])
 def test_the_average_of_the_weights_has_their_precision(name, tmp_path):
     """A copy made before the weights are doubled would be one of other types."""

@@ -100,9 +100,7 @@ def interval(
         trajectories = _over_trajectories(statistic, tables, rng, scale)
         twice = [_over_both(statistic, tables, group, scale) for group in groups]
     known = [(0.0, 1)]  # what has no variance has no degrees of freedom
-    variances, freedoms = np.array(
-        [part for part in (*seeds, trajectories) if part[1]] or known
-    ).T
+    variances, freedoms = np.array([part for part in (*seeds, trajectories) if part[1]] or known).T
     noise, of_noise = np.array([part for part in twice if part[1]] or known).T
     # an estimate: it can't be more than either of the two parts that hold it
     most = min(variances.sum() - trajectories[0], trajectories[0])

@@ -7,12 +7,15 @@ from longrun.metrics.pointwise import ratio
 
 
 def relative_h1(
-    prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], dims: int
+    prediction: Float[np.ndarray, "..."],
+    truth: Float[np.ndarray, "..."],
+    dims: int,
+    truncation: int | None = None,
 ) -> Float[np.ndarray, "..."]:
     """Norm in H1 of the error over that of the truth, mean over fields.
 
     The squared norm is the sum over Fourier modes of 1 + |k|^2 times their squared modulus, with k
-    the vector of wavenumber indices (He et al., 2024, arXiv:2310.19809; not truncated here).
+    the vector of wavenumber indices (He et al., 2024, arXiv:2310.19809).
 
     Parameters
     ----------
@@ -20,12 +23,16 @@ def relative_h1(
         Shapes (..., channel, *space) that broadcast, physical units.
     dims
         Number of space dimensions.
+    truncation
+        Index from which on a component of k counts as zero, as in that paper's code; None is none.
 
     Returns
     -------
     Shape (...), dimensionless.
     """
     axes = [np.fft.fftfreq(n, 1 / n) for n in truth.shape[-dims:]]
+    if truncation is not None:
+        axes = [np.where(np.abs(k) < truncation, k, 0.0) for k in axes]
     weight = 1 + sum(np.square(k) for k in np.meshgrid(*axes, indexing="ij", sparse=True))
 
     def norm(field: np.ndarray) -> np.ndarray:

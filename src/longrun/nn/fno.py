@@ -1,6 +1,10 @@
 """Fourier neural operator (Li et al., 2021, arXiv:2010.08895), as neuraloperator implements it.
 
-    v_(l+1) = gelu(W v_l + F^-1 R_l F v_l),    output = Q v_L,    v_0 = P input
+    w_l = gelu(W_l v_l + F^-1 R_l F v_l),    v_(l+1) = gelu(M_l w_l + g_l * v_l)
+    v_0 = P input,    output = Q v_L
+
+The paper's layer ends at w_l. The library adds M_l, an MLP of half the width at every point, and
+g_l, one factor for each channel; its last layer is without both activations.
 
 No grid channels and no conditions: the caller adds what it needs to the input.
 """
@@ -28,7 +32,8 @@ class FNOBackbone(nn.Module):
     width : int
         Channels of the hidden layers.
     modes : int
-        Fourier modes that a layer mixes, per axis.
+        Wavenumbers of each sign that a layer mixes, per axis, from 0 to modes - 1; as in the
+        public code, -modes too along all axes but the last.
     layers : int
         Fourier layers.
     """
@@ -39,14 +44,14 @@ class FNOBackbone(nn.Module):
         inputs: int,
         outputs: int,
         width: int = 64,
-        modes: int = 32,
+        modes: int = 16,
         layers: int = 4,
     ):
         super().__init__()
         from neuralop.models import FNO as FourierNeuralOperator  # a second of imports
 
         self.operator = FourierNeuralOperator(
-            n_modes=(modes,) * dims,
+            n_modes=(2 * modes,) * (dims - 1) + (2 * modes - 1,),  # it counts both signs
             in_channels=inputs,
             out_channels=outputs,
             hidden_channels=width,

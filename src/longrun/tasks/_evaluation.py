@@ -119,13 +119,17 @@ def _synchronise() -> None:
 
 
 def score_size(module: Any, table: ScoreTable) -> None:
-    """Score the trained parameters and the peak of memory, on the GPU where the method is there."""
+    """Score the trained parameters and the peak of memory, on the GPU where the method is there.
+
+    A complex weight is two parameters.
+    """
     if module.device.type == "cuda":
         peak = torch.cuda.max_memory_allocated(module.device) / 2**20
     else:  # of the process, libraries included; Linux counts in KiB, macOS in bytes
         unit = 1 if sys.platform == "darwin" else 2**10
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-    table.add("parameters", sum(parameter.numel() for parameter in module.parameters()))
+    numbers = (p.numel() * (2 if p.is_complex() else 1) for p in module.parameters())
+    table.add("parameters", sum(numbers))
     table.add("peak_memory_mb", peak)
 
 

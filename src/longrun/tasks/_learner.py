@@ -58,7 +58,8 @@ class AbstractLearner(pl.LightningModule, ABC):
         `name`, of a file in `longrun.optimisers`, and its options.
     ema_decay : float
         Decay of the exponential moving average of the weights that validation and tests use; 0 is
-        none.
+        none. After n updates it is at most (1 + n) / (10 + n), so that a short training soon
+        forgets the weights it began with.
 
     Attributes
     ----------

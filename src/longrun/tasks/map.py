@@ -13,6 +13,7 @@ that is not finite lies too; a value there is marked as censored. The method is 
 but the given fields, and the parameters where these vary.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -252,7 +253,7 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
     store
         A `longrun.data.store.Store` of steady states.
     options
-        `trajectories`; and `keep` (1), `batch_size` (64), `split` ("test").
+        `trajectories`; and `keep` (1), `batch_size` (64), `truncation` (None), `split` ("test").
 
     Returns
     -------
@@ -268,7 +269,7 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
     if split.frames != 1:
         raise UserError(f"{store.path}: has {split.frames} frames, the task map knows no time")
     check_size(store, split, count)
-    size = options.get("batch_size", 64)
+    size, truncation = options.get("batch_size", 64), options.get("truncation")
     states, prediction = _predicted(module, split, count, size)
     seen, recalled = _predicted(module, learnt, min(count, learnt.trajectories), size)
     table = ScoreTable(store.path.stem)
@@ -276,7 +277,7 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
     truth, dims = states[:, module.given :], module.dims
     for name, score in (
         ("relative_l2", pointwise.nrmse),
-        ("relative_h1", steady.relative_h1),
+        ("relative_h1", functools.partial(steady.relative_h1, truncation=truncation)),
         ("max_error", steady.max_error),
         ("wall_error", steady.wall_error),
     ):

@@ -3,7 +3,9 @@
 from longrun.config.tasks._metric import Metric, metric
 
 METRICS: dict[str, Metric] = {
-    "parameters": metric("parameters", "Number of trained parameters.", table="short"),
+    "parameters": metric(
+        "parameters", "Number of trained parameters; a complex one is two.", table="short"
+    ),
     "peak_memory_mb": metric("memory (MB)", "Peak memory of the rollout.", table="long"),
     "diverged": metric(
         "diverged",

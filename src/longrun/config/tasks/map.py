@@ -18,6 +18,11 @@ class Evaluate(Section):
     )
     keep: Natural = Field(default=1, description="states whose fields are kept for figures")
     batch_size: Count = Field(default=64)
+    truncation: Count | None = Field(
+        default=None,
+        description="wavenumber index from which on a derivative no longer counts in "
+        "`relative_h1`; null is no such limit",
+    )
     stride: Literal[1] = Field(default=1, description="a steady state is one frame")
 
 
@@ -33,7 +38,8 @@ METRICS: dict[str, Metric] = {
     "relative_h1": metric(
         "relative H1 error",
         "The same in the Sobolev norm H1, which also counts the gradient: Fourier modes "
-        "weigh 1 + |k|², with k in indices of wavenumbers.",
+        "weigh 1 + |k|², with k in indices of wavenumbers; `evaluate.truncation` may leave out "
+        "the high ones.",
         table="short",
     ),
     "train_relative_l2": metric(

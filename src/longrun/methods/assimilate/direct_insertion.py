@@ -29,7 +29,7 @@ class DirectInsertion(AbstractAssimilator):
     width : int
         Channels of the hidden layers.
     modes : int
-        Fourier modes that a layer mixes, per axis, of both signs.
+        Wavenumbers that a layer mixes, per axis.
     layers : int
         Fourier layers.
     """
@@ -40,7 +40,7 @@ class DirectInsertion(AbstractAssimilator):
         dims: int,
         conditions: int,
         width: int = 32,
-        modes: int = 32,
+        modes: int = 16,
         layers: int = 4,
         most_measured: float = 0.0,
         **options: Any,

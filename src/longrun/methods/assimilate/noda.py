@@ -40,7 +40,7 @@ class NODA(AbstractAssimilator):
     width : int
         Channels of the hidden layers of the predictor.
     modes : int
-        Fourier modes that one of its layers mixes, per axis, of both signs.
+        Wavenumbers that one of its layers mixes, per axis.
     layers : int
         Its Fourier layers.
     gain_width : int
@@ -60,7 +60,7 @@ class NODA(AbstractAssimilator):
         dims: int,
         conditions: int,
         width: int = 32,
-        modes: int = 32,
+        modes: int = 16,
         layers: int = 4,
         gain_width: int = 32,
         gain: Literal["pointwise", "spectral"] = "pointwise",

@@ -43,7 +43,7 @@ class Nudging(AbstractAssimilator):
         dims: int,
         conditions: int,
         width: int = 32,
-        modes: int = 32,
+        modes: int = 16,
         layers: int = 4,
         gains: list[float] = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0],  # noqa: B006
         measured: list[float] = [0.1, 0.3],  # noqa: B006 (read, never written)

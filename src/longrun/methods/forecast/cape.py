@@ -127,8 +127,7 @@ class CAPE(AbstractForecaster):
         outputs = 2 * fields if has_block else fields
         self.network: FNOBackbone | UNetBackbone
         if base == "fno":
-            # neuraloperator counts the modes of both signs: below m there are 2 m - 1 of them
-            self.network = FNOBackbone(dims, inputs, outputs, width, 2 * (modes - 1), layers)
+            self.network = FNOBackbone(dims, inputs, outputs, width, modes, layers)
         else:
             self.network = UNetBackbone(dims, inputs, outputs, 0, width, multipliers)
         self.mix = CONVOLUTION[dims](outputs, fields, 1) if has_block else nn.Identity()

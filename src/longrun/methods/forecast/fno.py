@@ -24,7 +24,7 @@ class FNO(AbstractForecaster):
     width : int
         Channels of the hidden layers.
     modes : int
-        Fourier modes that a layer mixes, per axis.
+        Wavenumbers that a layer mixes, per axis.
     layers : int
         Fourier layers.
     """
@@ -35,7 +35,7 @@ class FNO(AbstractForecaster):
         dims: int,
         conditions: int,
         width: int = 64,
-        modes: int = 32,
+        modes: int = 16,
         layers: int = 4,
         **options: Any,
     ):

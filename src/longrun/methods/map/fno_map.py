@@ -25,7 +25,7 @@ class FNOMap(AbstractMap):
     width : int
         Channels of the hidden layers.
     modes : int
-        Fourier modes that a layer mixes, per axis.
+        Wavenumbers that a layer mixes, per axis.
     layers : int
         Fourier layers.
     padding : int
