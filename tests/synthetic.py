@@ -20,7 +20,7 @@ from longrun.figures._inputs import Inputs
 from longrun.judge import judge
 
 LENGTH, POINTS, STEP, FRAMES = 64.0, 96, 0.8, 110
-TRAJECTORIES, SEEDS, KEEP, PREDICTABILITY = 8, 2, 2, 84.0
+TRAJECTORIES, SEEDS, KEEP, PREDICTABILITY = 8, 3, 2, 84.0
 # Relative error that each method starts a rollout with; persistence has none, it stays put.
 ERRORS = {
     "unet": 1e-2,

@@ -30,6 +30,7 @@ NO_CURVES = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])
 
 UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
 NOT_JUDGED = "not judged"
+SEEDS = 3  # fewer runs of a method whose runs differ say too little of how much they do
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
 # where there is no effect, by kind of claim; others have no such value
 EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
@@ -119,6 +120,10 @@ class _Court:
         elif bound and min(measured.censored) > TOO_SHORT and kind == "ratio":
             verdict = "open"
             notes.append("the rollout is too short to tell")
+        of = dict.fromkeys([*chosen["of"], *chosen["against"]])
+        if few := [method for method in of if self._few(method)]:
+            verdict = NOT_JUDGED
+            notes.append(f"{SEEDS} seeds are needed of {', '.join(few)}")
         limit = min(
             self.groups.get((method, "predictability"), NOTHING)["value"].min()
             for method in chosen["of"]
@@ -256,6 +261,12 @@ class _Court:
         tables = [_table(part) for part in parts]
         found = statistics.interval(statistic, tables, _generator(name), scale, paired)
         return Measured(found, parts, censored)
+
+    def _few(self, method: str) -> bool:
+        """Whether a method has too few runs: one is enough where nothing is trained."""
+        size = self.groups.get((method, "parameters"), NOTHING)
+        runs = size["seed"].nunique()
+        return 0 < runs < SEEDS and (runs > 1 or bool((size["value"] > 0).any()))
 
     def _relatives(self, methods: Sequence[str], parts: Sequence[pd.DataFrame]) -> list[list[int]]:
         """Return the places of runs that belong together seed by seed.
@@ -441,7 +452,7 @@ def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame
     """
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
-    wanted |= {*tabulated(experiment), "predictability"}
+    wanted |= {*tabulated(experiment), "parameters", "predictability"}
     columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
     scores, curves = [], [NO_CURVES]
     for method, seed, run in config.runs(experiment, folder):

@@ -28,6 +28,7 @@ from longrun.runtime.cli import UserError
 from longrun.tabulate import (
     DASH,
     Outcome,
+    chance,
     compared,
     count,
     described,
@@ -148,6 +149,7 @@ def results(pages: Mapping[str, Mapping[str, str]], tasks: Mapping[str, str]) ->
         lines.append(
             f"{count(mains, 'main claim')}. {count(verdicts)} (every claim). Time {total}.\n"
         )
+        lines.append(f"{chance(verdicts)}.\n")
         for task in sorted({tasks[name] for name in at}):
             lines += [f"### {task}", ""]
             lines += ["| experiment | main claim | measured [95 %] | needed | verdict | time |"]

@@ -26,6 +26,8 @@ from longrun.metrics.table import read_scores
 from longrun.runtime import cli, registry
 
 DASH = "–"
+VERDICTS = ("holds", "weaker", "contradicted", "open", "not judged")
+ALWAYS = ("contradicted", "open")  # counted also where there are none
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
 COLUMNS += ["value", "low", "high", "paper", "holds", "direction", "verdict"]
 COLUMNS += ["seeds", "trajectories", "censored", "bound", "note"]
@@ -43,9 +45,10 @@ TERMS = {
     "the number that the claim needs, and stays open when that number lies inside: this run cannot "
     "tell. Else it is contradicted when the whole interval lies on the wrong side of equality, and "
     "weaker when it doesn't: the effect is smaller than claimed.",
-    "interval": "95 %, Student's t over seeds and test trajectories, in square brackets. With one "
-    "seed it covers trajectories only.",
-    "not judged": "Preset smoke shows that everything runs; its numbers mean nothing.",
+    "interval": "95 %, Student's t over seeds and test trajectories, in square brackets. A method "
+    "that learns nothing has one seed, and its interval covers trajectories only.",
+    "not judged": "Preset smoke shows that everything runs; its numbers mean nothing. Elsewhere: a "
+    "trained method has fewer than 3 seeds.",
     "predictability": "How long two runs of the reference solver that differ by 1e-6 stay "
     "correlated above 0.8. A score beyond it is meaningless.",
     "paper": f"The paper's own value, for its own setting; {DASH} where we know of none.",
@@ -143,11 +146,13 @@ def table(outcomes: Iterable[Outcome], preset: str) -> pd.DataFrame:
 
 def index(outcomes: list[Outcome], preset: str, links: bool = True) -> str:
     """Write the page with a row for each experiment, by task."""
+    verdicts = [verdict for outcome in outcomes for verdict in outcome.verdicts]
     lines = [
         f"<header><p class=soft>Longrun, preset {_text(preset)}</p>",
         f"<h1>{_text(headline(outcomes))}</h1>",
         "<p>Each paper's claims about neural PDE solvers, measured again: data, training, rollouts "
         "and verdicts come from one workflow. A row is the claim that a paper is cited for.</p>",
+        f"<p class=soft>{_text(chance(verdicts))}.</p>",
         "</header><main>",
     ]
     for task in dict.fromkeys(sorted(outcome.task for outcome in outcomes)):
@@ -231,14 +236,20 @@ def headline(outcomes: Iterable[Outcome]) -> str:
 def count(verdicts: list[str], what: str = "claim") -> str:
     """Say how many of each verdict there are; those of a preset that isn't judged don't count."""
     claims = f"{len(verdicts)} {what}" + "s" * (len(verdicts) != 1)
-    if verdicts and set(verdicts) == {"not judged"}:
+    count = {word: verdicts.count(word) for word in VERDICTS}
+    if verdicts and count["not judged"] == len(verdicts):
         return f"{claims}, not judged"
-    count = {word: verdicts.count(word) for word in ("holds", "weaker", "contradicted", "open")}
-    verb = "holds" if count["holds"] == 1 else "hold"
-    weaker = f"{count['weaker']} weaker, " if count["weaker"] else ""
+    said = [f"{count['holds']} {'holds' if count['holds'] == 1 else 'hold'}"]
+    said += [f"{count[word]} {word}" for word in VERDICTS[1:] if count[word] or word in ALWAYS]
+    return f"Of {claims}, {', '.join(said)}"
+
+
+def chance(verdicts: list[str]) -> str:
+    """Say how many false verdicts to expect of so many claims."""
+    judged = len(verdicts) - verdicts.count("not judged")
     return (
-        f"Of {claims}, {count['holds']} {verb}, {weaker}{count['contradicted']} contradicted, "
-        f"{count['open']} open"
+        f"{judged} claims are judged, each by a 95 % interval: one that just misses what it needs "
+        f"is said to hold with a chance of 2.5 %: at most {0.025 * judged:.1f} such errors in all"
     )
 
 

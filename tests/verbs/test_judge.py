@@ -176,6 +176,44 @@ def test_one_run_on_one_trajectory_proves_nothing():
     assert judged["verdict"] == "open" and "no interval" in judged["note"]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "parameters", "expected"),
+    [(2, 9, "not judged"), (2, 0, "not judged"), (1, 9, "not judged"), (1, 0, "holds")],
+)
+def test_too_few_runs_are_not_judged(seeds, parameters, expected):
+    scores = [rows("new", "correlation_time_0.8", 2.0 * noise(0)), rows("new", "parameters", 9)]
+    few = {"seeds": seeds, "trajectories": TRAJECTORIES}
+    scores.append(rows("old", "correlation_time_0.8", noise(1, shape=(seeds, 40)), **few))
+    scores.append(rows("old", "parameters", parameters, **few))
+    judged = verdict(scores, ratio={"holds": 1.5})
+    assert judged["verdict"] == expected and judged["value"] == pytest.approx(2, rel=0.05)
+    assert ("3 seeds are needed of old" in judged["note"]) == (expected == "not judged")
+
+
+def test_runs_that_descend_from_the_same_are_paired():
+    """What a seed shares cancels: its parent's quality, here ten times the effect."""
+    parent = np.random.default_rng(4).lognormal(0, 0.3, size=(SEEDS, 1))
+    scores = [
+        rows("new", "nrmse", 0.9 * parent * noise(0, 0.01)),
+        rows("old", "nrmse", parent * noise(1, 0.01)),
+    ]
+    claim = {"says": "...", "metric": "nrmse", "of": "new", "against": "old"}
+    claim |= {"ratio": {"holds": 0.95, "direction": "below"}}
+    starts = {
+        "apart": ({}, {}),
+        "child": ({"starts_from": {"method": "old"}}, {}),
+        "siblings": ({"starts_from": {"method": "third"}}, {"starts_from": {"method": "third"}}),
+        "one run": ({"starts_from": {"method": "old", "seed": 0}}, {}),
+    }
+    found = {}
+    for name, (new, old) in starts.items():
+        methods = {"new": new, "old": old, "third": {}}
+        experiment = {"claims": {"it": claim}, "methods": methods, "metrics": {}}
+        (judged,), _ = judge(experiment, pd.concat(scores))
+        found[name] = judged["verdict"]
+    assert found == {"apart": "open", "child": "holds", "siblings": "holds", "one run": "open"}
+
+
 def test_what_cannot_be_predicted_is_named():
     scores = [rows(m, "correlation_time_0.8", v) for m, v in (("new", 60.0), ("old", 40.0))]
     limit = rows("new", "predictability", 50.0, trajectories=1, trajectory=-1)
