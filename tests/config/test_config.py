@@ -312,7 +312,7 @@ REFUSALS = [
         ("equation", "points"),
         50,
         f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 "
-        "points; change datasets/waves.yaml, or the method's depth",
+        "points; change the dataset's, or the method's depth",
     ),
     (
         PAPER,

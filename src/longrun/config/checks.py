@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from longrun.config import layers
-from longrun.config.layers import NAME, Source, datasets, experiments, named
+from longrun.config.layers import NAME, Source, datasets, experiments, is_dataset, named
 from longrun.config.runs import RESERVED, devices, method_spec, option, starts
 from longrun.config.section import Key
 from longrun.config.yaml import UNITS
@@ -353,14 +353,17 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
             ("evaluate", "keep"),
             f"must be at most evaluate.trajectories ({evaluate['trajectories']})",
         )
-    known = datasets(configs)
+
+    def check(key: Key, name: str) -> None:
+        if not is_dataset(configs, name):  # to list all takes longer
+            source.known(key, name, datasets(configs), "unknown dataset")
+
     for role in ("train", "test"):
         for i, name in enumerate(spec[role]):
-            key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
-            source.known(key, name, known, "unknown dataset")
+            check(("dataset",) if len(spec["train"]) == 1 else (role, i), name)
     for method, entry in spec["methods"].items():
         for i, name in enumerate(entry.get("train", [])):
-            source.known(("methods", method, "train", i), name, known, "unknown dataset")
+            check(("methods", method, "train", i), name)
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
     composed = {
         name: compose_dataset(configs, name, preset)
@@ -438,7 +441,7 @@ def _check_grids(
                 source.fail(
                     ("methods", method),
                     f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
-                    f"points; change datasets/{name}.yaml, or the method's depth",
+                    f"points; change the dataset's, or the method's depth",
                 )
 
 

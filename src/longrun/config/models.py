@@ -72,7 +72,12 @@ class Measure(Section):
 
 
 class Dataset(Section):
-    """`configs/datasets/*.yaml`, composed."""
+    """`configs/datasets/*.yaml`, composed.
+
+    A file may hold `variants: {suffix: section}`: datasets that differ from it in few values. That
+    of `darcy.yaml` with the suffix `32` is `darcy_32`, and is composed of `darcy` at the same
+    preset <- the variant's section <- that section's own `presets`.
+    """
 
     equation: Named
     seed: Natural
