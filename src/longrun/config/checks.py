@@ -295,7 +295,7 @@ def _check_slope(
     source: Source, spec: Mapping[str, Any], key: Key, claim: Mapping[str, Any]
 ) -> None:
     along, methods = claim["slope"]["along"], named(claim, "of")
-    if along in ("stage", "step"):
+    if along in spec["columns"]:
         if len(methods) > 1:
             source.fail((*key, "of"), f"must be one method, whose scores differ by {along}")
         if along in claim.get("at", {}):
@@ -305,18 +305,27 @@ def _check_slope(
     if not all(type(value) in (int, float) and value > 0 for value in values):
         source.fail(
             (*key, "slope", "along"),
-            f"must be stage, step or an option with a positive number, is {shown(along)}",
+            f"must be {', '.join(spec['columns'])} or an option with a positive number, is "
+            f"{shown(along)}",
         )
     if len(set(values)) < 2:
         source.fail((*key, "of"), f"must be methods that differ in {along}")
 
 
 def _check_place(source: Source, spec: Mapping[str, Any], key: Key, at: Mapping[str, Any]) -> None:
-    steps = spec["evaluate"].get("steps")
+    evaluate = spec["evaluate"]
+    steps = evaluate.get("steps")
     if steps is not None and at.get("step", 0) > steps:
         source.fail((*key, "step"), f"must be at most evaluate.steps ({steps})")
-    if "dataset" in at:
-        source.known((*key, "dataset"), at["dataset"], spec["test"], "unknown dataset")
+    scored = {
+        "dataset": spec["test"],
+        "nfe": evaluate.get("nfe"),
+        "measured": [round(100 * fraction) for fraction in evaluate.get("measured", ())],
+    }
+    for name, value in at.items():
+        source.known((*key, name), name, (*spec["columns"], "dataset"), "unknown key")
+        if name in scored:
+            source.known((*key, name), value, scored[name], f"unknown {name}")
 
 
 def _check_main(source: Source) -> None:

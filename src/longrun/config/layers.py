@@ -60,7 +60,7 @@ class Source:
             key, problem = explain(first, section)
             self.fail((*prefix, *key), problem)
 
-    def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
+    def known(self, key: Key, name: object, names: Iterable[object], what: str) -> None:
         """Refuse an unknown name."""
         choices = list(names)
         if name not in choices:
