@@ -16,7 +16,7 @@ from longrun import config
 from longrun.config.layers import named
 from longrun.metrics import statistics
 from longrun.metrics.statistics import Interval
-from longrun.metrics.table import ABSENT
+from longrun.metrics.table import ABSENT, SERIES
 from longrun.metrics.table import read_scores as read_table
 from longrun.runtime import cli
 from longrun.runtime.cli import UserError
@@ -187,7 +187,7 @@ class _Court:
 
     def _slope(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
         along, at, metric = claim["slope"]["along"], claim.get("at", {}), claim["metric"]
-        if along in ("stage", "step"):
+        if along in ABSENT:
             (method,) = chosen["of"]
             rows = self.groups.get((method, metric), NOTHING)
             places = sorted(place for place in rows[along].unique() if place > 0)
@@ -391,12 +391,14 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
 
 
 def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:
-    """Rows of a metric, of the last stage unless another is asked for."""
+    """Rows of a metric, of the last stage or the like unless another is asked for."""
     rows = groups.get((method, metric), NOTHING)
     for column in ("step", "dataset"):
         if column in at:
             rows = rows[rows[column] == at[column]]
-    return rows[rows["stage"] == at.get("stage", rows["stage"].max())]
+    for column in SERIES:
+        rows = rows[rows[column] == at.get(column, rows[column].max())]
+    return rows
 
 
 def _collapse(rows: pd.DataFrame) -> pd.DataFrame:
@@ -453,7 +455,7 @@ def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
     wanted |= {*tabulated(experiment), "parameters", "predictability"}
-    columns = ["dataset", "trajectory", "member", "stage", "step", "metric", "value", "censored"]
+    columns = [name for name in ABSENT if name not in ("lead_time", "wavenumber")]
     scores, curves = [], [NO_CURVES]
     for method, seed, run in config.runs(experiment, folder):
         of_run = {"method": method, "seed": seed}

@@ -346,10 +346,15 @@ def compared(claim: dict[str, Any]) -> str:
     if claim["kind"] == "r_squared":
         return f"R² of {claim['metric']} with {claim['explains']}: {claim['of']}"
     first, second = (
-        "".join(f" at {column} {value}" for column, value in (claim.get(where) or {}).items())
+        "".join(f" at {place(*one)}" for one in (claim.get(where) or {}).items())
         for where in ("at", "against_at")
     )
     return f"{claim['metric']}: {claim['of']}{first} / {claim['against']}{second}"
+
+
+def place(column: str, value: object) -> str:
+    """Say which rows of the scores a claim is about."""
+    return f"{value} % measured" if column == "measured" else f"{column} {value}"
 
 
 def needed(claim: dict[str, Any]) -> str:

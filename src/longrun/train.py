@@ -16,7 +16,6 @@ if __name__ == "__main__":  # before the imports below, which take seconds
 
 import argparse
 import contextlib
-import functools
 import hashlib
 import logging
 import math
@@ -45,7 +44,6 @@ from longrun.data.describe import describe
 from longrun.data.module import TrajectoryData
 from longrun.data.store import Store, View, open_store
 from longrun.figures._inputs import Inputs
-from longrun.online.stream import Online, OnlineData
 from longrun.runtime import checkpoint, cli, devices, registry, tracking
 from longrun.runtime.cli import UserError, atomic, locked, provenance, replace, run, writing
 from longrun.tasks._learner import Diverged
@@ -376,13 +374,7 @@ def train(
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
-    online = options.get("online")
-    source_of_data: Any = (
-        functools.partial(OnlineData, online=Online(**online), folder=folder)
-        if online
-        else TrajectoryData
-    )
-    data = source_of_data(
+    data = source_of_data(options, folder)(
         stores,
         stride=stride,
         history=module.history,
@@ -417,6 +409,15 @@ def train(
         "updates": done or 0,
         "diverged": diverged_at is not None,
     }
+
+
+def source_of_data(trainer: Mapping[str, Any], folder: Path) -> Callable[..., TrajectoryData]:
+    """Return what makes the data module: from stores, or from a stream that is loaded for it."""
+    if not trainer.get("online"):
+        return TrajectoryData
+    from longrun.online.stream import source
+
+    return source(trainer["online"], folder)
 
 
 def check_finite(module: torch.nn.Module) -> None:
@@ -589,8 +590,6 @@ def _run(
     log.info("train %s at %s, state in %s", name, arguments.preset, folder)
     for library in ("pytorch_lightning", "lightning_fabric"):  # no devices, no tips
         logging.getLogger(library).setLevel(logging.WARNING)
-    if online := spec["trainer"].get("online"):  # its solvers have the other cores of the job
-        torch.set_num_threads(max(1, torch.get_num_threads() - online.get("solvers", 1)))
     started = time.monotonic()
     module, content = train(
         experiment,
