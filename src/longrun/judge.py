@@ -31,6 +31,7 @@ NO_CURVES = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])
 UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
 NOT_JUDGED = "not judged"
 SEEDS = 3  # fewer runs of a method whose runs differ say too little of how much they do
+UNDER_TRAINED = 0.05  # the last doubling of the updates took away more of the error on valid
 TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
 # where there is no effect, by kind of claim; others have no such value
 EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
@@ -50,7 +51,10 @@ class Measured:
 
 
 def judge(
-    experiment: Mapping[str, Any], scores: pd.DataFrame, curves: pd.DataFrame = NO_CURVES
+    experiment: Mapping[str, Any],
+    scores: pd.DataFrame,
+    curves: pd.DataFrame = NO_CURVES,
+    halves: pd.DataFrame = NO_CURVES,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Judge an experiment.
 
@@ -62,6 +66,8 @@ def judge(
         The score tables of all runs, with the columns `method` and `seed`.
     curves
         The training curves of all runs, where a claim needs them.
+    halves
+        Those of the runs with half the updates, where there are such.
 
     Returns
     -------
@@ -82,9 +88,14 @@ def judge(
         If scores that a claim needs are missing.
     """
     groups = dict(iter(scores.groupby(["method", "metric"], observed=True, sort=False)))
-    court = _Court(experiment, groups, curves)
+    gains = _gains(curves, halves, experiment)
+    court = _Court(experiment, groups, curves, gains)
     claims = [court.judge(name, claim) for name, claim in experiment["claims"].items()]
-    return claims, _summary(list(experiment["methods"]), tabulated(experiment), groups)
+    summary = _summary(list(experiment["methods"]), tabulated(experiment), groups)
+    for method, gain in gains.items():
+        row = {"method": method, "metric": "last_doubling", **Interval(gain, gain, gain)._asdict()}
+        summary.append(row | {"censored": 0.0, "seeds": 1, "trajectories": 1})
+    return claims, summary
 
 
 def tabulated(experiment: Mapping[str, Any]) -> list[str]:
@@ -95,8 +106,15 @@ def tabulated(experiment: Mapping[str, Any]) -> list[str]:
 class _Court:
     """The claims of an experiment, each measured by the method of its kind's name."""
 
-    def __init__(self, experiment: Mapping[str, Any], groups: Groups, curves: pd.DataFrame):
+    def __init__(
+        self,
+        experiment: Mapping[str, Any],
+        groups: Groups,
+        curves: pd.DataFrame,
+        gains: Mapping[str, float],
+    ):
         self.experiment, self.groups, self.curves = experiment, groups, curves
+        self.gains = gains
 
     def judge(self, name: str, claim: Mapping[str, Any]) -> dict[str, Any]:
         """Return a claim, what was measured, and the verdict."""
@@ -124,6 +142,8 @@ class _Court:
         if few := [method for method in of if self._few(method)]:
             verdict = NOT_JUDGED
             notes.append(f"{SEEDS} seeds are needed of {', '.join(few)}")
+        if rising := [method for method in of if self.gains.get(method, 0) > UNDER_TRAINED]:
+            notes.append(f"under-trained: {', '.join(rising)}")
         limit = min(
             self.groups.get((method, "predictability"), NOTHING)["value"].min()
             for method in chosen["of"]
@@ -310,10 +330,7 @@ class _Court:
         raise UserError(f"{method}: its curves hold no error on valid to choose by")
 
     def _curves(self, method: str, metric: str) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Return updates and values of each run's error on valid."""
-        of = (self.curves["method"] == method) & (self.curves["metric"] == f"valid/{metric}")
-        runs = self.curves[of].sort_values("step").groupby("seed")
-        return [(run["step"].to_numpy(), run["value"].to_numpy()) for _, run in runs]
+        return _of_valid(self.curves, method, metric)
 
     def _values(self, name: str, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:
         rows = _rows(self.groups, method, metric, at)
@@ -321,6 +338,28 @@ class _Court:
             where = "".join(f", {column} {value}" for column, value in at.items())
             raise UserError(f"claims.{name}: {method} has no scores of {metric}{where}")
         return _collapse(rows)
+
+
+def _of_valid(
+    curves: pd.DataFrame, method: str, metric: str
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return updates and values of each run's error on valid."""
+    of = (curves["method"] == method) & (curves["metric"] == f"valid/{metric}")
+    runs = curves[of].sort_values("step").groupby("seed")
+    return [(run["step"].to_numpy(), run["value"].to_numpy()) for _, run in runs]
+
+
+def _gains(
+    curves: pd.DataFrame, halves: pd.DataFrame, experiment: Mapping[str, Any]
+) -> dict[str, float]:
+    """Return what share of the error on valid the last doubling of the updates took away."""
+    gains = {}
+    for method in halves["method"].unique():
+        for metric in experiment["validation"]:
+            whole, half = (_of_valid(table, method, metric) for table in (curves, halves))
+            if whole and half:
+                gains[method] = 1 - float(whole[0][1][-1] / half[0][1][-1])
+    return gains
 
 
 def _until(curve: tuple[np.ndarray, np.ndarray], target: float) -> tuple[float, bool]:
@@ -437,8 +476,10 @@ def _generator(name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(digest[:8], "big"))
 
 
-def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Read what judging needs of the scores and curves of all runs of an experiment.
+def read_runs(
+    folder: Path, experiment: Mapping[str, Any]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Read what judging needs: scores and curves of all runs, curves of those of half the updates.
 
     Parameters
     ----------
@@ -456,13 +497,19 @@ def read_runs(folder: Path, experiment: Mapping[str, Any]) -> tuple[pd.DataFrame
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
     wanted |= {*tabulated(experiment), "parameters", "predictability"}
     columns = [name for name in ABSENT if name not in ("lead_time", "wavenumber")]
-    scores, curves = [], [NO_CURVES]
+    scores, curves, halves = [], [NO_CURVES], config.halves(experiment)
     for method, seed, run in config.runs(experiment, folder):
         of_run = {"method": method, "seed": seed}
         scores.append(read_table(run / "scores.parquet", wanted, columns).assign(**of_run))
-        if any("updates" in claim or "over" in claim for claim in claims):
+        if halves or any("updates" in claim or "over" in claim for claim in claims):
             curves.append(pd.read_csv(run / "curves.csv").assign(**of_run))
-    return pd.concat(scores, ignore_index=True), pd.concat(curves, ignore_index=True)
+    half = [NO_CURVES] + [
+        pd.read_csv(path).assign(method=method, seed=0)
+        for method, path in config.half_curves(experiment, folder).items()
+    ]
+    tables = (scores, curves, half)
+    of_all, of_valid, of_half = (pd.concat(table, ignore_index=True) for table in tables)
+    return of_all, of_valid, of_half
 
 
 EXAMPLES = """

@@ -398,6 +398,20 @@ def test_updates_until_anothers_last_value():
         verdict(scores, slow, **claim)
 
 
+def test_what_the_last_doubling_gained_says_who_is_under_trained():
+    scores = [rows(method, "nrmse", 1.0 * noise(0)) for method in ("new", "old")]
+    claim = {"says": "...", "metric": "nrmse", "of": "new", "against": "old"}
+    claim |= {"ratio": {"holds": 0.95, "direction": "below"}}
+    experiment = {"claims": {"it": claim}, "methods": {"new": {}, "old": {}}, "metrics": {}}
+    experiment["validation"] = ["error"]
+    curves = [curves_of("new", [0.8, 9.9]), curves_of("old", [0.97, 9.9])]
+    halves = pd.concat([curves_of("new", [1.0], 50), curves_of("old", [1.0], 50)])
+    (judged,), methods = judge(experiment, pd.concat(scores), pd.concat(curves), halves)
+    gains = {row["method"]: row["value"] for row in methods if row["metric"] == "last_doubling"}
+    assert gains == pytest.approx({"new": 0.2, "old": 0.03})
+    assert judged["note"] == "under-trained: new"
+
+
 def test_a_rank_correlation_sees_order_alone():
     level = np.linspace(0.1, 4, TRAJECTORIES) * noise(0, 0.001)
     claim = {"metric": "nrmse", "explains": "exponent", "rank_correlation": {"holds": 0.8}}

@@ -111,11 +111,19 @@ def grid():
 @cache
 def compose_point(experiment, preset, method, point):
     """Return the experiment as a point of a sweep changes it."""
-    changes = grid()[experiment, method, point]
+    changes = changes_of(experiment, preset, method, point)
     try:
         return yaml_files.compose_run(CONFIGS, experiment, preset, method, changes)
     except UserError as error:
         raise WorkflowError(f"configs/sweeps: {error}") from None
+
+
+def changes_of(experiment, preset, method, point):
+    """Return what a point of a sweep changes, or a run with half its updates."""
+    half = yaml_files.halves(compose(experiment, preset)).get(method)
+    if half and yaml_files.fingerprint(half) == point:
+        return half
+    return grid()[experiment, method, point]
 
 
 def experiment_of(wildcards):
@@ -203,7 +211,8 @@ def start_option(wildcards, input):
 
 def point_options(wildcards, input):
     """Return the command line's options for a point of a sweep."""
-    changes = grid()[wildcards.experiment, wildcards.method, wildcards.point]
+    run = wildcards.experiment, wildcards.preset, wildcards.method
+    changes = changes_of(*run, wildcards.point)
     pairs = [f"{key}={yaml_files.canonical(value)}" for key, value in changes.items()]
     return f"{start_option(wildcards, input)} --set {join(pairs)}"
 
@@ -388,6 +397,13 @@ def of_runs(file):
         return [run.folder / file for run in runs(wildcards.experiment, wildcards.preset)]
 
     return paths
+
+
+def half_curves(wildcards):
+    """Return the curves of the runs with half the updates."""
+    run = wildcards.experiment, wildcards.preset
+    folder = Path("results", wildcards.preset, wildcards.experiment)
+    return list(yaml_files.half_curves(compose(*run), folder).values())
 
 
 def of_first_seeds(file):

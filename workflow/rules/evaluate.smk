@@ -31,6 +31,7 @@ rule evaluate:
 rule judge:
     input:
         scores=of_runs("scores.parquet"),
+        halves=half_curves,
     output:
         claims="results/{preset}/{experiment}/claims.json",
     log:

@@ -309,6 +309,11 @@ class Experiment(Section):
     tracking: Tracking = OMITTED
     evaluate: dict[str, Any] = Field(description="as the task says, see tasks/")
     trainer: Trainer
+    halve: bool = Field(
+        default=False,
+        description="train one seed of every method with half its updates too, to say what the "
+        "last doubling gained",
+    )
     methods: dict[Name, Method] = Field(min_length=1)
     claims: dict[Name, Claim] = OMITTED
     fields: dict[str, float | None] = Field(
@@ -347,6 +352,7 @@ class Preset(Section):
     """`configs/presets/*.yaml`: caps only; the values are checked where they are used."""
 
     seeds: Any = None
+    halve: Any = None
     tracking: Any = None
     trainer: PresetTrainer = OMITTED
     evaluate: PresetEvaluate = OMITTED

@@ -13,6 +13,7 @@ from longrun.runtime.registry import shown
 RESERVED = ("name", "trainer", "seeds", "starts_from", "train")
 # keys of a trainer that say what a job may take: they change no bit of a result
 ALLOCATION = ("mem_mb", "runtime")
+AT_THE_END = 10**9  # updates between validations: more than there are
 MEETING = ("listen", "patience")  # of `online`: neither does how solvers find it
 
 
@@ -115,6 +116,37 @@ def runs(experiment: Mapping[str, Any], folder: Path) -> list[Run]:
     return found
 
 
+def halves(experiment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the changes with which each method is trained for half its updates, once.
+
+    Left out are methods of one seed, which learn nothing, those whose runs are borrowed, and tasks
+    that log no error on valid.
+    """
+    found = {}
+    for method, entry in experiment["methods"].items():
+        spec = method_spec(experiment, method)
+        learns = "run_of" not in entry and spec["seeds"] > 1 and experiment["validation"]
+        for budget in ("max_steps", "max_epochs"):
+            if experiment.get("halve") and learns and (spec["trainer"].get(budget) or 0) > 1:
+                half = {budget: spec["trainer"][budget] // 2, "validate_every": AT_THE_END}
+                found[method] = {f"trainer.{key}": number for key, number in half.items()}
+    return found
+
+
+def half_curves(experiment: Mapping[str, Any], folder: Path) -> dict[str, Path]:
+    """Return the curves of the runs with half the updates, by method.
+
+    Parameters
+    ----------
+    folder
+        `results/{preset}/{experiment}`.
+    """
+    return {
+        method: folder / method / fingerprint(flat) / "seed0" / "curves.csv"
+        for method, flat in halves(experiment).items()
+    }
+
+
 def option(experiment: Mapping[str, Any], method: str, name: str, absent: Any = None) -> Any:
     """Value of an option of a method, its default where the YAML files are silent."""
     resolved = method_spec(experiment, method)
@@ -204,7 +236,9 @@ def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
 def judge_spec(experiment: Mapping[str, Any]) -> str:
     """Canonical JSON of all that the verdicts depend on besides the scores."""
     seeds = {name: method_spec(experiment, name)["seeds"] for name in experiment["methods"]}
-    return canonical({"claims": experiment["claims"], "methods": seeds})
+    origin = {name: entry.get("starts_from") for name, entry in experiment["methods"].items()}
+    about = {"claims": experiment["claims"], "methods": seeds, "starts_from": origin}
+    return canonical(about | {"halves": halves(experiment)})
 
 
 def figures(experiment: Mapping[str, Any]) -> list[str]:
