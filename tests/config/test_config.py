@@ -720,8 +720,8 @@ REFUSALS = [
         "configs/presets/smoke.yaml",
         ("dataset",),
         "waves",
-        "configs/presets/smoke.yaml: dataset: unknown key; allowed: evaluate, seeds, tracking, "
-        "trainer",
+        "configs/presets/smoke.yaml: dataset: unknown key; allowed: evaluate, halve, seeds, "
+        "tracking, trainer",
     ),
     (
         "configs/config.yaml",
@@ -1036,3 +1036,18 @@ def test_importing_the_configuration_stays_light():
     heavy = ["torch", "numpy", "pandas", "zarr", "pytorch_lightning", "wandb", "snakemake"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stdout + done.stderr
+
+
+def test_half_the_updates_of_what_learns(root):
+    configs = root / "configs"
+    spec = config.compose(configs, "pde_refiner", "cpu")
+    halves = config.halves(spec)
+    learns = {name for name in spec["methods"] if config.method_spec(spec, name)["seeds"] > 1}
+    assert halves.keys() == learns and "persistence" not in learns
+    run = config.compose_run(configs, "pde_refiner", "cpu", "unet", halves["unet"])
+    steps = [config.method_spec(one, "unet")["trainer"]["max_steps"] for one in (spec, run)]
+    assert steps[1] == steps[0] // 2
+    epochs = config.compose(configs, "mgno", "gpu")
+    assert config.halves(epochs)["mgno"]["trainer.max_epochs"] == 50
+    assert config.halves(config.compose(configs, "pde_refiner", "smoke")) == {}
+    assert config.halves(config.compose(configs, "learning_to_relax", "cpu")) == {}

@@ -414,7 +414,10 @@ def test_every_preset_plans(fresh, preset, gpus):
         assert len(these) == runs
         for entries in these:
             assert f"gpu={gpus}" in entries["resources"].split(", ")
-    assert rules(found) | DATA == {*DATA, "train", "evaluate", "judge", "plot", "tabulate"}
+    halves = {wild["method"] for name, wild, _ in found if name == "train_point"}
+    assert halves == config.halves(spec).keys() and bool(halves) == (preset in ("cpu", "gpu"))
+    made = {*DATA, "train", "evaluate", "judge", "plot", "tabulate"}
+    assert rules(found) - {"train_point"} | DATA == made
 
 
 @pytest.mark.parametrize("preset", ["cpu", "paper"])
