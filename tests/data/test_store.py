@@ -135,7 +135,7 @@ def test_attributes_have_a_checksum(store, tmp_path):
     meta = shutil.copytree(store.path, tmp_path / "copy.zarr") / "zarr.json"
     content = meta.read_text()
     for old, new, problem in (
-        ('"x": "periodic"', '"x": "perhodic"', "is damaged: attributes"),
+        ('"x": "periodic"', '"x": "perhodic"', "is damaged: its attributes"),
         ('"boundary": {', '"bound": {', "lacks boundary"),
     ):
         assert old in content

@@ -531,7 +531,7 @@ class TestPDEBench:
         assert "layout of PDEBench" in message()
         with h5py.File(path, "w") as file:
             file["stuff"] = [1.0]
-        assert "not in a layout of PDEBench that is known here; it holds stuff" in message()
+        assert "in no known layout of PDEBench; it holds stuff" in message()
 
 
 def change(path, **attributes):

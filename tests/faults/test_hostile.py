@@ -212,7 +212,7 @@ def test_a_writer_leaves_what_lies_outside(project, row):
     """A store to go on with names an array that lies outside of it."""
     store = project.folder / "toy.zarr"
     edit("attributes", "fields", ["../../precious"])(store / "zarr.json")
-    with pytest.raises(cli.UserError, match="no list of names"):
+    with pytest.raises(cli.UserError, match="must be a list of names"):
         StoreWriter(store)
     row.add("nothing: one line, nothing allocated")
 
