@@ -50,8 +50,8 @@ class CompressibleFlow(AbstractEquation):
     5/3, eta = zeta and random fields at a Mach number; Zhang et al. (2024), arXiv:2403.19507
     (SineNet), the same at a finer grid, averaged down (`refinement`); Herde et al. (2024),
     arXiv:2405.19101 (Poseidon), without viscosity at gamma 1.4 from four families of initial
-    conditions. Our notes on those papers name the families; all numbers of the initial conditions below are our
-    choice:
+    conditions. Our notes on those papers name the families; all numbers of the initial
+    conditions below are our choice:
 
     - `sod`: one dimension, (1, 0, 1) left and (0.125, 0, 0.1) right of the middle (Sod, 1978).
     - `riemann`: one dimension, two states with density and pressure from U(0.1, 1), velocity from
