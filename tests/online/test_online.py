@@ -203,7 +203,7 @@ class Solver(Connection):
 
     def say(self, *message, **values):
         super().say(*message, **values)
-        self._told = math.inf  # no signs of life but those of the test
+        self._told = math.inf  # no signs of life except the test's
 
     def order(self):
         return self.hear("simulate").values["simulations"]
@@ -212,9 +212,9 @@ class Solver(Connection):
         self._socket.send_multipart(frames(simulations))
 
     def order_if_any(self):
-        """The order that comes of all that was sent, None if none does.
+        """The order that results from all that was sent; None if there is none.
 
-        Orders are handed out after what came is heard: before the second answer, if at all.
+        Orders are handed out after messages are read: before the second answer, if at all.
         """
         for _ in range(2):
             self.say("alive")
@@ -350,7 +350,7 @@ def test_a_solver_that_starts_again_under_its_name_gets_its_order_again(make_poo
     with make_pool() as pool:
         first = Solver(pool, "job")
         order = first.order()
-        with closing(Solver(pool, "job")) as second:  # while the first seems to be there still
+        with closing(Solver(pool, "job")) as second:  # while the first still seems connected
             first.close()
             assert second.order() == order
             second.send(order)
@@ -372,7 +372,7 @@ def test_an_address_in_use_is_refused(make_pool):
 
 
 def test_solvers_that_only_die_end_the_training(make_pool, monkeypatch):
-    """With what the last of them said."""
+    """With the output of the last of them."""
 
     def die(words, stdout, **_):
         stdout.write(b"a traceback\nno such module\n")
@@ -542,7 +542,7 @@ def test_a_training_says_when_it_has_all_that_it_needs(store, tmp_path, threads,
     next(batches)
     assert not entered.result()._finished.is_set()
     assert len([*itertools.islice(batches, 23)]) == 23
-    assert entered.result()._finished.is_set()  # though nobody asks whether there is a 25th
+    assert entered.result()._finished.is_set()  # though nobody requests a 25th
 
 
 def test_each_seed_has_a_port_of_its_own(store, tmp_path, threads, entered):
@@ -613,7 +613,7 @@ def run_verb(project, monkeypatch, method, name, main=train_verb.main):
 
 
 def test_the_verb_trains_online_with_a_solver_of_its_own(project, monkeypatch):
-    """From end to end: the solver is a process."""
+    """End to end: the solver is a process."""
     run_verb(project, monkeypatch, "online", "made")
     content = checkpoint.read(project / "made/model.ckpt")
     assert content["method"] == "direct_mlp" and content["updates"] == 30
@@ -638,7 +638,7 @@ def test_the_gap_is_that_between_test_and_training(project, monkeypatch):
     assert mean["generalisation_gap"] == pytest.approx(mean["nrmse"] / mean["train_nrmse"])
     assert set(scores[scores["metric"] == "generalisation_gap"]["trajectory"]) == {0, 1}
 
-    # by hand: what the network says of the first training trajectory, at every time
+    # by hand: the network's output for the first training trajectory, at every time
     split = store.split("train")
     truth = torch.from_numpy(split.read(slice(0, 2), slice(1, 11)))
     table = np.stack([v[:2] for v in split.parameters.values()], 1)

@@ -1,4 +1,4 @@
-"""Causal PINN: the weights, the encoding, the stages; what the card warns of."""
+"""Causal PINN: the weights, the encoding, the stages, and known pitfalls."""
 
 import itertools
 from types import SimpleNamespace
@@ -188,7 +188,7 @@ def test_lorenz_is_trained_and_scored():
 
 
 def test_causal_training_solves_early_times_first():
-    """A short training: what is early is far better solved than what is late, unlike without."""
+    """A short training: early times are solved far better than late ones, only with weights."""
     ratio = {}
     for name, epsilons in (("causal", [10.0]), ("plain", [])):
         module = build(
