@@ -46,20 +46,18 @@ from longrun.tasks._evaluation import (
     score_size,
     seconds_per_call,
 )
-from longrun.tasks._learner import AbstractLearner, Batch
+from longrun.tasks._learner import Batch
+from longrun.tasks._scaling import ScaledLearner
 
 EARLY = 2  # Lyapunov times of `early_relative_mse`
 THRESHOLD = 0.8
 
 
-class AbstractAssimilator(AbstractLearner):
+class AbstractAssimilator(ScaledLearner):
     """A model of one step, and a correction by measurements.
 
     Parameters
     ----------
-    fields, dims, conditions : int
-        Channels of a frame, space dimensions, and parameters that differ between trajectories;
-        from the data.
     snr : float
         Signal-to-noise ratio of the measurements in training, dB: variance of the field over that
         of the noise.
@@ -78,25 +76,11 @@ class AbstractAssimilator(AbstractLearner):
     coordinates : bool
         Show networks where they are: the sine and cosine of each coordinate, because axes close.
     options
-        Of `AbstractLearner`.
-
-    Attributes
-    ----------
-    supported_dims
-        Space dimensions that the method is written for.
-    equations
-        Equations that it is written for; empty for all.
+        Of `ScaledLearner`.
     """
 
-    supported_dims: tuple[int, ...] = (1, 2, 3)
-    equations: tuple[str, ...] = ()
+    scales_increments = True
     preview = "assimilation"
-    field_mean: Tensor
-    field_std: Tensor
-    increment_std: Tensor
-    condition_index: Tensor
-    condition_low: Tensor
-    condition_scale: Tensor
 
     def __init__(
         self,
@@ -113,25 +97,15 @@ class AbstractAssimilator(AbstractLearner):
         coordinates: bool = True,
         **options: Any,
     ):
-        super().__init__(**options)
-        if dims not in self.supported_dims:
-            allowed = " or ".join(map(str, self.supported_dims))
-            raise ValueError(f"dims must be {allowed}, is {dims}")
+        super().__init__(fields, dims, conditions, **options)
         if unroll < 1 or spacing < 1 or spin_up < 0:
             raise ValueError("unroll and spacing must be at least 1, spin_up not negative")
         if not 0 <= least_measured <= most_measured <= 1:
             raise ValueError("least_measured and most_measured must lie in order between 0 and 1")
-        self.fields, self.dims, self.conditions = fields, dims, conditions
         self.snr, self.spacing = snr, spacing
         self.spin_up, self.unroll = spin_up, spin_up + unroll  # all frames of a window after one
         self.least_measured, self.most_measured = least_measured, most_measured
         self.fixed_mean, self.coordinates = fixed_mean, coordinates
-        self.register_buffer("field_mean", torch.zeros(fields))
-        self.register_buffer("field_std", torch.ones(fields))
-        self.register_buffer("increment_std", torch.ones(fields))
-        self.register_buffer("condition_index", torch.arange(conditions))
-        self.register_buffer("condition_low", torch.zeros(conditions))
-        self.register_buffer("condition_scale", torch.ones(conditions))
 
     # What a method gives -------------------------------------------------------------------------
 
@@ -190,18 +164,6 @@ class AbstractAssimilator(AbstractLearner):
 
     # Variables -----------------------------------------------------------------------------------
 
-    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
-        """Store the training data's statistics (`longrun.data.describe`) as buffers."""
-        self.field_mean.copy_(torch.tensor(statistics["mean"]))
-        self.field_std.copy_(torch.tensor(statistics["std"]))
-        self.increment_std.copy_(torch.tensor(statistics["increment_std"]))
-        low = torch.tensor(statistics["condition_low"])
-        high = torch.tensor(statistics["condition_high"])
-        varying = torch.nonzero(high > low).flatten()
-        self.condition_index.copy_(varying)
-        self.condition_low.copy_(low[varying])
-        self.condition_scale.copy_(10 / (high - low)[varying])
-
     @property
     def inputs(self) -> int:
         """Channels of `network_input`."""
@@ -213,22 +175,11 @@ class AbstractAssimilator(AbstractLearner):
         parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "batch input *space"]:
         """Return the normalised state, the parameters that vary, and the coordinates if wanted."""
-        chosen = parameters.index_select(1, self.condition_index)
-        conditions = (chosen - self.condition_low) * self.condition_scale
+        conditions = self.scaled_conditions(parameters)
         parts = [self.normalised(state), as_channels(conditions, state)]
         if self.coordinates:
             parts.append(_coordinates(state).expand(len(state), *[-1] * (state.ndim - 1)))
         return torch.cat(parts, dim=1)
-
-    def normalised(
-        self, state: Float[Tensor, "batch channel *space"]
-    ) -> Float[Tensor, "batch channel *space"]:
-        """Return a state of zero mean and unit variance."""
-        return (state - self.per_channel(self.field_mean)) / self.per_channel(self.field_std)
-
-    def per_channel(self, statistic: Float[Tensor, " channel"]) -> Float[Tensor, "channel *ones"]:
-        """Let a value per channel broadcast against states."""
-        return statistic.reshape(-1, *(1,) * self.dims)
 
     def keep_mean(self, change: Float[Tensor, "batch *state"]) -> Float[Tensor, "batch *state"]:
         """Return a change of a state without its mean over space, where that is fixed."""

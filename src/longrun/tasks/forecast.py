@@ -18,21 +18,19 @@ from torch import Tensor
 
 from longrun.runtime import registry
 from longrun.tasks._evaluation import Evaluation
-from longrun.tasks._learner import AbstractLearner, Batch
+from longrun.tasks._learner import Batch
 from longrun.tasks._rollout import evaluate_forecast
+from longrun.tasks._scaling import ScaledLearner
 
 Memory = dict[str, Tensor]
 """What a rollout carries from step to step, batch first in every tensor."""
 
 
-class AbstractForecaster(AbstractLearner):
+class AbstractForecaster(ScaledLearner):
     """A model of one step of a trajectory, trained on windows of frames.
 
     Parameters
     ----------
-    fields, dims, conditions : int
-        Channels of a frame, space dimensions, and parameters that differ between trajectories;
-        from the data.
     history : int
         Frames that the method sees.
     target : {"residual", "state"}
@@ -56,16 +54,12 @@ class AbstractForecaster(AbstractLearner):
         Order s of the loss `sum_{j<=s} | |k|^j error_k |^2` over wavenumber indices k; 0 is the
         MSE.
     options
-        Of `AbstractLearner`, whose `ema_decay` is 0.995 here and whose `learning_rate` is 1e-4.
+        Of `ScaledLearner`, whose `ema_decay` is 0.995 here and whose `learning_rate` is 1e-4.
 
     Attributes
     ----------
     scalars
         Numbers that condition a step: the parameters that vary, and the lead time where it does.
-    supported_dims
-        Space dimensions that the method is written for.
-    equations
-        Equations that it is written for; empty for all.
     direct
         Whether a frame comes from parameters and time alone: a rollout begins at the first frame
         of a trajectory, and there is no single step from a true frame to score.
@@ -73,18 +67,11 @@ class AbstractForecaster(AbstractLearner):
         Steps after which the cost of a step repeats: a network may serve several with one call.
     """
 
-    supported_dims: tuple[int, ...] = (1, 2, 3)
     translates: bool = True
-    equations: tuple[str, ...] = ()
+    scales_increments = True
     direct: bool = False
     period: int = 1
     preview = "space_time"
-    field_mean: Tensor
-    field_std: Tensor
-    increment_std: Tensor
-    condition_index: Tensor
-    condition_low: Tensor
-    condition_scale: Tensor
 
     def __init__(
         self,
@@ -103,10 +90,9 @@ class AbstractForecaster(AbstractLearner):
         learning_rate: float = 1e-4,
         **options: Any,
     ):
-        super().__init__(learning_rate=learning_rate, ema_decay=ema_decay, **options)
-        if dims not in self.supported_dims:
-            allowed = " or ".join(map(str, self.supported_dims))
-            raise ValueError(f"dims must be {allowed}, is {dims}")
+        super().__init__(
+            fields, dims, conditions, learning_rate=learning_rate, ema_decay=ema_decay, **options
+        )
         if history < 1:
             raise ValueError(f"history must be at least 1, is {history}")
         self.scheme = registry.build("training", training)
@@ -117,18 +103,11 @@ class AbstractForecaster(AbstractLearner):
             raise ValueError(f"training: {training['name']} needs a method that sees frames alone")
         if sobolev_order and criterion != "mse":
             raise ValueError("sobolev_order needs criterion mse")
-        self.fields, self.dims, self.conditions = fields, dims, conditions
         self.scalars = conditions + self.leads
         self.history, self.target, self.normalise = history, target, normalise
         self.given_target_scale = target_scale
         self.criterion, self.sobolev_order = criterion, sobolev_order
         self.input_noise = input_noise
-        self.register_buffer("field_mean", torch.zeros(fields))
-        self.register_buffer("field_std", torch.ones(fields))
-        self.register_buffer("increment_std", torch.ones(fields))
-        self.register_buffer("condition_index", torch.arange(conditions))
-        self.register_buffer("condition_low", torch.zeros(conditions))
-        self.register_buffer("condition_scale", torch.ones(conditions))
 
     # What a method gives -----------------------------------------------------------------------
 
@@ -201,21 +180,11 @@ class AbstractForecaster(AbstractLearner):
     # Variables ---------------------------------------------------------------------------------
 
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
-        """Store the training data's statistics (`longrun.data.describe`) as buffers."""
-        low = torch.tensor(statistics["condition_low"])
-        high = torch.tensor(statistics["condition_high"])
-        varying = torch.nonzero(high > low).flatten()
-        if len(varying) == self.conditions:  # else the method takes all parameters
-            self.condition_index.copy_(varying)
-        if not self.normalise:
-            return
-        self.field_mean.copy_(torch.tensor(statistics["mean"]))
-        self.field_std.copy_(torch.tensor(statistics["std"]))
-        self.increment_std.copy_(torch.tensor(statistics["increment_std"]))
-        low, high = low[self.condition_index], high[self.condition_index]
-        self.condition_low.copy_(low)
-        # The span of 10 suits the sinusoids of an embedding; what is constant becomes zero.
-        self.condition_scale.copy_(torch.where(high > low, 10 / (high - low), torch.zeros(())))
+        """Store the training data's statistics, where they are used, as buffers."""
+        if self.normalise:
+            super().fit_statistics(statistics)
+        else:
+            self._choose_conditions(statistics)
 
     @property
     def target_scale(self) -> Float[Tensor, " channel"]:
@@ -226,24 +195,8 @@ class AbstractForecaster(AbstractLearner):
             return torch.full_like(self.increment_std, self.given_target_scale)
         return self.increment_std
 
-    def _per_channel(self, statistic: Float[Tensor, " channel"]) -> Tensor:
-        return statistic.reshape(-1, *(1,) * self.dims)
-
-    def normalised(
-        self, frames: Float[Tensor, "batch frame channel *space"]
-    ) -> Float[Tensor, "batch frame channel *space"]:
-        """Return frames of zero mean and unit variance."""
-        return (frames - self._per_channel(self.field_mean)) / self._per_channel(self.field_std)
-
-    def scaled_conditions(
-        self, parameters: Float[Tensor, "batch parameter"]
-    ) -> Float[Tensor, "batch condition"]:
-        """Return the parameters that vary, mapped from their training range to [0, 10]."""
-        chosen = parameters.index_select(1, self.condition_index)
-        return (chosen - self.condition_low) * self.condition_scale
-
     def _target_origin(self, last: Float[Tensor, "batch channel *space"]) -> Tensor:
-        return last if self.target == "residual" else self._per_channel(self.field_mean)
+        return last if self.target == "residual" else self.per_channel(self.field_mean)
 
     def scaled_target(
         self,
@@ -251,11 +204,11 @@ class AbstractForecaster(AbstractLearner):
         following: Float[Tensor, "batch channel *space"],
     ) -> Float[Tensor, "batch channel *space"]:
         """Return what the method should predict for a pair of physical frames."""
-        return (following - self._target_origin(last)) / self._per_channel(self.target_scale)
+        return (following - self._target_origin(last)) / self.per_channel(self.target_scale)
 
     def next_frame(self, last: Float[Tensor, "batch channel *space"], target: Tensor) -> Tensor:
         """Return the physical frame of a scaled target (or of one per stage)."""
-        return self._target_origin(last) + target * self._per_channel(self.target_scale)
+        return self._target_origin(last) + target * self.per_channel(self.target_scale)
 
     # Forecasts ---------------------------------------------------------------------------------
 
@@ -350,7 +303,7 @@ class AbstractForecaster(AbstractLearner):
         """Return the criterion of a predicted scaled target, after normalised frames."""
         if self.criterion == "mse":
             return self.distance(prediction, target)
-        scale = self._per_channel(self.target_scale / self.field_std)
+        scale = self.per_channel(self.target_scale / self.field_std)
         truth = scale * target + (history[:, -1] if self.target == "residual" else 0)
         return self._relative_error(scale * (prediction - target), truth)
 
@@ -360,7 +313,7 @@ class AbstractForecaster(AbstractLearner):
         following: Float[Tensor, "batch channel *space"],
     ) -> Float[Tensor, ""]:
         """Return the criterion of a predicted frame, physical units, in normalised units."""
-        error = (frame - following) / self._per_channel(self.field_std)
+        error = (frame - following) / self.per_channel(self.field_std)
         if self.criterion == "mse":
             return self.distance(error, torch.zeros_like(error))
         return self._relative_error(error, self.normalised(following))
@@ -387,7 +340,7 @@ class AbstractForecaster(AbstractLearner):
         if not self.input_noise:
             return frames
         noise = torch.empty_like(frames).normal_(generator=generator)
-        return frames + self.input_noise * self._per_channel(self.field_std) * noise
+        return frames + self.input_noise * self.per_channel(self.field_std) * noise
 
     def step_loss(
         self,

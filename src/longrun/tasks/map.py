@@ -37,20 +37,18 @@ from longrun.tasks._evaluation import (
     score_size,
     seconds_per_call,
 )
-from longrun.tasks._learner import AbstractLearner, Batch, sharing
+from longrun.tasks._learner import Batch, sharing
+from longrun.tasks._scaling import ScaledLearner
 
 BLOCK = 256  # states that are read at once
 SMALLEST = 1e-5  # standard deviation of a point, relative to that of its field
 
 
-class AbstractMap(AbstractLearner):
+class AbstractMap(ScaledLearner):
     """A model of the map from given to sought fields of a steady state.
 
     Parameters
     ----------
-    fields, dims, conditions : int
-        Channels of a state, space dimensions, and parameters that differ between states; from the
-        data.
     points : list of int
         Points along each axis; from the data.
     sought : int
@@ -66,7 +64,7 @@ class AbstractMap(AbstractLearner):
         Mean and standard deviation by which fields are normalised: one for each field, or one for
         every point of it.
     options
-        Of `AbstractLearner`.
+        Of `ScaledLearner`.
 
     Attributes
     ----------
@@ -76,11 +74,6 @@ class AbstractMap(AbstractLearner):
 
     coordinates = False
     preview = "map_fields"
-    field_mean: Tensor
-    field_std: Tensor
-    condition_index: Tensor
-    condition_low: Tensor
-    condition_scale: Tensor
 
     def __init__(
         self,
@@ -94,7 +87,8 @@ class AbstractMap(AbstractLearner):
         normalise: Literal["field", "point"] = "field",
         **options: Any,
     ):
-        super().__init__(**options)
+        shape = (fields, *(points if normalise == "point" else [1] * dims))
+        super().__init__(fields, dims, conditions, shape, **options)
         if criterion not in ("relative_l2", "relative_h1", "mse"):
             raise ValueError(f"criterion: {criterion}; allowed: relative_l2, relative_h1, mse")
         if normalise not in ("field", "point"):
@@ -103,15 +97,8 @@ class AbstractMap(AbstractLearner):
             raise ValueError(f"truncation must be at least 1, is {truncation}")
         if not 0 < sought < fields:
             raise ValueError(f"sought must be 1 to {fields - 1} of {fields} fields, is {sought}")
-        self.fields, self.sought, self.dims, self.conditions = fields, sought, dims, conditions
-        self.given = fields - sought
+        self.sought, self.given = sought, fields - sought
         self.criterion, self.truncation, self.normalise = criterion, truncation, normalise
-        shape = (fields, *(points if normalise == "point" else [1] * dims))
-        self.register_buffer("field_mean", torch.zeros(shape))
-        self.register_buffer("field_std", torch.ones(shape))
-        self.register_buffer("condition_index", torch.arange(conditions))
-        self.register_buffer("condition_low", torch.zeros(conditions))
-        self.register_buffer("condition_scale", torch.ones(conditions))
 
     # What a method gives -----------------------------------------------------------------------
 
@@ -134,18 +121,6 @@ class AbstractMap(AbstractLearner):
         return self.given + self.conditions + self.dims * self.coordinates
 
     # Variables ---------------------------------------------------------------------------------
-
-    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
-        """Store the training data's statistics (`longrun.data.describe`) as buffers."""
-        per_field = (-1, *(1,) * self.dims)
-        for buffer, name in ((self.field_mean, "mean"), (self.field_std, "std")):
-            buffer.copy_(torch.tensor(statistics[name]).reshape(per_field).expand_as(buffer))
-        low = torch.tensor(statistics["condition_low"])
-        high = torch.tensor(statistics["condition_high"])
-        self.condition_index.copy_(torch.nonzero(high > low).flatten())
-        low, high = low[self.condition_index], high[self.condition_index]
-        self.condition_low.copy_(low)
-        self.condition_scale.copy_(10 / (high - low))
 
     def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Take mean and standard deviation of every point, where they are asked for."""
@@ -173,10 +148,8 @@ class AbstractMap(AbstractLearner):
         parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "batch inputs *space"]:
         """Return what the operator gets of given fields and parameters in physical units."""
-        mean, std = self.field_mean[: self.given], self.field_std[: self.given]
-        chosen = parameters.index_select(1, self.condition_index)
-        scaled = (chosen - self.condition_low) * self.condition_scale
-        parts = [(given - mean) / std, as_channels(scaled, given)]
+        scaled = self.scaled_conditions(parameters)
+        parts = [self.normalised(given, slice(self.given)), as_channels(scaled, given)]
         if self.coordinates:
             axes = [(torch.arange(n, device=given.device) + 0.5) / n for n in given.shape[2:]]
             grid = torch.stack(torch.meshgrid(*axes, indexing="ij")).to(given.dtype)
@@ -200,8 +173,7 @@ class AbstractMap(AbstractLearner):
         generator : torch.Generator, optional
             Of no use to methods that are deterministic.
         """
-        mean, std = self.field_mean[self.given :], self.field_std[self.given :]
-        return mean + std * self.operator(self.seen(given, parameters))
+        return self.physical(self.operator(self.seen(given, parameters)), slice(self.given, None))
 
     # Training ----------------------------------------------------------------------------------
 

@@ -61,21 +61,18 @@ from longrun.tasks._evaluation import (
     seconds_per_call,
     seeded,
 )
-from longrun.tasks._learner import AbstractLearner, Batch
+from longrun.tasks._learner import Batch
+from longrun.tasks._scaling import ScaledLearner
 
 VALIDATED = 8  # evaluations of the draws that validation looks at
 FLOORS = 8  # sets of true frames that are compared with the truth
 
 
-class AbstractSampler(AbstractLearner):
+class AbstractSampler(ScaledLearner):
     """A method that draws frames. See this module for what it is shown and how it is scored.
 
     Parameters
     ----------
-    fields, dims : int
-        Fields and axes of space; from the data.
-    conditions : int
-        Parameters of a trajectory that vary, of which networks are told; from the data.
     conditional : bool
         Draw the next frame given an observation of this one, not just a frame.
     observe_noise : float
@@ -83,7 +80,7 @@ class AbstractSampler(AbstractLearner):
     observe_every : int
         Of the points along every axis, one in this many is observed.
     **options
-        Of `AbstractLearner`.
+        Of `ScaledLearner`.
 
     Attributes
     ----------
@@ -101,13 +98,6 @@ class AbstractSampler(AbstractLearner):
     preview = "samples"
     order: int | None = None
     supported_dims: tuple[int, ...] = (0, 1, 2, 3)
-    equations: tuple[str, ...] = ()
-
-    field_mean: Tensor
-    field_std: Tensor
-    condition_index: Tensor
-    condition_low: Tensor
-    condition_scale: Tensor
 
     def __init__(
         self,
@@ -119,7 +109,7 @@ class AbstractSampler(AbstractLearner):
         observe_every: int = 1,
         **options: Any,
     ):
-        super().__init__(**options)
+        super().__init__(fields, dims, conditions, **options)
         if observe_noise < 0 or observe_every < 1:
             raise ValueError(
                 "observe_noise must not be negative and observe_every at least 1, are "
@@ -127,15 +117,9 @@ class AbstractSampler(AbstractLearner):
             )
         if not conditional and (observe_noise or observe_every > 1):
             raise ValueError("observe_noise and observe_every need conditional: true")
-        self.fields, self.dims, self.conditions = fields, dims, conditions
         self.conditional = conditional
         self.observe_noise, self.observe_every = observe_noise, observe_every
         self.history, self.unroll = 1, int(conditional)
-        self.register_buffer("field_mean", torch.zeros(fields))
-        self.register_buffer("field_std", torch.ones(fields))
-        self.register_buffer("condition_index", torch.arange(conditions))
-        self.register_buffer("condition_low", torch.zeros(conditions))
-        self.register_buffer("condition_scale", torch.ones(conditions))
 
     # What a method gives -------------------------------------------------------------------------
 
@@ -182,33 +166,6 @@ class AbstractSampler(AbstractLearner):
         """Channels of an observation."""
         return self.fields if self.conditional else 0
 
-    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
-        """Store the training data's mean, deviation and range of parameters as buffers."""
-        self.field_mean.copy_(torch.tensor(statistics["mean"]))
-        self.field_std.copy_(torch.tensor(statistics["std"]))
-        low = torch.tensor(statistics["condition_low"])
-        high = torch.tensor(statistics["condition_high"])
-        self.condition_index.copy_(torch.nonzero(high > low).flatten())
-        low, high = low[self.condition_index], high[self.condition_index]
-        self.condition_low.copy_(low)
-        self.condition_scale.copy_(10 / (high - low))  # a span that suits sinusoids
-
-    def _per_channel(self, statistic: Float[Tensor, " channel"]) -> Tensor:
-        return statistic.reshape(-1, *(1,) * self.dims)
-
-    def normalised(
-        self, frames: Float[Tensor, "batch channel *space"]
-    ) -> Float[Tensor, "batch channel *space"]:
-        """Return frames of zero mean and unit variance."""
-        return (frames - self._per_channel(self.field_mean)) / self._per_channel(self.field_std)
-
-    def scaled_conditions(
-        self, parameters: Float[Tensor, "batch parameter"]
-    ) -> Float[Tensor, "batch condition"]:
-        """Return the parameters that vary, mapped from their training range to [0, 10]."""
-        chosen = parameters.index_select(1, self.condition_index)
-        return (chosen - self.condition_low) * self.condition_scale
-
     def observe(
         self, frames: Float[Tensor, "batch channel *space"], generator: torch.Generator
     ) -> Float[Tensor, "batch observed *space"]:
@@ -224,10 +181,10 @@ class AbstractSampler(AbstractLearner):
         if not self.conditional:
             return frames[:, :0]
         noise = torch.empty_like(frames).normal_(generator=generator)
-        noisy = frames + self.observe_noise * self._per_channel(self.field_std) * noise
+        noisy = frames + self.observe_noise * self.per_channel(self.field_std) * noise
         seen = torch.zeros(frames.shape[2:], dtype=torch.bool, device=frames.device)
         seen[(slice(None, None, self.observe_every),) * self.dims] = True
-        return torch.where(seen, noisy, self._per_channel(self.field_mean))
+        return torch.where(seen, noisy, self.per_channel(self.field_mean))
 
     def context_of(
         self, condition: Float[Tensor, "batch observed *space"]
@@ -260,7 +217,7 @@ class AbstractSampler(AbstractLearner):
         """
         context = self.context_of(condition)
         sample = self.sample(context, self.scaled_conditions(parameters), generator, nfe)
-        return self._per_channel(self.field_mean) + sample * self._per_channel(self.field_std)
+        return self.physical(sample)
 
     # Training ------------------------------------------------------------------------------------
 

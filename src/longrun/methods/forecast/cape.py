@@ -201,7 +201,7 @@ class CAPE(AbstractForecaster):
         target = self.scaled_target(history[:, -1], following)
         estimate = self.estimate(frames, conditions)
         assert estimate is not None  # there is a block
-        state = self._per_channel(self.field_mean) + estimate * self._per_channel(self.field_std)
+        state = self.physical(estimate)
         own = self.step_error(self.scaled_target(history[:, -1], state), target, frames)
         self.log_training("block_loss", own.detach())
         if self.global_step < self.block_updates:

@@ -106,7 +106,7 @@ class DirectMLP(AbstractForecaster):
         self, parameters: Float[Tensor, "batch parameter"], elapsed: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch channel *space"]:
         target = self._target(parameters, elapsed)
-        return target * self._per_channel(self.field_std) + self._per_channel(self.field_mean)
+        return self.physical(target)
 
     def _target(self, parameters: Tensor, elapsed: Tensor) -> Tensor:
         time = (10 / self.horizon * elapsed).to(self.field_mean)[:, None]
@@ -125,5 +125,5 @@ class DirectMLP(AbstractForecaster):
     def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Return the error relative to the field's spread, of frames over the whole horizon."""
         error = self._frame(batch["parameters"], batch["elapsed"] + 1) - batch["window"][:, 1]
-        scaled = error / self._per_channel(self.field_std)
+        scaled = error / self.per_channel(self.field_std)
         return {"field_error": scaled.square().mean().sqrt()}

@@ -448,7 +448,7 @@ class Poseidon(AbstractForecaster):
         if self.criterion != "relative_l1":
             return super().loss(history, target, conditions, generator)
         prediction = self.step(history, conditions, generator)
-        scale = self._per_channel(self.target_scale / self.field_std)
+        scale = self.per_channel(self.target_scale / self.field_std)
         truth = scale * target + (history[:, -1] if self.target == "residual" else 0)
         error = scale * (prediction - target)
         if self.masked:
