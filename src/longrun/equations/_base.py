@@ -15,7 +15,7 @@ from longrun.solvers._base import AbstractSolver
 from longrun.solvers.spectral import resample
 
 Varying = float | Mapping[str, Sequence[float]]
-"""A number, or what to draw anew for each trajectory: `{"uniform": [low, high]}`,
+"""A number, or what to draw for each trajectory: `{"uniform": [low, high]}`,
 `{"log_uniform": [low, high]}` or `{"choice": [value, ...]}`."""
 
 
@@ -280,7 +280,7 @@ class AbstractEquation(ABC):
             of the solver spans several frames.
         stride
             Frames of the dataset per step of the returned solver, which takes
-            `round(stride * substeps)` steps of its own, at least one.
+            `round(stride * substeps)` internal steps, at least one.
         dtype
             Precision of the states; coefficients are always computed in float64.
         device

@@ -164,7 +164,7 @@ class QuasiGeostrophic(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
-        """Draw parameters and noise upon the jet; the draw doesn't depend on `points`."""
+        """Draw parameters and noise on the jet; the draw doesn't depend on `points`."""
         parameters, states = self._draw(generators), []
         grid = self.grid(self.resolution)
         for i, generator in enumerate(generators):

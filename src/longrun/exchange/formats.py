@@ -297,7 +297,7 @@ def spacing(
     if not np.isfinite(exact).all() or (step <= 0).any():
         raise UserError(f"{what} doesn't increase")
     if (np.abs(exact - even) > UNEVEN * step[..., None]).any():
-        raise UserError(f"{what} isn't evenly spaced; a store holds even grids alone")
+        raise UserError(f"{what} isn't evenly spaced; a store holds only even grids")
     if values.dtype.itemsize < 8:
         first, step = _tidy(first), _tidy(step, count, count - 1)
     return first, step

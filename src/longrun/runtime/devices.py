@@ -55,7 +55,7 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
         place.validate_settings(num_devices=number, num_nodes=nodes)
     except ValueError:
         raise UserError(
-            f"trainer asks for {nodes} nodes of {number} devices: start this with srun "
+            f"trainer needs {nodes} nodes of {number} devices: start this with srun "
             f"--nodes={nodes} --ntasks-per-node={number}"
         ) from None
     return place
@@ -159,8 +159,8 @@ def in_one_line() -> Iterator[None]:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            "another process of this job died or does not answer: its own last words say why, or, "
-            "where there are none, the system's log (memory?)"
+            "another process of this job died or does not answer: the end of its output says why, or, "
+            "where there is none, the system's log (memory?)"
         ) from error
 
 

@@ -139,7 +139,7 @@ def ssor_cg(system: LinearSystem, omega: float, tolerance: float, cap: int) -> S
     system
         What to solve.
     omega
-        Relaxation parameter, between 0 and 2; 0 is no preconditioner.
+        Relaxation parameter, between 0 and 2; 0 means no preconditioner.
     tolerance
         Of the residual's norm, relative to that of the right-hand side.
     cap

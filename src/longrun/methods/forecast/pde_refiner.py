@@ -11,7 +11,7 @@ it again. Each noise level targets the content of y whose amplitude is just belo
     sample: j = K..0:  yhat = sqrt(abar_j) y_j + sqrt(1 - abar_j) net(y_j, u, j),
             y_(j-1) ~ N(mean, beta_j (1 - abar_(j-1)) / (1 - abar_j))    (posterior of DDPM)
 
-This is the form of the authors' public module (v-prediction), with three decisions of our own:
+This is the form of the authors' public module (v-prediction), with three decisions of ours:
 
 - The network's output is -v, so that at j = K it is y itself, and K = 0 is the one-step MSE method,
   bit for bit.
