@@ -159,7 +159,7 @@ def in_one_line() -> Iterator[None]:
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            "another process of this job died or does not answer: the end of its output says why, or, "
+            "another process of this job died or does not answer: the end of its log says why, or, "
             "where there is none, the system's log (memory?)"
         ) from error
 

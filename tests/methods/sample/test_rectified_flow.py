@@ -307,7 +307,7 @@ def test_a_reflow_starts_from_the_weights_of_its_teacher_which_stays_frozen():
 
 def test_a_reflow_refuses_what_it_cannot_follow():
     module = conditional()
-    with pytest.raises(ValueError, match="no flow"):
+    with pytest.raises(ValueError, match="not a flow"):
         module.prepare(data(), [SimpleNamespace()])
     with pytest.raises(ValueError, match="sees"):
         module.prepare(data(), [conditional(observe_noise=0.1)])
@@ -315,7 +315,7 @@ def test_a_reflow_refuses_what_it_cannot_follow():
         module.prepare(data(), [_wider()])
     with pytest.raises(ValueError, match="starts_from"):
         conditional(distil=True).prepare(data(), [])
-    with pytest.raises(ValueError, match="part data"):
+    with pytest.raises(ValueError, match="separate data"):
         conditional(coupling="optimal")
     with pytest.raises(ValueError, match="at least 1"):
         flow(pairs=0)

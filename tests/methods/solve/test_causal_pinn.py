@@ -250,7 +250,7 @@ def test_figure_says_how_far_the_weights_are_open():
     ("make", "message"),
     [
         (lambda: build(CausalPINN, epsilons=[-1.0]), "epsilons must be positive"),
-        (lambda: build(CausalPINN, hard_initial=True), "time alone"),
+        (lambda: build(CausalPINN, hard_initial=True), "without axes of space"),
         (
             lambda: build(CausalPINN, equation=HELMHOLTZ, points=[40, 40], collocation=[5]),
             "causal weights need time",
