@@ -116,7 +116,7 @@ class ChaoticSystem(AbstractEquation):
         self.method = tableau(integrator)
         self.coefficients = {name: float(value) for name, value in self._system.params.items()}
         if (varied is None) != (values is None):
-            raise UserError("give varied and values together or not at all")
+            raise UserError("varied and values are given together or not at all")
         frame = self.period / points_per_period if dt is None else dt
         self.distributions = {"dt": Distribution.of("dt", frame)}
         self.parameters = (Quantity("dt", "time between frames", "1"),)
