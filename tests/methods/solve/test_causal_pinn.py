@@ -175,7 +175,7 @@ def test_hard_initial_states_are_exact():
 
 
 def test_lorenz_is_trained_and_scored():
-    from test_solve import Store
+    from tasks.test_solve import Store
 
     module = lorenz(hard_initial=True, epsilons=[1e-2])
     store = Store(ChaoticSystem(system="Lorenz", dt=0.01, burn_in=0), 6)
