@@ -179,8 +179,17 @@ def test_a_curriculum_goes_from_one_step_to_the_whole_window():
     scheme = registry.build("training", section("curriculum", unroll=10, after=20))
     depths = [scheme.free(update, 100) for update in range(100)]
     share = 0.5 * (1 + np.tanh(((np.arange(100) - 20) / 80 - 0.5) / 0.2))
-    assert depths == [max(int(10 * part), 1) for part in share]
+    assert depths == [max(int(10 * part + 0.5), 1) for part in share]
     assert depths == sorted(depths) and depths[0] == 1 and depths[60] == 5
+
+
+@pytest.mark.parametrize("unroll", [2, 4, 10, 40])
+def test_a_curriculum_ends_with_rollouts_over_the_whole_window(unroll):
+    """And no depth is left out on the way."""
+    scheme = registry.build("training", section("curriculum", unroll=unroll, after=20))
+    depths = [scheme.free(update, 1020) for update in range(1020)]
+    assert depths[20] == 1 and depths[-1] == unroll
+    assert depths.count(unroll) >= 50 and set(depths) == set(range(1, unroll + 1))
 
 
 @pytest.mark.parametrize("name", STEPS)

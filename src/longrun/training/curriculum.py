@@ -17,7 +17,9 @@ class Curriculum(AbstractUnrolling):
     """The mean loss over the steps of a window, an increasing number of which follow one another.
 
     After the share q of the updates, the part (1 + tanh((q - 1/2) / width)) / 2 of a window is
-    rolled out; each of the other steps starts from true frames.
+    rolled out; each of the other steps starts from true frames. The part is rounded to whole steps.
+    The paper cuts the fraction off, so its last step of 40 always starts from a true frame; of 4
+    steps that would be a quarter of the window.
 
     Parameters
     ----------
@@ -46,4 +48,4 @@ class Curriculum(AbstractUnrolling):
         """Return how many steps follow one another at an update of a training."""
         progress = (update - self.after) / max(total - self.after, 1)
         part = 0.5 * (1 + math.tanh((progress - 0.5) / self.width))
-        return min(max(int(self.unroll * part), 1), self.unroll)
+        return min(max(int(self.unroll * part + 0.5), 1), self.unroll)
