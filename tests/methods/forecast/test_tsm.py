@@ -229,6 +229,17 @@ def test_raw_memory_is_the_last_frames():
     assert torch.equal(after.transpose(1, 2), window[:, 2:5])
 
 
+@pytest.mark.parametrize("memory", ["hippo", "frames"])
+def test_the_network_reads_a_tenth_of_its_memory(memory):
+    module = build(memory=memory, order=3, bundle=1)
+    window, parameters = trajectories(5)
+    read = []
+    module.network.register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    begin = module.begin(window, parameters)
+    past = module.advance(begin)[1]["past"]
+    torch.testing.assert_close(read[0], 0.1 * past.flatten(1, 2))
+
+
 def test_learned_interpolation_sees_one_frame():
     module = build(memory="frames", order=1, bundle=1)
     window, parameters = trajectories(5)

@@ -17,7 +17,8 @@ is the classical scheme with centred instead of Lax-Wendroff interpolation under
 Leer; the classical scheme itself is `learned: false`.
 
 Learned interpolation, LI (Kochkov et al., 2021, arXiv:2102.01010), is the same without a past: the
-network sees the last frame (`memory: frames, order: 1`) and is called at every step (`bundle: 1`).
+network sees the last frame (`memory: frames, order: 1`), at the same scale of 1/10, and is called
+at every step (`bundle: 1`).
 
 Our decisions:
 
@@ -56,7 +57,8 @@ FACES = 2 * 2 * 2
 """Interpolations: of each component, to each face of its control volume, in each role."""
 
 SCALE = 0.1
-"""Of the coefficients of the past, where the network reads them."""
+"""Of the past, coefficients or frames, where the network reads it; the authors' scripts have it for
+both methods."""
 
 
 class TSM(AbstractForecaster):
@@ -223,8 +225,7 @@ class TSM(AbstractForecaster):
         past = self.remember(memory["past"], frame)
         due = used == 0
         if due.any():
-            given = past.flatten(1, 2) * (SCALE if self.memory == "hippo" else 1.0)
-            fresh = self.network(given).unflatten(1, (self.bundle, -1))
+            fresh = self.network(SCALE * past.flatten(1, 2)).unflatten(1, (self.bundle, -1))
             # rows are due together, unless evaluation has frozen one that diverged
             logits = (
                 fresh if due.all() else torch.where(due[:, None, None, None, None], fresh, logits)
