@@ -93,7 +93,7 @@ def test_centres_that_move_begin_where_others_stay():
 
 def test_a_lattice_is_even():
     module = build(PIG, gaussians=100, centres="lattice")
-    centres = module.centre.flatten(0, 1)
+    centres = module.centre.detach().flatten(0, 1)
     assert centres.abs().max() <= 1 and len(centres.unique(dim=0)) == 400
     counts = np.histogram2d(*centres.T.numpy(), bins=5, range=[[-1, 1]] * 2)[0]
     assert counts.min() >= 13 and counts.max() <= 19  # 16 on average
