@@ -195,7 +195,7 @@ def page(outcome: Outcome, preset: str, captions: dict[str, str]) -> str:
 
 
 def _whole(title: str, body: list[str]) -> str:
-    template = importlib.resources.files("longrun").joinpath("tabulate.html").read_text("utf-8")
+    template = importlib.resources.files("longrun.figures").joinpath("page.html").read_text("utf-8")
     return string.Template(template).substitute(title=_text(title), body="\n".join(body))
 
 
@@ -280,6 +280,11 @@ def _facts(runs: list[Path], methods: list[dict[str, Any]]) -> dict[str, Any]:
             row["value"] * row["seeds"] for row in methods if row["metric"] == "train_seconds"
         ),
         "evaluate": sum(note["wall_seconds"] for note in notes),
+        "diverged": [
+            f"{run.parent.name} {run.name}"
+            for run, note in zip(runs, notes, strict=True)
+            if note.get("diverged")
+        ],
         "predictability": float(scores["value"].mean()),
     }
 
@@ -307,6 +312,9 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if math.isfinite(facts["predictability"]):
         limit = number(facts["predictability"])
         described.append(("predictability", f"{limit} s: scores beyond it are meaningless"))
+    if facts["diverged"]:
+        text = f"{', '.join(facts['diverged'])}: the last weights with a finite loss are scored"
+        described.append(("diverged in training", text))
     return described
 
 
