@@ -147,9 +147,9 @@ class Child:
     pid: int
     log: Path
 
-    def wait(self):
-        """Wait for its end; `code`, `cpu` and `peak` become attributes."""
-        answer = self.server.ask(wait={"pid": self.pid, "seconds": SECONDS})
+    def wait(self, seconds=SECONDS):
+        """Wait for its end; `code`, `cpu` and `peak` become attributes, code None if killed."""
+        answer = self.server.ask(wait={"pid": self.pid, "seconds": seconds})
         self.code, self.cpu, self.peak = answer["code"], answer["cpu"], answer["peak"]
         return self
 
