@@ -54,7 +54,7 @@ TERMS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one experiment left at one preset.
+    """The results of one experiment at one preset.
 
     Attributes
     ----------
@@ -260,7 +260,7 @@ def interval(row: dict[str, Any]) -> str:
 
 
 def _bound(row: dict[str, Any]) -> str:
-    """Sign of a value that rollouts which never crossed make a bound."""
+    """Sign of a value that is only a bound, because rollouts never crossed."""
     if "verdict" in row:
         return {"lower": "≥ ", "upper": "≤ "}.get(row.get("bound") or "", "")
     return "≥ " if row.get("censored") else ""
@@ -361,7 +361,7 @@ def needed(claim: dict[str, Any]) -> str:
 
 
 def runs_of(claim: dict[str, Any]) -> str:
-    """Say on how many runs and trajectories a claim rests, and what to know of it."""
+    """Say on how many runs and trajectories a claim rests, with its note."""
     seeds = "1 seed" if claim["seeds"] == 1 else f"{claim['seeds']} seeds"
     text = f"{seeds} × {claim['trajectories']} trajectories"
     return text + (f"; {claim['note']}" if claim.get("note") else "")
@@ -413,7 +413,7 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[st
 
 
 def _figure(name: str, path: Path, caption: str) -> str:
-    """Show an SVG where it was drawn, two folders away."""
+    """Show an SVG from where it was drawn, two folders away."""
     title = name.replace("_", " ").capitalize()
     alt = f"{title}. {caption}".strip()
     source = f"../{path.parent.parent.name}/figures/{path.name}"
