@@ -2,13 +2,13 @@
 
     python bench/house.py [--papers 130] [--preset smoke] [--repeat 3]
 
-The experiments are copied, under new names, until there are as many as asked for, into a new folder
-where nothing has run. There `snakemake --dry-run` is asked for one file and for every experiment,
-each in turn with an empty workflow. Seconds are those of the processor, user and system, which a
-machine that does other things too doesn't lengthen much; wall time stands beside them. What an
-empty workflow takes is Snakemake's own start, and is subtracted where it says "beyond".
+The experiments are copied under new names, up to the requested number, into a new folder where
+nothing has run. There `snakemake --dry-run` plans one file and every experiment, each in turn with
+an empty workflow. Seconds are CPU time, user and system, which other load on the machine doesn't
+lengthen much; wall time stands beside them. An empty workflow takes Snakemake's own start, which is
+subtracted where it says "beyond".
 
-Then 123 jobs that take no time are run by each of Snakemake's schedulers, on two cores.
+Then each of Snakemake's schedulers runs 123 jobs that take no time, on two cores.
 
 Goals, with 130 papers: one file at most 1 s beyond an empty workflow, everything at most 8 s.
 """
@@ -53,7 +53,7 @@ def copy_house(folder: Path, papers: int) -> None:
 
 
 def snakemake(folder: Path, *words: str) -> tuple[float, float, str]:
-    """Processor seconds, wall seconds and output of a call of Snakemake."""
+    """CPU seconds, wall seconds and output of a call of Snakemake."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     began = time.perf_counter()
     done = subprocess.run(
@@ -72,7 +72,7 @@ def snakemake(folder: Path, *words: str) -> tuple[float, float, str]:
 
 
 def compare_schedulers(folder: Path) -> None:
-    """Print what Snakemake takes to run short jobs by its own choice of scheduler and by ours."""
+    """Print what short jobs take with Snakemake's default scheduler and with ours."""
     print("\n| scheduler | processor, s | wall, s |\n|---|---:|---:|")
     for scheduler in ("ilp", "greedy"):
         home = folder / scheduler

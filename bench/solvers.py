@@ -8,7 +8,7 @@ distance of the last state to that of a fine run falls to 1e-3 and to 1e-6; then
 many steps take turns, so that a busy machine hurts all, and the best turn of each counts, building
 and compilation aside. The cost is interpolated, log-log, between the last two numbers of steps.
 
-Everyone has the best of the settings named below: the order of the integrator, a grid with the
+Each code has the best of the settings named below: the order of the integrator, a grid with the
 same retained waves, jit and vmap in JAX. The others share one set of parameters among all
 trajectories, as ours does where they are equal.
 
@@ -18,7 +18,7 @@ process keeps freed memory, as generation does (`longrun.solvers.memory`).
 Left out because they can't meet these errors on these grids: finite volumes of second order
 (jax-cfd, torch-cfd).
 
-The others live in an environment of their own, made at the first call from the extra `bench`;
+The others live in a separate environment, made at the first call from the extra `bench`;
 there this file runs as a worker that answers one pickled request with another.
 """
 
@@ -46,7 +46,7 @@ Run = Callable[[], np.ndarray]  # from the initial states to the last ones
 
 @dataclass(frozen=True)
 class Case:
-    """One problem, as everyone solves it.
+    """One problem, as each code solves it.
 
     Attributes
     ----------
@@ -59,13 +59,13 @@ class Case:
     batch
         Trajectories.
     developed
-        Time by which the initial conditions are advanced before, in units of `dt`.
+        Time by which the initial conditions are advanced first, in units of `dt`.
     least
         Steps with which the search starts.
     fine
         Steps of the reference, whose error is far below the tightest tolerance.
     goal
-        What we want to be, in multiples of the speed of the fastest other one.
+        Our goal, in multiples of the speed of the fastest other code.
     """
 
     title: str
@@ -312,7 +312,7 @@ def torch_cfd(case: Case, method: str, steps: int, state: np.ndarray, device: st
         "rk2": spectral.IMEXStepper,
     }[method]()
     equation = spectral.NavierStokes2DSpectral(options["viscosity"], grid, step_fn=scheme)
-    equation.filter = torch.tensor(mask(case))  # its own has some waves more
+    equation.filter = torch.tensor(mask(case))  # its own keeps a few more waves
     equation = equation.to(device)
     start = torch.tensor(state[:, 0], device=device)
 
@@ -348,7 +348,7 @@ METHODS = {
 
 
 class Bench:
-    """Runs of one process; those of the present case stay built."""
+    """Runs of one process; those of the current case stay built."""
 
     def __init__(self) -> None:
         self.runs: dict[tuple, Run] = {}

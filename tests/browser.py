@@ -33,7 +33,7 @@ def started_browser():
 
 @contextlib.contextmanager
 def visit(browser, path: Path, width: int = 1280) -> Iterator:
-    """Open a local file; fails when the page logs an error or asks for anything from elsewhere."""
+    """Open a local file; fails when the page logs an error or requests anything from elsewhere."""
     page = browser.new_page(viewport={"width": width, "height": 900})
     trouble = []
     page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
@@ -48,7 +48,7 @@ def visit(browser, path: Path, width: int = 1280) -> Iterator:
 
 
 def show(page, *path: str):
-    """Click through a Snakemake report: category, subcategory, label of a result; gives its frame.
+    """Click through a Snakemake report: category, subcategory, label of a result; return its frame.
 
     Snakemake leaves out a subcategory that is the only one of its category.
     """

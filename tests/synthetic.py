@@ -1,4 +1,4 @@
-"""Results as real runs leave them, made in seconds: a small KS solver with an error per method."""
+"""Results like those of real runs, made in seconds: a small KS solver with an error per method."""
 
 import functools
 import json
@@ -404,7 +404,7 @@ def run(main, arguments: str) -> None:
 
 
 def write_configs(folder: Path, shipped: Path, methods: tuple[str, ...]) -> Path:
-    """A folder of configs with this experiment alone; the rest is as shipped."""
+    """A folder of configs with only this experiment; the rest is as shipped."""
     shutil.copytree(shipped, folder, ignore=shutil.ignore_patterns("experiments"))
     (folder / "experiments").mkdir()
     settings = {"preset": "cpu", "experiments": ["pde_refiner"], "tracking": "disabled"}

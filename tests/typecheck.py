@@ -1,4 +1,4 @@
-"""The checker of annotations in tests: an int is a float, as mypy has it."""
+"""The checker of annotations in tests: an int is a float, as for mypy."""
 
 from beartype import BeartypeConf, beartype
 

@@ -184,7 +184,7 @@ def test_an_evaluation_takes_the_gpus_that_it_uses(tree):
 
 
 def test_how_devices_share_is_no_part_of_a_run_on_one(tree):
-    """Else runs from before there was a choice would be trained anew."""
+    """Otherwise runs from before the choice existed would be trained again."""
     trainer = json.loads(config.train_spec(config.compose(ROOT, "paper", "smoke"), "plain"))[
         "trainer"
     ]
@@ -236,7 +236,7 @@ def test_comments_and_order_change_nothing(tree):
     before = specs()
     for name in FILES:
         path = Path("configs") / name
-        if name == "experiments/paper.yaml":  # the same keys, turned round
+        if name == "experiments/paper.yaml":  # the same keys in reverse order
             reverse = dict(reversed(config.load(path).items()))
             path.write_text(json.dumps(reverse))
         path.write_text(f"# a comment\n{path.read_text()}\n# another\n")
@@ -695,7 +695,7 @@ REFUSALS = [
         f"{PAPER}: train: dataset is short for train and test: give it or them",
     ),
     (PAPER, ("dataset",), ..., f"{PAPER}: dataset: is missing; give dataset, or train and test"),
-    # the layer that is to blame
+    # the layer at fault
     (
         PAPER,
         ("presets", "smoke", "trainer"),
@@ -781,7 +781,7 @@ def test_a_method_may_start_from_another_experiment(two):
             {"experiment": "papr", "method": "refined"},
             "experiment: unknown experiment 'papr'; allowed: paper; did you mean paper?",
         ),
-        (  # its own is meant by none
+        (  # its own is in no claim
             {"experiment": "tuned", "method": "refined"},
             "experiment: unknown experiment 'tuned'; allowed: paper",
         ),

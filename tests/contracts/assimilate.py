@@ -50,11 +50,11 @@ def batch(module, size=3, dtype=torch.float32):
 
 
 def output(module, size=3, seed=0, dtype=torch.float32):
-    """Return what a method makes of a window whose last step alone is not measured."""
+    """Return a method's output for a window in which only the last step is not measured."""
     given = batch(module, size, dtype)
     measured = torch.ones(given["window"].shape[:2], dtype=torch.bool)
     measured[:, -1] = False
-    noise = torch.Generator().manual_seed(0)  # the seed is that of the method's own chance
+    noise = torch.Generator().manual_seed(0)  # seeds the method's own noise
     measurement, mask = module.measure(given["window"], measured, noise)
     generator = torch.Generator().manual_seed(seed)
     found = list(module.follow(measurement, mask, given["parameters"], generator))

@@ -45,7 +45,7 @@ def description(kind):
 
 
 def states(size, dtype=torch.float32, points=POINTS):
-    """Smooth media, a bump of another height in each as what is sought; batch, channel, x, y."""
+    """Smooth media, each with a bump of another height to be found; batch, channel, x, y."""
     x, y = ((torch.arange(n, dtype=dtype) + 0.5) / n for n in points)
     phase = torch.arange(size, dtype=dtype)[:, None, None]
     medium = 7.5 + 4.5 * torch.sin(5 * x[:, None] + phase) * torch.cos(4 * y - 2 * phase)

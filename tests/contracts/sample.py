@@ -75,7 +75,7 @@ def batch(module, size=3, dtype=torch.float32):
 
 
 def output(module, size=3, seed=0, dtype=torch.float32):
-    """Return what is drawn in two evaluations, of what is seen of a batch."""
+    """Return draws in two evaluations, given what is seen of a batch."""
     given = batch(module, size, dtype)
     unnoisy = torch.Generator().manual_seed(0)
     condition = module.observe(given["window"][:, 0], unnoisy)
@@ -101,7 +101,7 @@ def reference(module, size=2):
 
 
 def errors(module, evaluations, size=2):
-    """Return the root mean square errors of draws with so many evaluations."""
+    """Return the root mean square errors of draws with these numbers of evaluations."""
     given, wanted = batch(module, size, torch.float64), reference(module, size)
     observed = module.observe(given["window"][:, 0], torch.Generator().manual_seed(0))
     found = []

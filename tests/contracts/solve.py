@@ -47,7 +47,7 @@ def _describe(equation, points, values, field_names, parameter_names, **more):
 
 
 def description(kind):
-    """Describe a problem that a method can meet: periodic if it can, else between walls."""
+    """Describe a problem that a method can solve: periodic if possible, else between walls."""
     if "periodic" in kind.boundaries:
         names = ["length", "dt", "diffusivity", "reaction"]
         values = [2.0, 0.025, 0.01, 5.0]

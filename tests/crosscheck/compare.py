@@ -5,7 +5,7 @@ import numpy as np
 COLUMNS = ("difference", "our_error", "their_error", "roundoff", "bound")
 PERTURBATION = 1e-15  # relative, of the state from which `ours_perturbed` starts
 SLACK = 1.1  # an error that is estimated from half the step is known to leading order only
-ROUNDINGS = 10.0  # a run rounds at every step, its perturbed twin was moved once
+ROUNDINGS = 10.0  # a run rounds at every step, its twin was perturbed once
 
 
 def distance(left: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -45,7 +45,7 @@ def compare(
     order
         Order in the step, of both.
     their_order
-        Theirs, where it is another.
+        Theirs, where it differs.
 
     Returns
     -------

@@ -4,8 +4,8 @@
 
 Both need the extra `bench`; the second prints the tables. The state of exponax 0.2.0 is minus the
 vorticity of the velocity that carries it, so a factor of -1 before its convection makes its
-equation ours. The schemes are the same, Cox and Matthews' of fourth order, but for the form of
-the advection, which without aliasing makes no difference: roundoff alone must explain what does.
+equation ours. The schemes are the same, Cox and Matthews' of fourth order, except for the form of
+the advection, which makes no difference without aliasing: roundoff alone must explain any.
 """
 
 import math

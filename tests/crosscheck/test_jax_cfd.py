@@ -1,4 +1,4 @@
-"""Our MAC-grid step beside that of jax-cfd, which no one here wrote.
+"""Our MAC-grid step beside that of jax-cfd, an independent code.
 
 Its `implicit_diffusion_navier_stokes` is the scheme that ours follows: the same interpolations,
 limiter, projection and implicit diffusion. So a step agrees to rounding, and a trajectory for as
@@ -32,7 +32,7 @@ def equation():
 
 @pytest.fixture(scope="module")
 def begun(equation):
-    """Parameters and states a little on from the initial conditions."""
+    """Parameters and states a little after the initial conditions."""
     parameters, state = equation.sample([np.random.default_rng(i) for i in range(2)])
     parameters = {name: torch.tensor(value) for name, value in parameters.items()}
     with torch.no_grad():

@@ -175,7 +175,7 @@ def test_validation_is_always_the_same_and_spread_out(store):
 
 
 class Recorder(pl.LightningModule):
-    """Keeps the windows that it is trained on."""
+    """Records the windows that it is trained on."""
 
     def __init__(self):
         super().__init__()

@@ -135,7 +135,7 @@ def test_attributes_have_a_checksum(store, tmp_path):
     meta = shutil.copytree(store.path, tmp_path / "copy.zarr") / "zarr.json"
     content = meta.read_text()
     for old, new, problem in (
-        ('"x": "periodic"', '"x": "perhodic"', "is damaged: attributes"),
+        ('"x": "periodic"', '"x": "perhodic"', "is damaged: its attributes"),
         ('"boundary": {', '"bound": {', "lacks boundary"),
     ):
         assert old in content
@@ -226,7 +226,7 @@ def test_other_damage_is_found(copy):
 
 
 def test_a_store_that_lost_a_file_is_not_opened(copy):
-    """Zarr reads an absent chunk as the fill value: as zeros or NaN, and without a word."""
+    """Zarr reads an absent chunk as the fill value: as zeros or NaN, silently."""
     chunks = [file for file in copy.rglob("*") if file.is_file() and "c" in file.parts]
     described = [file for file in copy.rglob("zarr.json") if len(file.relative_to(copy).parts) > 2]
     names = {file.relative_to(copy).parts[:2] for file in chunks}
@@ -288,7 +288,7 @@ def test_predictions_are_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_predictions(path, dataset)
     assert xr.testing.assert_identical(read_predictions(path), dataset) is None
     assert read_predictions(path).lead_time.dtype == np.float64
-    write_predictions(path, read_predictions(path).isel(x=slice(2)))  # with the encoding of old
+    write_predictions(path, read_predictions(path).isel(x=slice(2)))  # with the old encoding
     assert read_predictions(path).sizes["x"] == 2
 
     def fail(self, store, **options):

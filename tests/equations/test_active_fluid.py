@@ -1,4 +1,4 @@
-"""Active fluids: the kinetic theory against the same in full tensors, growth rates, closures."""
+"""Active fluids: the kinetic theory against a version in full tensors, growth rates, closures."""
 
 import itertools
 import math
@@ -153,7 +153,7 @@ def test_kinetic_theory_against_full_tensors():
     powers = np.exp(2j * np.arange(13)[:, None] * theta) * 2 * np.pi / 128
     moments = np.einsum("nt,txy->nxy", powers, expected)
     assert np.abs(moments).max() > 0.5
-    # the last harmonics lack neighbours in the one, not in the other
+    # the last harmonics lack neighbours in one, not in the other
     np.testing.assert_allclose(found[:11], moments[:11].real, rtol=0, atol=2e-6)
     np.testing.assert_allclose(found[13:23], moments[1:11].imag, rtol=0, atol=2e-6)
     flowing = equation.solver(parameters | {"dt": torch.tensor([1e-12])}).step(state)[0, -2:]
@@ -265,7 +265,7 @@ def test_closure_has_a_gradient(size):
 @pytest.mark.parametrize("alpha", [-1.0, 0.7])
 @pytest.mark.parametrize("across", [True, False])
 def test_growth_from_isotropy(kind, alpha, across):
-    """Order that bends along the wave drives a flow, the other does not."""
+    """Order that bends along the wave drives a flow, order across it doesn't."""
     equation = build(kind, alpha=alpha, zeta=0.3, beta=0.6, dt=0.1, substeps=2)
     parameters, state = draw(equation)
     k, turn = 2 * math.pi / 5.0 * np.array([1, 2]), 2 * math.atan2(2, 1)

@@ -159,7 +159,7 @@ GHIA_V = {0.9531: -0.08864, 0.8047: -0.24533, 0.5: 0.05454, 0.2344: 0.17527, 0.0
     [(16, 12, 0.035), pytest.param(32, 25, 0.01, marks=pytest.mark.slow)],
 )
 def test_cavity_agrees_with_ghia(points, time, tolerance):
-    """Their values of v are off by up to 0.008, by what later, finer computations found."""
+    """Their values of v are off by up to 0.008, according to later, finer computations."""
     equation, parameters, state = begin(
         "cavity", 1, points=points, perturbation=0.0, dt=1.0, substeps=2 * points + 1
     )

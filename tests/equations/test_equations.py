@@ -35,7 +35,7 @@ def generators(count, seed=0):
 
 
 def start(equation, count, seed=0):
-    """Parameters and states a little on from the initial conditions, as tensors."""
+    """Parameters and states a little after the initial conditions, as tensors."""
     parameters, state = equation.sample(generators(count, seed))
     parameters = {name: torch.tensor(value) for name, value in parameters.items()}
     with torch.no_grad():

@@ -45,7 +45,7 @@ def energy(state):
 
 
 def divergence(state):
-    """Where cells are cubes; times the extent along x over 2 pi."""
+    """Coordinates of cubic cells; times the extent along x over 2 pi."""
     spectrum, grid = forward(state, 3), state.shape[2:]
     waves = [k * grid[0] / n for k, n in zip(indices(grid), grid, strict=True)]
     parts = [1j * k * spectrum[:, i] for i, k in enumerate(waves)]

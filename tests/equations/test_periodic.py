@@ -133,7 +133,7 @@ def test_order_in_time(name, integrator, expected):
 
 @pytest.mark.parametrize("name", NONLINEAR)
 def test_error_falls_fast_with_resolution(name):
-    """Smooth solutions: twice the points must win far more than a finite order would."""
+    """Smooth solutions: twice the points must gain far more than any finite order would."""
     equation = small(name, **({"windowed": 0.0, "absolute": 0.0} if name == "burgers" else {}))
     points = equation.points
     parameters, state = start(equation)
@@ -170,7 +170,7 @@ def test_start_does_not_depend_on_the_grid(name):
     (parameters, state), (same, finer) = start(coarse), start(fine)
     every = (..., *[slice(None, None, 2)] * coarse.dims)
     assert all(torch.equal(parameters[key], same[key]) for key in parameters)
-    # what advection can't carry is removed: a wave of kinks and windows on 32 points
+    # removed, since advection can't carry it: a wave of kinks and windows on 32 points
     tolerance = 0.05 if name == "advection" else 1e-12
     torch.testing.assert_close(state, finer[every], rtol=0, atol=tolerance)
 
@@ -304,14 +304,14 @@ def test_advection_keeps_mean_and_energy_and_diffusion_damps():
     np.testing.assert_allclose(found, exact, atol=1e-14)
 
 
-def test_advection_stores_every_so_many_th_point():
+def test_advection_stores_every_nth_point():
     equation = Advection(points=32, refinement=4)
     _, state = start(equation)
     assert torch.equal(equation.observe(state), state[..., ::4])
 
 
 def test_sines_of_the_paper():
-    """Waves of 1 to 8 periods; parts of them kinked and windowed, as many as asked for."""
+    """Waves of 1 to 8 periods; the requested fractions of them kinked and windowed."""
     draws = np.array([two_sines(np.random.default_rng(i), 256, 0.0, 0.0) for i in range(300)])
     power = np.abs(np.fft.rfft(draws, norm="forward")) > 1e-12
     assert not power[:, 0].any() and not power[:, 9:].any() and power[:, 1:9].mean(0).min() > 0.15
@@ -432,7 +432,7 @@ def test_burgers_2d_is_cole_hopf():
 
 
 def test_burgers_2d_without_y_is_burgers():
-    """And the second component is then carried along: with itself as both it is the same."""
+    """The second component is then carried along: equal components stay equal."""
     line = Burgers(points=32, length=1.0, viscosity=0.05, substeps=40, initial="sine")
     x = np.arange(32) / 32
     u = 0.5 * np.sin(TAU * x) + 0.3 * np.cos(2 * TAU * x)
@@ -525,7 +525,7 @@ def test_two_bumps_are_solitons_at_steepening_six():
 
 
 def test_korteweg_de_vries_runs_backwards_in_the_mirror():
-    """x and t to their negatives maps solutions onto solutions."""
+    """(x, t) to (-x, -t) maps solutions onto solutions."""
     equation = small("korteweg_de_vries")
     _, state = start(equation, 1)
     there = advance(equation, state[0].numpy(), 0.5, substeps=200)[0]
@@ -759,7 +759,7 @@ def test_gray_scott_is_fed():
 
 
 def test_patterns_of_gray_scott_live():
-    """No trajectory of the dataset's rates goes out."""
+    """No trajectory of the dataset's rates dies out."""
     equation = GrayScott(points=32, length=0.4, seeds=1)
     parameters, state = start(equation, 12)
     with torch.no_grad():

@@ -34,7 +34,7 @@ def problem(points=16, **options):
 
 
 def unforced(parameters):
-    """The same without what drives or damps."""
+    """The same without forcing and damping."""
     names = ("relaxation", "friction", "hyperviscosity", "sponge")
     return parameters | {name: torch.zeros_like(parameters[name]) for name in names}
 

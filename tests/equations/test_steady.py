@@ -150,7 +150,7 @@ def test_steps_alone_and_in_company_are_the_same():
         parameters, state = draw(equation, 3)
         whole = equation.solver(parameters).step(state)
         one = {name: value[1:2] for name, value in parameters.items()}
-        state[:, -1] = 7.0  # what the solution was plays no part
+        state[:, -1] = 7.0  # the old solution is ignored
         assert torch.equal(equation.solver(one).step(state[1:2]), whole[1:2])
         assert equation.solver(parameters).differentiable is False
 

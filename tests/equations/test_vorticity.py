@@ -18,7 +18,7 @@ LENGTH = 2 * math.pi
 
 
 def begin(equation, count=2, **parameters):
-    """Parameters, some of them set, and initial states, as tensors."""
+    """Parameters, some of them given, and initial states, as tensors."""
     drawn, state = equation.sample([np.random.default_rng(i) for i in range(count)])
     drawn = {name: torch.tensor(value) for name, value in drawn.items()}
     drawn |= {name: torch.full_like(drawn[name], value) for name, value in parameters.items()}

@@ -156,7 +156,7 @@ def test_absorbing_walls_take_energy():
 
 
 def test_absorbing_walls_are_as_open_space():
-    """A ring that leaves, against the same in a box too large to answer in time."""
+    """A ring that leaves, against the same in a box too large to reflect in time."""
     results = []
     for points, length in ((48, 1.0), (144, 3.0)):
         x, y = (length * (side - 0.5) for side in centres(points))

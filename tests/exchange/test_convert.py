@@ -124,7 +124,7 @@ class TestWell:
         assert any("not known" in line for line in inspect.summary(back))
 
     def test_tensors_constants_and_other_shapes_come_back(self, tmp_path):
-        """As the files of The Well are, by the same rules as its own example of one."""
+        """Like the files of The Well, by the same rules as its own example."""
         random = np.random.default_rng(0)
         (tmp_path / "in" / "data").mkdir(parents=True)
         sizes = {"train": 3, "valid": 2, "test": 2}
@@ -531,11 +531,11 @@ class TestPDEBench:
         assert "layout of PDEBench" in message()
         with h5py.File(path, "w") as file:
             file["stuff"] = [1.0]
-        assert "not in a layout of PDEBench that is known here; it holds stuff" in message()
+        assert "in no known layout of PDEBench; it holds stuff" in message()
 
 
 def change(path, **attributes):
-    """Give a file other attributes; a key is `group/array@name`, or the name alone."""
+    """Change attributes of a file; a key is `group/array@name`, or the name alone."""
     with h5py.File(path, "r+") as file:
         for key, value in attributes.items():
             place, _, name = key.rpartition("@")

@@ -83,7 +83,7 @@ VERBS = ("generate", "train", "evaluate", "judge", "tabulate")
 
 
 def times(full: int) -> int:
-    """How often: as often as `make faults` says, a tenth of it elsewhere, and once at least."""
+    """How often: as often as `make faults` says, a tenth of that elsewhere, at least once."""
     return full if FULL else max(1, full // 10)
 
 
@@ -95,7 +95,7 @@ def few(cases, least: int = 1) -> list:
 
 
 def some(chance: random.Random, cases: dict) -> list[tuple]:
-    """All cases in a full run, a tenth of them, and three at least, elsewhere."""
+    """All cases in a full run; elsewhere a tenth of them, at least three."""
     chosen = cases if FULL else chance.sample(sorted(cases), max(3, len(cases) // 10))
     return [(what, cases[what]) for what in chosen]
 
@@ -141,7 +141,7 @@ RECORDED: dict[str, Row] = {}
 
 @dataclass
 class Child:
-    """A verb that runs in a process of its own."""
+    """A verb that runs in a separate process."""
 
     server: "Server"
     pid: int
@@ -223,7 +223,7 @@ class Server:
         return child
 
     def log(self) -> Path:
-        """A new file for what a verb says."""
+        """A new file for a verb's output."""
         self.count += 1
         return self.logs / f"{self.count}.log"
 

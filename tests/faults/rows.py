@@ -4,14 +4,14 @@ ABOUT = """\
 Written by `make faults`, which breaks things on purpose; CI repeats a tenth of it. A row is there
 only if every case ended as the last column says: there is no other outcome.
 
-Arrays, attributes of stores, checkpoints and scores have checksums. What is text, such as claims,
-curves and tables, has none; a JSON file that is cut is noticed, a digit that has changed is not.
+Arrays, attributes of stores, checkpoints and scores have checksums. Text files, such as claims,
+curves and tables, have none: a truncated JSON file is noticed, a changed digit is not.
 
 Locks are advisory (`flock`) and end with their process. On network file systems they are as good as
-the file system makes them: where it has none, nothing is locked, and two processes on two machines
-must not write one output. What is flushed to the disk is only as safe as the disk is honest.
+the file system's: where it has none, nothing is locked, and two processes on two machines must not
+write one output. What is flushed to the disk is only as safe as the disk is honest.
 
-What the YAML files say wrongly is found before torch is imported: in a fraction of a second. What
+Errors in the YAML files are found before torch is imported, in a fraction of a second. What
 only a network's constructor can refuse, such as a width of 0, comes after Lightning's import."""
 
 HEADINGS = {
@@ -48,18 +48,18 @@ ROWS = {
     "store, two trainings with one id",
     "twice_killed": "the process that held the lock was killed",
     "twice_snakemake": "a second `snakemake` in a folder where one is running",
-    "config_hand": "configurations made bad by hand: YAML that explodes, refers to itself or "
+    "config_hand": "configurations broken by hand: YAML that explodes, refers to itself or "
     "constructs objects, names that are paths, numbers without end, wrong types, unknown keys",
-    "config_random": "configurations made bad at random (hypothesis)",
+    "config_random": "configurations broken at random (hypothesis)",
     "config_started": "the same, given to `python -m longrun.generate` or `train` as users do",
     "config_command": "names that are paths or no names, and what only the machine or a network's "
     "constructor can refuse, given to `generate` and `train` after their imports",
     "hostile_checkpoint": "checkpoints that would run code, allocate without end, or hold nonsense",
     "hostile_store": "stores with absurd shapes, other codecs, or paths and links that leave them",
-    "hostile_hdf5": "HDF5 files that are none, that lead to other files, or with absurd shapes",
+    "hostile_hdf5": "HDF5 files that are not HDF5, lead to other files, or have absurd shapes",
     "memory_rollout": "a rollout of 100,000 steps evaluated within a limit of memory",
     "memory_generate": "a store ten times as large as the memory that `generate` may take",
-    "degenerate_loss": "a loss that is not finite, also where nobody looks",
+    "degenerate_loss": "a loss that is not finite, even where it is not checked",
     "degenerate_rollout": "rollouts that explode, or are not a number from the first step",
     "degenerate_constant": "fields that never vary, and targets that are all equal",
     "degenerate_single": "one trajectory, one frame",

@@ -1,4 +1,4 @@
-"""Verbs without the price of a start: a process that has imported them once, and forks.
+"""Verbs without the cost of a start: a process that has imported them once, and forks.
 
 It reads one JSON request per line and answers with one: `start` forks a child that runs a verb as
 the command line would, `wait` says how a child ended. The parent computes nothing, so that a child

@@ -15,7 +15,7 @@ from longrun import config
 pytestmark = pytest.mark.xdist_group("faults")
 
 SECONDS = 3.0  # of CPU
-LINE = 1200  # letters; what is allowed may be a long list
+LINE = 1200  # characters; what is allowed may be a long list
 STARTED = "nothing: one line, exit code 2, no file written, in less than 3 s of a processor"
 LEVELS = [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghi")]
 BOMB = f"{{a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1], {', '.join(LEVELS)}}}"
@@ -173,7 +173,7 @@ def refusal(folder, name) -> str | None:
 
 
 def as_a_user(project, name, bad: bytes) -> None:
-    """Start the verb that reads the file in a Python of its own."""
+    """Start the verb that reads the file in a separate Python."""
     file = project.folder / f"configs/{name}.yaml"
     before = files(project.folder)
     file.write_bytes(bad)
@@ -197,7 +197,7 @@ def files(folder):
 
 @pytest.fixture
 def configs(project):
-    """Configurations alone, to be made bad."""
+    """Only configurations, to be broken."""
     (project.folder / "configs/config.yaml").write_text(json.dumps(CONTENT[SETTINGS]))
     for name in CONTENT:
         look(project.folder, name)

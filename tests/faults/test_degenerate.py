@@ -1,4 +1,4 @@
-"""Data and losses that degenerate: what happens is defined, and said."""
+"""Data and losses that degenerate: what happens is defined and reported."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Files that mean harm: refused without running what is in them or allocating what they ask."""
+"""Files that mean harm: refused without running their content or allocating what they request."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_hostile_checkpoints(project, tmp_path, chance, row):
         assert project.content("evaluate") == {}
         assert not pwned.exists(), what
         row.add("nothing: one line, nothing ran")
-    os.system(f"touch {pwned}")  # the payload does what it says, where it is let
+    os.system(f"touch {pwned}")  # the payload works where it can run
     assert pwned.exists()
 
 
@@ -120,7 +120,7 @@ def edit(*keys):
             inner = inner[key]
         inner[last] = value
         if parents == ["attributes"] and "complete" in inner:
-            inner["complete"] = checksum(inner)  # who means harm makes it right
+            inner["complete"] = checksum(inner)  # an attacker makes it right
         file.write_text(json.dumps(content))
 
     return change
@@ -203,16 +203,16 @@ def test_hostile_stores(project, chance, row):
             cli._remove(leftover)
         shutil.copytree(spare, project.folder / "toy.zarr")
         row.add("nothing: one line, nothing allocated")
-    done = project.run("evaluate", data=ROOM)  # the room is enough for what is no harm
+    done = project.run("evaluate", data=ROOM)  # enough room for harmless files
     assert done.code == 0, done.text
 
 
 @pytest.mark.fault("hostile_store")
 def test_a_writer_leaves_what_lies_outside(project, row):
-    """A store to go on with names an array that lies outside of it."""
+    """An unfinished store names an array outside itself."""
     store = project.folder / "toy.zarr"
     edit("attributes", "fields", ["../../precious"])(store / "zarr.json")
-    with pytest.raises(cli.UserError, match="no list of names"):
+    with pytest.raises(cli.UserError, match="must be a list of names"):
         StoreWriter(store)
     row.add("nothing: one line, nothing allocated")
 
@@ -221,7 +221,7 @@ def test_a_writer_leaves_what_lies_outside(project, row):
 
 
 def pdebench(file, shape=(4, 5, 8)):
-    """A good file of PDEBench, to be made bad."""
+    """A good file of PDEBench, to be broken."""
     file["tensor"] = np.zeros(shape, "f4")
     file["x-coordinate"] = np.arange(8.0) + 0.5
     file["t-coordinate"] = np.arange(5.0)

@@ -1,4 +1,4 @@
-"""SIGKILL at random moments: the rerun ends with the same bits, nothing half passes as whole."""
+"""SIGKILL at random moments: the rerun ends with the same bits, nothing partial passes as whole."""
 
 import csv
 import time

@@ -56,7 +56,7 @@ def test_a_lock_dies_with_its_process(whole, project, row, verb):
     row.add("nothing: the lock went with it")
 
 
-# stands for every verb, and waits to be let go
+# stands for every verb, and waits to be released
 STAND_IN = """#!{python} -IS
 import os, pathlib, sys, time
 

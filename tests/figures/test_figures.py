@@ -27,7 +27,7 @@ from longrun.runtime import cli, registry
 FIGURES = registry.names("figures")
 # what an experiment that forecasts, with these methods, has
 FORECAST = registry.figures("forecast", ["unet", "pde_refiner", "persistence"])
-# Few methods draw fast; between them they train, refine, know their spread, diverge, stand still.
+# Few methods draw fast; between them they train, refine, have a spread, diverge, or stand still.
 METHODS = ("unet_history", "pde_refiner", "persistence")
 
 
@@ -76,7 +76,7 @@ def test_title_says_something_and_axes_are_labelled(drawn, inputs):
     assert inputs.experiment in words(figure) and f"preset {inputs.preset}" in words(figure)
     labelled = [axes for axes in figure.axes if axes.get_xlabel() or axes.get_ylabel()]
     assert labelled
-    # Units or a reason to have none: something in brackets, a count, or a share.
+    # Units, or a reason for none: something in brackets, a count, or a share.
     labels = " ".join(axes.get_xlabel() + axes.get_ylabel() for axes in labelled)
     assert any(word in labels for word in ("(", "updates", "ratio", "step", "share"))
 

@@ -1,4 +1,4 @@
-"""What every method must do, whatever its task. A new file in methods/ is covered without an edit.
+"""What every method must do, whatever its task. A new file in methods/ is covered without edits.
 
 A task's `tests/contracts/<task>.py` says how its methods are built and fed:
 `SMALL`, sizes for options that a constructor may have; `description(kind)` of the data for a class;
@@ -60,7 +60,7 @@ def build(name, seed=0, described=None, **options):
 
 
 def perturb(module, seed=1):
-    """Leave the zeros of the initial weights, as one update would."""
+    """Move the weights off their initial zeros, as one update would."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -120,7 +120,7 @@ SECONDS = Counter()  # of this process, by method
 
 @pytest.fixture(autouse=True)
 def _clock(request):
-    """Add up what the contract takes of each method, imports apart."""
+    """Add up the time that the contract takes for each method, without imports."""
     name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
     if name:
         registry.find("methods", name)
@@ -247,7 +247,7 @@ def test_a_resumed_training_ends_with_the_same_bits(name, tmp_path):
 
 
 def simplest(name):
-    """Return a sampler of points where it can be one: fields take longer and tell no more."""
+    """Return a sampler of points where it can be one: fields take longer and show no more."""
     points = 0 in registry.find("methods", name).supported_dims
     return perturb(build(name, described=sample.POINT if points else None)[0]).double()
 

@@ -205,7 +205,7 @@ class Solver(Connection):
 
     def say(self, *message, **values):
         super().say(*message, **values)
-        self._told = math.inf  # no signs of life but those of the test
+        self._told = math.inf  # no signs of life except the test's
 
     def order(self):
         return self.hear("simulate").values["simulations"]
@@ -214,9 +214,9 @@ class Solver(Connection):
         self._socket.send_multipart(frames(simulations))
 
     def order_if_any(self):
-        """The order that comes of all that was sent, None if none does.
+        """The order that results from all that was sent; None if there is none.
 
-        Orders are handed out after what came is heard: before the second answer, if at all.
+        Orders are handed out after messages are read: before the second answer, if at all.
         """
         for _ in range(2):
             self.say("alive")
@@ -301,7 +301,7 @@ def test_solvers_learn_whether_a_training_ended_or_was_interrupted(make_pool):
         (lambda order: frames(order, replace(JOB, space=(4, 5))), "states must be"),
         (lambda order: frames(order, replace(JOB, dtype="float64")), "states must be"),
         (lambda order: frames(order, replace(JOB, parameters=7)), "parameters must be"),
-        (lambda order: pack("simulate", simulations=order), "for a trainer to say"),
+        (lambda order: pack("simulate", simulations=order), "only a trainer may send"),
         (lambda order: [*frames(order)[:2], np.full((1, 11, 1, 4, 4), np.nan, "f4").tobytes()],
          "not all finite"),
     ],
@@ -312,7 +312,7 @@ def test_a_wrong_answer_is_refused_and_its_order_goes_to_another(make_pool, answ
         wrong._socket.send_multipart(answer(order))
         with pytest.raises(UserError, match=says):
             wrong.hear("simulate")
-        assert "sent a message that is refused" in caplog.text
+        assert "sent a bad message" in caplog.text
         with closing(Solver(pool, "right")) as right:
             assert right.order() == order
             right.send(order)
@@ -324,7 +324,7 @@ def test_strangers_and_other_protocols_are_refused(make_pool):
     with make_pool() as pool:
         with closing(Connection(pool.address, "x", PATIENCE)) as stranger:
             stranger.say("alive")
-            with pytest.raises(UserError, match="known here"):
+            with pytest.raises(UserError, match="unknown"):
                 stranger.hear("alive")
         with closing(Connection(pool.address, "y", PATIENCE)) as other:
             other.say("hello", protocol=PROTOCOL + 1, host="here")
@@ -352,7 +352,7 @@ def test_a_solver_that_starts_again_under_its_name_gets_its_order_again(make_poo
     with make_pool() as pool:
         first = Solver(pool, "job")
         order = first.order()
-        with closing(Solver(pool, "job")) as second:  # while the first seems to be there still
+        with closing(Solver(pool, "job")) as second:  # while the first still seems connected
             first.close()
             assert second.order() == order
             second.send(order)
@@ -374,7 +374,7 @@ def test_an_address_in_use_is_refused(make_pool):
 
 
 def test_solvers_that_only_die_end_the_training(make_pool, monkeypatch):
-    """With what the last of them said."""
+    """With the output of the last of them."""
 
     def die(words, stdout, **_):
         stdout.write(b"a traceback\nno such module\n")
@@ -402,7 +402,7 @@ def test_a_killed_solver_is_replaced_and_its_simulation_comes_all_the_same(make_
     assert [trajectory.solver.split()[0] for trajectory in taken] == ["solver0"] * 2 + [
         "solver1"
     ] * 3
-    assert re.search(r"solver0 on .* is lost, \[2\] again", caplog.text)
+    assert re.search(r"solver0 on .* is lost, its order \[2\] is free again", caplog.text)
     assert re.search(r"solver0 died \(exit -9\)", caplog.text)
     assert victim.poll() is not None and not any(p.poll() is None for p in pool._processes.values())
 
@@ -544,7 +544,7 @@ def test_a_training_says_when_it_has_all_that_it_needs(store, tmp_path, threads,
     next(batches)
     assert not entered.result()._finished.is_set()
     assert len([*itertools.islice(batches, 23)]) == 23
-    assert entered.result()._finished.is_set()  # though nobody asks whether there is a 25th
+    assert entered.result()._finished.is_set()  # though nobody requests a 25th
 
 
 def test_each_seed_has_a_port_of_its_own(store, tmp_path, threads, entered):
@@ -611,7 +611,7 @@ def run_verb(project, monkeypatch, method, name, main=train_verb.main):
 
 
 def test_the_verb_trains_online_with_a_solver_of_its_own(project, monkeypatch):
-    """From end to end: the solver is a process, and the training leaves it a core."""
+    """End to end: the solver is a process, and the training leaves it a core."""
     threads = []
 
     def log(*arguments, log=OnlineData._log):
@@ -656,7 +656,7 @@ def test_the_gap_is_that_between_test_and_training(project, monkeypatch):
     assert mean["generalisation_gap"] == pytest.approx(mean["nrmse"] / mean["train_nrmse"])
     assert set(scores[scores["metric"] == "generalisation_gap"]["trajectory"]) == {0, 1}
 
-    # by hand: what the network says of the first training trajectory, at every time
+    # by hand: the network's output for the first training trajectory, at every time
     split = store.split("train")
     truth = torch.from_numpy(split.read(slice(0, 2), slice(1, 11)))
     table = np.stack([v[:2] for v in split.parameters.values()], 1)

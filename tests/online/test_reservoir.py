@@ -1,4 +1,4 @@
-"""Policies of the buffer between solvers and trainer; what it may never do, over random runs."""
+"""Policies of the buffer between solvers and trainer; what it must never do, in random runs."""
 
 from collections import Counter
 
@@ -92,7 +92,7 @@ def test_a_drained_buffer_gives_what_it_has_once(run):
 @pytest.mark.parametrize("policy", POLICIES)
 def test_training_waits_for_the_threshold(policy):
     buffer = make(policy, capacity=8, threshold=4)
-    needed = 6 if policy == "firo" else 4  # which keeps as many as the threshold
+    needed = 6 if policy == "firo" else 4  # which keeps the threshold's number
     for item in range(needed):
         assert not buffer.ready(2)
         with pytest.raises(ValueError, match="too few"):

@@ -1,4 +1,4 @@
-"""What every optimiser must do. A new file in optimisers/ is covered without an edit."""
+"""What every optimiser must do. A new file in optimisers/ is covered without edits."""
 
 import ast
 import io

@@ -25,7 +25,7 @@ from longrun.tasks import _evaluation
 
 FNO = {"name": "fno", "width": 4, "modes": 4, "layers": 1}  # its weights are complex
 REFINER = {"name": "pde_refiner", "width": 4, "multipliers": [1, 2], "refinement_steps": 1}
-# real weights, none of them with a gradient that is but rounding, as a bias before a normalisation
+# real weights, none with a gradient of pure rounding, such as a bias before a normalisation
 PLAIN = {"name": "direct_mlp", "width": 16, "horizon": 4, "ema_decay": 0.0, "learning_rate": 2e-4}
 EXPERIMENT = {
     "paper": {"title": "A test", "arxiv": "0000.00000"},
@@ -60,7 +60,7 @@ EXPERIMENT = {
         "valid_windows": 7,
     },
 }
-LIMIT = 60  # seconds in which a job must end whose process has died
+LIMIT = 60  # seconds within which a job must end after a process died
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def complete(arguments, project, tracking="disabled"):
 
 @pytest.fixture
 def here(project, monkeypatch):
-    """Call a verb in this process alone, which has paid for the imports."""
+    """Call a verb in this process only, which has done the imports."""
 
     def call(verb, arguments):
         monkeypatch.chdir(project)
@@ -251,7 +251,7 @@ def test_fsdp_learns_what_one_process_does_and_resumes(project, here):
 def test_every_group_is_scored_once(monkeypatch, groups, world):
     shares = []
 
-    def gather(shares_of_all, mine):  # what the others send is not there: each is asked in turn
+    def gather(shares_of_all, mine):  # nothing is exchanged: each is called in turn
         shares_of_all[:] = [mine]
 
     for name, value in (("is_initialized", True), ("get_world_size", world)):
@@ -304,5 +304,5 @@ def test_a_method_that_shares_no_batches_is_refused(project):
         shares_batches = False
 
     with pytest.raises(UserError, match=r"trainer\.devices must be 1"):
-        data = TrajectoryData.__new__(TrajectoryData)  # not looked at
+        data = TrajectoryData.__new__(TrajectoryData)  # not used
         train_verb.fit(Draws(), data, trainer(devices=2), project, [], progress=False)

@@ -1,6 +1,6 @@
 """Two processes that share a batch: the mean of their gradients is that of the whole batch.
 
-Noise is drawn per process, so of methods with noise only those are compared that can do without.
+Noise is drawn per process, so of methods with noise only those that work without it are compared.
 """
 
 import pytest
@@ -13,7 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from longrun.runtime import devices, registry
 
 SIZE, WORLD = 4, 2
-# Options by which the training of a task has no noise, or a method something to learn then.
+# Options that remove the noise from a task's training, or then give a method something to learn.
 QUIET = {
     "assimilate": {"snr": 600.0, "least_measured": 1.0, "most_measured": 1.0},
     "direct_insertion": {"spacing": 2},
@@ -50,7 +50,7 @@ def prepared(name):
     options = QUIET.get(registry.task(name), {}) | QUIET.get(name, {})
     module, _ = test_methods.build(name, **options)
     module = test_methods.perturb(module.double().train())
-    for part in module.modules():  # their statistics are those of a share
+    for part in module.modules():  # their statistics are of one share
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
     return module

@@ -1,4 +1,4 @@
-"""The whole graph through a real Slurm, with a training that is cancelled on its way.
+"""The whole graph through a real Slurm, with a training that is cancelled half-way.
 
 `start_one_node.sh` starts the cluster and prints its folder; with `stop FOLDER` it ends it.
 """
@@ -19,7 +19,7 @@ from longrun import config
 
 STEPS, EVERY = 1500, 300
 RUN = "smoke/rectified_flow/flow_1/seed0"
-PATIENCE = 600  # seconds after which a machine, however loaded, is taken for stuck
+PATIENCE = 600  # seconds after which even a loaded machine counts as stuck
 
 
 def slurm(*command):
@@ -27,7 +27,7 @@ def slurm(*command):
 
 
 def running(nodes):
-    """Whether the script's cluster of so many nodes is there: others' are no place for tests."""
+    """Whether the script's cluster with this many nodes is there: tests must not use others."""
     if not shutil.which("scontrol") or "longrun-test" not in slurm("scontrol", "show", "config"):
         return False
     return len(slurm("sinfo", "--noheader", "--Node").splitlines()) == nodes
@@ -85,7 +85,7 @@ class Workflow:
             )
 
     def wait_for(self, what):
-        """Return what the function returns as soon as that is something."""
+        """Return what the function returns as soon as it is not empty."""
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end and self.process.poll() is None:
             found = what()
@@ -130,7 +130,7 @@ def test_a_cancelled_training_goes_on_to_the_same_bits(tree, workflow, tmp_path)
     workflow.wait_for(lambda: state(job) == "CANCELLED")
     (last,) = tree.folder.glob(f"runs/{RUN}/*/last.ckpt")
     stopped = torch.load(last, weights_only=True)["global_step"]
-    assert EVERY < stopped < STEPS  # the state that was there, and then what SIGTERM left
+    assert EVERY < stopped < STEPS  # the state at that time, then that left by SIGTERM
 
     undisturbed = alone.snakemake(f"results/{RUN}/scores.parquet")
     assert undisturbed.returncode == 0, undisturbed.stdout
@@ -146,7 +146,7 @@ def test_a_cancelled_training_goes_on_to_the_same_bits(tree, workflow, tmp_path)
     assert "returned non-zero exit status 143" in slurm_log.read_text()
     log = (tree.folder / f"logs/{RUN}/train.log").read_text()
     first, *_ = map(int, re.findall(rf"^step (\d+)/{STEPS}", log, re.M))
-    assert first > stopped  # one that begins anew says so after a quarter of EVERY
+    assert first > stopped  # one that starts over logs after a quarter of EVERY
 
     ours, theirs = (t.folder / "results" / RUN for t in (tree, alone))
     weights, expected = (

@@ -1,4 +1,4 @@
-"""Training online through a real Slurm: its solvers are jobs, of which one is cancelled on the way.
+"""Training online through a real Slurm: its solvers are jobs, of which one is cancelled.
 
 The cluster is that of one node of `start_one_node.sh`.
 """
@@ -38,7 +38,7 @@ def port():
 
 @pytest.fixture
 def tree(root, tmp_path, port):
-    """An online training that starts no solvers, and stands still where none is there."""
+    """An online training that starts no solvers, and stands still without any."""
     tree = Tree.of_repository(root, tmp_path)
     path = tree.folder / "configs/experiments/online_training.yaml"
     experiment = config.load(path)

@@ -190,7 +190,7 @@ def test_gradients_agree_with_finite_differences(name):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_bits_do_not_depend_on_the_batch(dtype, one_thread):
-    count = 70  # no multiple of a vector
+    count = 70  # not a multiple of a vector's length
     equation = KuramotoSivashinsky(points=64, length={"uniform": [30.0, 34.0]}, burn_in=0)
     parameters, state = equation.sample([np.random.default_rng([0, i]) for i in range(count)])
     parameters = {name: torch.tensor(value) for name, value in parameters.items()}

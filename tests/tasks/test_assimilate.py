@@ -1,4 +1,4 @@
-"""The task `assimilate`: measurements and the protocol of a test, with methods of known fate."""
+"""The task `assimilate`: measurements and the protocol of a test, with methods of known outcome."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ OPTIONS = {
 
 
 class Known(AbstractAssimilator):
-    """Forecasts nothing new, and remembers what it is shown; `told` says how it corrects."""
+    """Repeats its state, and remembers what it is shown; `told` says how it corrects."""
 
     def __init__(self, told="nothing", fields=1, dims=1, **options):
         super().__init__(fields, dims, 0, **options)
@@ -200,7 +200,7 @@ def test_the_warm_up_is_measured_and_then_the_share_that_was_asked_for(store):
     shares = later.float().mean((0, 1, 2))
     torch.testing.assert_close(shares, torch.tensor([0, 0.25, 0.5, 1]), atol=0.04, rtol=0)
     assert (later[..., :-1] <= later[..., 1:]).all()  # more measurements, the same and others
-    assert not torch.equal(later[:, :, 0], later[:, :, 1])  # a draw of its own each
+    assert not torch.equal(later[:, :, 0], later[:, :, 1])  # a separate draw each
 
 
 def test_scores_are_of_the_corrected_state_against_the_next_frames(store):

@@ -1,4 +1,4 @@
-"""Rollouts are scored by the protocol that is written down, with forecasters of known fate."""
+"""Rollouts are scored by the written protocol, with forecasters of known outcome."""
 
 import logging
 import math
@@ -57,7 +57,7 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
 
 
 class Toy(torch.nn.Module):
-    """What evaluation asks of a method; `step` is the forecast from the last frame."""
+    """What evaluation needs of a method; `step` is the forecast from the last frame."""
 
     direct, stochastic, history, period, device = False, False, 1, 1, torch.device("cpu")
     noise_levels: tuple[float, ...] = ()
@@ -199,7 +199,7 @@ def test_a_forecast_that_decays_at_a_known_rate_has_a_known_correlation_time():
     wave, other = (np.sqrt(2) * np.stack([np.cos(3 * X), np.sin(3 * X)])).astype(np.float32)
     values = np.broadcast_to(wave, (4, 61, 1, POINTS))
 
-    def forget(state, _):  # of what is left of the wave, a share is lost in every step
+    def forget(state, _):  # every step loses a share of what is left of the wave
         left = rate * (state * torch.tensor(wave)).mean(-1, keepdim=True)
         return left * torch.tensor(wave) + (1 - left**2).sqrt() * torch.tensor(other)
 
@@ -235,7 +235,7 @@ def test_a_diverged_forecast_is_frozen_marked_and_alone():
     values = travelling()
     shapes = torch.fft.rfft(torch.tensor(values[:, 0])).abs().float()
 
-    def is_number(trajectory, state):  # whatever its place and size
+    def is_number(trajectory, state):  # at any place in the batch
         shape = torch.fft.rfft(state).abs()
         return torch.cosine_similarity(shape, shapes[trajectory], -1)[..., None] > 0.999
 
@@ -304,7 +304,7 @@ def test_batches_do_not_matter_and_noise_is_reproducible():
     runs = [table(noisy, True, seed, members=3) for seed in (1, 1, 2)]
     assert runs[0].tolist() == runs[1].tolist() != runs[2].tolist()
     assert len(table(noisy, True, members=3, batch_size=2)) == len(runs[0])
-    assert len(table(travel, False, members=3)) == len(whole)  # no noise: one member says it all
+    assert len(table(travel, False, members=3)) == len(whole)  # no noise: one member suffices
 
 
 def test_an_ensemble_that_knows_nothing_is_reliable_and_sees_no_horizon():
@@ -371,7 +371,7 @@ def test_the_stages_of_a_step_are_scored_apart():
         rms = values[:4, 0, 0].std(-1)
         nrmse = of(frame, "one_step_nrmse", stage=stage)["value"]
         assert np.allclose(nrmse, size / math.sqrt(2) / rms, rtol=1e-4)
-    # each wave lies in a band of its own: of two, two, and so many bins as follow
+    # each wave lies in its own band, of two, two, and the remaining bins
     for stage, (band, bins) in enumerate((("low", 2), ("middle", 2), ("high", POINTS // 2 - 4))):
         amplitude = of(frame, f"one_step_error_{band}", stage=stage)["value"]
         assert np.allclose(amplitude, sizes[stage] / math.sqrt(2 * bins), rtol=1e-3)
@@ -537,7 +537,7 @@ def test_a_rollout_feeds_the_forecast_back_in_pieces():
 
 
 def test_arrays_are_scored_without_a_method():
-    """Forecasts from anywhere have the scores that the same ones of a method have."""
+    """Forecasts from elsewhere have the scores that the same ones of a method have."""
     values = travelling()
     opened, toy = store(values), Toy(values, lambda state, _: 0.9 * travel(state, _))
     whole = evaluate_forecast(toy, opened, options(keep=2), 0)

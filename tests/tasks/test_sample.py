@@ -142,10 +142,10 @@ def test_scores_of_a_known_sampler(store, conditional):
     if conditional:
         assert set(per_trajectory["trajectory"]) == set(range(10))
         skill = scores[(scores["metric"] == "spread_skill") & (scores["nfe"] == 3)]
-        assert 0.7 < skill["value"].item() < 1.3  # the truth is noise of the same law
+        assert 0.7 < skill["value"].item() < 1.3  # the truth is noise of the same distribution
     else:
         assert per_trajectory.empty
-    assert not set(scores["metric"]) & {"straightness", "transport_cost"}  # it is no flow
+    assert not set(scores["metric"]) & {"straightness", "transport_cost"}  # it is not a flow
 
 
 def test_every_score_is_described(store):
@@ -164,7 +164,7 @@ def test_same_bits_for_every_seed_and_one_noise_for_all_evaluations(store):
     tables = [e.scores[~e.scores["metric"].isin(timed)]["value"] for e in (first, again)]
     assert tables[0].equals(tables[1])
     assert first.predictions.equals(again.predictions)
-    # the last layer is zero at first, so the velocity is, and every draw is its noise
+    # the last layer is zero at first, so the velocity is too, and every draw is its noise
     ends = first.scores[first.scores["metric"] == "endpoint_error"]["value"]
     assert (ends == 0).all()
 

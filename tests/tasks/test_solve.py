@@ -141,7 +141,7 @@ def test_manufactured_helmholtz():
         (lambda: Helmholtz(given="sines", contrast=0.0, modes=(1, 0)), "at least 1"),
         (lambda: Helmholtz(given="sines", contrast=0.0, modes=(1, 20)), "at least 200"),
         (lambda: Heat().residual({}, {}, {}), "Heat gives no residual"),
-        (lambda: Helmholtz().residual({}, {}, {}), "sines alone"),
+        (lambda: Helmholtz().residual({}, {}, {}), "sines only"),
     ],
 )
 def test_equations_refuse(make, message):

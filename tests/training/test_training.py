@@ -1,6 +1,6 @@
-"""Every training scheme against plain sums over a window, for two methods of one number each.
+"""Every training scheme against plain sums over a window, for two methods with one number each.
 
-`Linear` sees frames alone, `Remembering` carries a sum from step to step in its own `begin` and
+`Linear` sees only frames, `Remembering` carries a sum from step to step in its own `begin` and
 `advance`. What a scheme should give is written out here frame by frame, in numpy.
 """
 
@@ -71,7 +71,7 @@ METHODS = {Linear: linear_rollout, Remembering: remembering_rollout}
 
 
 def window(batch=3):
-    """Return random frames, (batch, frame, channel, x), and the parameters, of which none is."""
+    """Return random frames, (batch, frame, channel, x), and parameters, of which there are none."""
     frames = torch.randn(
         batch, FRAMES, 1, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64
     )
@@ -185,7 +185,7 @@ def test_a_curriculum_goes_from_one_step_to_the_whole_window():
 
 @pytest.mark.parametrize("name", STEPS)
 def test_noise_is_on_true_frames_alone_and_once_on_each(name):
-    """Each true frame that a step sees has noise of its own; targets have none."""
+    """Each true frame that a step sees has its own noise; targets have none."""
     frames, parameters = window()
     module = build(Linear, MIDDLE, training=section(name), input_noise=0.5)
     drawn = generator()

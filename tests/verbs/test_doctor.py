@@ -1,4 +1,4 @@
-"""What the doctor says of machines that are not this one."""
+"""What the doctor says of other machines."""
 
 import base64
 import shutil

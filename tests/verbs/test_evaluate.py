@@ -129,7 +129,7 @@ def test_persistence_scores_what_arithmetic_says(project, monkeypatch):
     rows = scores[scores["metric"] == "rmse"].sort_values(["trajectory", "step"])
     assert np.allclose(rows["value"], expected.ravel(), rtol=1e-5)
     assert scores[scores["metric"] == "drift_mean"]["value"].max() < 1e-6
-    assert "crps" not in set(scores["metric"])  # two members are asked for; one says all
+    assert "crps" not in set(scores["metric"])  # two members are requested; one suffices
 
 
 def test_all_test_stores_are_scored(project, monkeypatch):
@@ -205,7 +205,7 @@ def test_a_gpu_that_is_not_there_is_missed(monkeypatch):
 
 @pytest.fixture
 def with_metrics(monkeypatch):
-    """Persistence with a metric that no other method has; returns what `own_scores` shall give."""
+    """Persistence with a metric that no other method has; returns what `own_scores` must give."""
     monkeypatch.setattr(registry, "metrics", lambda name: {"corner": ("corner", "One point.")})
     given = ["corner"]
 

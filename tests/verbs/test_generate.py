@@ -197,7 +197,7 @@ def test_predictability_is_a_matter_of_the_perturbation(monkeypatch):
 
 
 def test_without_chaos_predictability_is_censored():
-    damped = EQUATION | {"length": 6.0}  # no wave fits that grows
+    damped = EQUATION | {"length": 6.0}  # no growing wave fits
     attributes = measure(build(damped | {"burn_in": 0}), 7, 5, "float64")[2]
     assert attributes["predictability_censored"] == 1
     assert attributes["predictability"] == pytest.approx(19 * 0.2, rel=0.1)
@@ -285,7 +285,7 @@ def test_generation_resumes_at_the_first_missing_shard(path, tmp_path, monkeypat
     made, whole = contents(output), contents(path)
     described = [json.loads(files.pop("zarr.json"))["attributes"] for files in (made, whole)]
     assert made == whole
-    assert described[0]["provenance"]["commit"] == "beef"  # of who ended it
+    assert described[0]["provenance"]["commit"] == "beef"  # of the run that finished it
     for attrs in described:
         del attrs["provenance"], attrs["complete"]
     assert described[0] == described[1]

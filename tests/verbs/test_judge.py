@@ -19,7 +19,7 @@ SEEDS, TRAJECTORIES = 3, 40
 
 
 def rows(method, metric, value, seeds=SEEDS, trajectories=TRAJECTORIES, **columns):
-    """Scores of every seed and trajectory; what is given broadcasts against (seed, trajectory)."""
+    """Scores of every seed and trajectory; the arguments broadcast against (seed, trajectory)."""
     cells = {
         "method": method,
         "metric": metric,
@@ -321,7 +321,7 @@ def test_a_slope_over_evaluations_is_the_order_of_the_error():
     assert found["value"] == pytest.approx(-2) and found["verdict"] == "holds"
     assert found["along"] == "nfe" and found["high"] - found["low"] < 1e-6  # runs are shared
     assert judged(-2.5)["verdict"] == "weaker"
-    assert judged(1.0, "above")["verdict"] == "contradicted"  # it falls, and should have grown
+    assert judged(1.0, "above")["verdict"] == "contradicted"  # it falls, and should grow
 
 
 def test_a_slope_along_an_option_compares_methods(monkeypatch):

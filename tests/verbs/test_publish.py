@@ -1,4 +1,4 @@
-"""What is logged of an experiment: one artefact, the same files whatever the mode."""
+"""What an experiment logs: one artefact, the same files whatever the mode."""
 
 import json
 import sys

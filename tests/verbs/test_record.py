@@ -90,7 +90,7 @@ def test_a_readme_without_markers_is_refused(book):
 
 
 def test_the_committed_tables_follow_from_the_committed_pages(root, tmp_path):
-    """Nobody types a number: what `make results` would write is what is there."""
+    """Nobody types a number: the files are what `make results` would write."""
     for name in ("README.md", "RESULTS.md", "docs/papers"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         copy = shutil.copytree if (root / name).is_dir() else shutil.copy

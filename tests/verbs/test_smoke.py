@@ -1,4 +1,4 @@
-"""Experiments in one process: the jobs of the graph, in its order; what fails is said."""
+"""Experiments in one process: the jobs of the graph, in its order; failures are reported."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ def test_jobs_are_those_of_the_graph(root):
         assert f"poseidon_unseen/{method}/seed0/train" in job.needs
         assert job.log.as_posix() == f"logs/smoke/poseidon_unseen/{method}/seed0/evaluate.log"
         assert {f"{name}.zarr" for name in spec["test"]} <= set(job.needs)
-    # of the experiment that it starts from it makes the run, and no more
+    # of the experiment that it starts from it makes only that run
     others = {name for name in jobs if name.startswith("poseidon/")}
     assert others == {"poseidon/scot_pretrained/seed0/train"}
     assert "poseidon_unseen/plot" in jobs["tabulate"].needs
@@ -31,7 +31,7 @@ def test_every_experiment_is_planned(root):
 
 @pytest.fixture(autouse=True)
 def bare(monkeypatch):
-    """Start jobs from a process that has imported nothing: these need little."""
+    """Start jobs from a process that has imported nothing: they need little."""
     monkeypatch.setattr(smoke, "_modules", list)
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: what is written, what wandb's agent makes of it, and the grid that Snakemake trains."""
+"""Sweeps: the written file, how wandb's agent runs it, and the grid that Snakemake trains."""
 
 import re
 import sys
@@ -65,7 +65,7 @@ def test_what_wandbs_agent_starts_is_a_run_of_that_point(say, tmp_path, root):
         assert "WANDB_MODE=online" in words[:start]
         options = train.parser().parse_args(words[start:])
         assert (options.experiment, options.method, options.seed) == ("pde_refiner", "unet", 0)
-        assert config.changes(options.set) == point  # lists, numbers, truth values and all
+        assert config.changes(options.set) == point  # with lists, numbers and booleans
         run = root / "configs", "pde_refiner", "smoke", "unet", config.changes(options.set)
         entry = config.compose_run(*run)["methods"]["unet"]
         assert {key: entry[key] for key in point} == point
@@ -182,7 +182,7 @@ def test_what_a_command_line_leaves_out_is_where_the_workflow_has_it(root):
 @pytest.mark.slow
 @pytest.mark.xdist_group("workflow")
 def test_snakemake_trains_the_grid_without_test_data(root, tmp_path):
-    """Two points on a store that is there, by the target that the verb names."""
+    """Two points on an existing store, by the target that the verb names."""
     tree = Tree.of_repository(root, tmp_path)
     splits = {name: {"trajectories": 4, "frames": 60} for name in ("train", "valid", "test")}
     store = tmp_path / "data/smoke/kuramoto_sivashinsky.zarr"

@@ -110,7 +110,7 @@ def train(project, name, **options):
 
 @pytest.fixture
 def verb(project, monkeypatch):
-    """Call the verb in this process, which has paid for the imports."""
+    """Call the verb in this process, which has done the imports."""
 
     def call(name, **options):
         monkeypatch.chdir(project)
@@ -315,7 +315,7 @@ def test_where_a_run_starts_from(start, file):
 
 @pytest.mark.parametrize("name", ["unet", "fno"])
 def test_the_average_of_the_weights_has_their_precision(name, tmp_path):
-    """A copy made before the weights are doubled would be one of other types."""
+    """A copy made before the weights become double would have other types."""
     module, _ = test_methods.build(name, ema_decay=0.5)
     first = [parameter.detach().clone() for parameter in module.parameters()]
     data = test_methods.FewBatches(test_methods.contract(name).batch, stops_at=None)

@@ -55,7 +55,7 @@ def test_the_examples_of_every_verb_can_be_typed(verb, root):
 
 
 def test_python_m_longrun_lists_the_verbs(root):
-    """By a process of its own, that imports nothing heavy."""
+    """By a separate process that imports nothing heavy."""
     code = (
         "import runpy, sys\nsys.argv = ['longrun']\n"
         "runpy.run_module('longrun', run_name='__main__')"

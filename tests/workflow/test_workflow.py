@@ -50,7 +50,7 @@ def fresh(root, tmp_path_factory):
     (programs / "python").write_text(stand_in)
     (programs / "python").chmod(0o755)
     tree = Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
-    # one experiment stands for all
+    # one experiment represents all
     edit(tree.folder / "configs/config.yaml", lambda c: c.update(experiments=["pde_refiner"]))
     return tree
 
@@ -135,7 +135,7 @@ def test_an_edited_method_reruns_its_runs_and_what_rests_on_them(tree):
         if entry.get("starts_from", {}).get("method") in own
     }
     assert own and based
-    assert set(spec["methods"]) - own - based  # others are there, to be left alone
+    assert set(spec["methods"]) - own - based  # there are others, to be left alone
     for rule in ("train", "evaluate"):
         assert {wild["method"] for name, wild, _ in found if name == rule} == own | based
     assert rules(found) == {"train", "evaluate", "judge", "plot", "tabulate"}
@@ -469,7 +469,7 @@ def test_the_report_holds_tables_and_figures_with_their_captions(finished):
 
 @pytest.mark.parametrize("name", ["slurm", "slurm-multinode"])
 def test_the_cluster_profiles_plan(fresh, name):
-    """What a profile names is there: Snakemake takes a rule or a resource that isn't in silence."""
+    """What a profile names exists: Snakemake silently accepts unknown rules and resources."""
     folder = f"workflow/profiles/{name}"
     profile = yaml.safe_load((fresh.folder / folder / "profile.v9+.yaml").read_text())
     done = fresh.snakemake("--dry-run", "--workflow-profile", folder)
@@ -573,7 +573,7 @@ def test_experiments_may_start_from_each_others_methods(tree):
 
 
 def test_what_is_made_by_default_can_be_named(finished):
-    """Snakemake's report asks for it so."""
+    """Snakemake's report names it so."""
     done = finished.snakemake("--dry-run", "all", experiments="[pde_refiner]")
     assert done.returncode == 0, done.stdout
     assert "Nothing to be done" in done.stdout

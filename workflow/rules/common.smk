@@ -65,8 +65,8 @@ if workflow.is_main_process:  # a job on a cluster runs what was checked before 
         raise WorkflowError("set tracking in configs/config.yaml, or WANDB_MODE, not with --config")
 
 
-# A scheduler that ends a job sends SIGTERM to all of its processes. The shell must outlive its program:
-# as soon as it is gone Slurm kills the rest, a training that writes its checkpoint too.
+# A scheduler that ends a job sends SIGTERM to all of its processes. The shell must outlive its program: as soon as it
+# is gone Slurm kills the rest, even a training that is writing its checkpoint.
 STRICT = "set -euo pipefail; trap : TERM; "
 # `python` is the one that runs Snakemake, whatever is first on the PATH, or that of the job's own
 # environment, which is active when the prefix is read.
@@ -259,7 +259,7 @@ def judge_spec(wildcards):
 
 
 def gpus(wildcards):
-    """Return the number of GPUs that the training asks for."""
+    """Return the number of GPUs that the training needs."""
     number = yaml_files.gpus(method_of(wildcards)["trainer"])
     if number and workflow.dryrun and not may_have_gpu():
         warn_of_no_gpu()
@@ -273,21 +273,21 @@ def warn_of_no_gpu():
 
 
 def check_gpu(jobs):
-    """Refuse to start jobs on a machine that lacks the GPU that they ask for."""
+    """Refuse to start jobs on a machine that lacks the GPU that they need."""
     here = workflow.is_main_process and workflow.local_exec and not workflow.touch
     if here and not may_have_gpu() and any(job.resources.get("gpu") for job in jobs):
         raise WorkflowError(NO_GPU)
 
 
 def rollout_gpus(wildcards):
-    """Return the number of GPUs that the evaluation asks for."""
+    """Return the number of GPUs that the evaluation needs."""
     return yaml_files.rollout_gpus(experiment_of(wildcards), wildcards.method)
 
 
 def cores(wildcards):
     """Return the cores of one run, or of one of its tasks where they are on several nodes.
 
-    For every device one, one more beside a GPU, and those that give the data.
+    One for every device, one more beside a GPU, and those that provide the data.
     """
     trainer = method_of(wildcards)["trainer"]
     streaming = 0 if trainer["in_memory"] else trainer["workers"]
@@ -298,7 +298,7 @@ def cores(wildcards):
 
 
 def grown(mem_mb, attempt):
-    """Return the memory of an attempt: each asks for half of the first one's more."""
+    """Return the memory of an attempt: each requests another half of the first one's."""
     return mem_mb * (1 + attempt) // 2
 
 
@@ -308,12 +308,12 @@ def run_memory(wildcards, attempt):
 
 
 def train_runtime(wildcards):
-    """Return the minutes of a training: a later attempt goes on, and needs no more."""
+    """Return the minutes of a training: a later attempt resumes it, and needs no more."""
     return method_of(wildcards)["trainer"]["runtime"]
 
 
 def rollout_runtime(wildcards, attempt):
-    """Return the minutes of a rollout, which begins anew at each attempt."""
+    """Return the minutes of a rollout, which starts over at each attempt."""
     return min(240, train_runtime(wildcards)) * attempt
 
 

@@ -13,7 +13,7 @@ onstart:
     check_gpu(workflow.dag.needrun_jobs())
 
 
-# A name on the command line is a rule of its own, which is there only when it is asked for.
+# Each name on the command line becomes a rule; there are none for other names.
 for target, files in asked_by_name().items():
 
     rule:

@@ -13,7 +13,7 @@ from longrun.data.store import Store, StoreError
 from longrun.data.windows import check_mixture, parameter_table
 from longrun.metrics.spectrum import energy_spectrum
 
-CONSTANT = 1e-7  # of its size: a field that varies by less does so in rounding
+CONSTANT = 1e-7  # of its size: a field that varies by less varies by rounding only
 BLOCK = 2**26  # bytes of trajectories in memory at a time, as float64; transforms take as much
 
 
@@ -34,11 +34,11 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         vary), `points`, `boundary` (of each axis), `equation` (the section of the first store),
         `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per model step),
         `steady` (one frame, no time), `statistics` (`mean`, `std`, `increment_std` per field, the
-        increment over one model step, of a steady map its standard deviation; a field that doesn't
-        vary has its size, or 1, for a deviation, and one that is the same in every frame its
-        deviation for an increment, so that both can be divided by;
-        `condition_low`, `condition_high` per parameter) and `spectrum` (energy per bin of
-        `energy_spectrum` on the mean box, summed over fields, mean over frames and trajectories).
+        increment over one model step, or `std` for a steady map; both are safe divisors: the `std`
+        of a constant field is its size, or 1, and the `increment_std` of a field that is the same
+        in every frame is its `std`; `condition_low`, `condition_high` per parameter) and `spectrum`
+        (energy per bin of `energy_spectrum` on the mean box, summed over fields, mean over frames
+        and trajectories).
 
     Raises
     ------

@@ -21,7 +21,7 @@ Batch = dict[str, Tensor]
 
 @dataclass
 class Batches:
-    """What a trainer iterates over: `count` batches in all, those still to come from `iterate`."""
+    """What a trainer iterates over: `count` batches in all; `iterate` yields the remaining ones."""
 
     count: int
     iterate: Callable[[], Iterator[Batch]]
@@ -31,7 +31,7 @@ class Batches:
         return self.count
 
     def __iter__(self) -> Iterator[Batch]:
-        """Iterate from the first batch that is still to come."""
+        """Iterate over the remaining batches."""
         return self.iterate()
 
 
@@ -42,7 +42,7 @@ class TrajectoryData(pl.LightningDataModule):
     in the order of the store, `elapsed` is `(batch,)`: model steps from the first frame of the
     trajectory to that of the window. Batch b of the training is a pure function of `(seed, b)`,
     the same bits in memory and streamed, so a run resumes by counting: there is no state to save.
-    Of several stores, windows are drawn uniformly over all.
+    Windows of several stores are drawn uniformly from all of them.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class TrajectoryData(pl.LightningDataModule):
         Frames per model step: the frames of a window are this far apart. A window starts at any
         frame.
     history, horizon
-        Frames that a window gives and frames that it asks for.
+        Frames of a window that are given, and that are to be predicted.
     batch_size
         Windows per batch, over all devices.
     seed
@@ -187,7 +187,7 @@ def _stream(
 ) -> Iterator[Batch]:
     """Read batches ahead in spawned processes, which open the stores themselves."""
     loader: DataLoader[Batch] = DataLoader(
-        cast(Dataset[Batch], source),  # by number: all that a loader asks of a dataset
+        cast(Dataset[Batch], source),  # by number: all that a loader needs of a dataset
         batch_size=None,
         sampler=numbers,
         num_workers=workers,

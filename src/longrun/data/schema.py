@@ -11,7 +11,7 @@ LEAD_TIME = "lead_time"
 DT = "dt"  # parameter: time between two frames of a trajectory
 LENGTH = "length"  # parameter: extent of a trajectory's domain along every axis
 
-VERSION = "longrun_store"  # number of this schema: its presence says that a folder is a store
+VERSION = "longrun_store"  # number of this schema: its presence marks a folder as a store
 EQUATION = "equation"
 FIELDS = "fields"
 PARAMETERS = "parameters"

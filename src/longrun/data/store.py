@@ -30,21 +30,21 @@ from longrun.runtime.cli import UserError, atomic, memory, writing
 from longrun.runtime.registry import allowed, shown
 
 FORMAT = 1
-CODECS = {"bytes", "crc32c", "sharding_indexed"}  # what is stored takes the room that it has
-ROOM = 2**26  # bytes that may be allocated on the word of a shape alone
-NEEDED: dict[str, Any] = {  # attributes, and what they are
+CODECS = {"bytes", "crc32c", "sharding_indexed"}  # none compresses: disk space is that in memory
+ROOM = 2**26  # bytes: a shape of no more is trusted
+NEEDED: dict[str, Any] = {  # attributes and their types
     schema.EQUATION: dict,
     schema.BOUNDARY: dict,
     schema.REFERENCE_ERROR: float | int | None,
     schema.PREDICTABILITY: float | int | None,
 }
-WHOLE: Any = {"write_empty_chunks": True}  # what equals the fill value too: no file means a loss
+WHOLE: Any = {"write_empty_chunks": True}  # the fill value too: a missing file is a loss
 ARRAYS = "arrays"  # attribute of predictions: names of all arrays
 MISSING = 2**64 - 1  # offset of a chunk that a shard doesn't hold (zarr v3 sharding codec)
 
 
 class StoreError(UserError):
-    """A store that is absent, incomplete, damaged or not the one asked for."""
+    """A store that is absent, incomplete, damaged or not the one requested."""
 
 
 class NotAStoreError(StoreError):
@@ -64,7 +64,7 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     Returns
     -------
     Store
-        Attributes at once; arrays are opened when they are first used.
+        Attributes are read at once, arrays opened on first use.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
     if lacks:
         raise StoreError(f"{path}: lacks {', '.join(lacks)}; generate it anew")
     if complete is not True and complete != checksum(attrs):  # older stores have none
-        raise StoreError(f"{path}: is damaged: attributes that nobody wrote; generate it anew")
+        raise StoreError(f"{path}: is damaged: its attributes were altered; generate it anew")
     found = attrs[schema.EQUATION].get("name")
     if equation is not None and found != equation:
         raise StoreError(f"{path}: holds trajectories of {found}, not of {equation}")
@@ -93,7 +93,7 @@ def open_store(path: str | Path, equation: str | None = None) -> "Store":
 
 
 def _lost(path: Path, attrs: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield the files that a finished store must have and hasn't.
+    """Yield the files that a finished store must have and lacks.
 
     Zarr reads an absent chunk as the fill value, so nothing but this tells zeros from a loss.
     """
@@ -117,7 +117,7 @@ def _lost(path: Path, attrs: Mapping[str, Any]) -> Iterator[Path]:
 
 
 def _lost_files(array: Path, implied: bool = False) -> Iterator[Path]:
-    """Yield the files of one array that aren't there; what is damaged is found by who reads it."""
+    """Yield the files of one array that aren't there; damage is found when they are read."""
     try:
         described = json.loads((array / "zarr.json").read_text("utf-8"))
         if implied and described["shape"] == [1] and described["fill_value"] == 0:
@@ -139,7 +139,7 @@ def _lost_files(array: Path, implied: bool = False) -> Iterator[Path]:
 
 
 def checksum(attrs: Mapping[str, Any]) -> str:
-    """Hash of all attributes of a store but the one that holds it."""
+    """Hash of all attributes of a store except the one that holds it."""
     return fingerprint({name: value for name, value in attrs.items() if name != schema.COMPLETE})
 
 
@@ -150,8 +150,8 @@ class View:
     Attributes
     ----------
     fields
-        Fields by name, in the order of the channels. The number is what a store that lacks the
-        field has everywhere, and is no truth to score against; None, that it must have it.
+        Fields by name, in the order of the channels. A number is the value everywhere in a store
+        that lacks the field, and is not scored; None means that the store must have it.
     parameters
         Names of the parameters, in order.
     trajectories
@@ -173,11 +173,11 @@ class Store:
     _splits: dict[str, "Split"] = field(default_factory=dict, init=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the path and what is seen."""
+        """Pickle the path and the view."""
         return _reopen, (self.path, self.seen)
 
     def view(self, view: View) -> "Store":
-        """Return the same store, seen otherwise.
+        """Return the same store under another view.
 
         Raises
         ------
@@ -225,7 +225,7 @@ class Store:
     def predictability(self) -> float:
         """Seconds for which two runs that differ by 1e-6 relative stay correlated above 0.8.
 
-        Infinite where there is no time, or where nobody measured it.
+        Infinite where there is no time, or where it was not measured.
         """
         limit = self.attrs[schema.PREDICTABILITY]
         return math.inf if limit is None else float(limit)
@@ -233,7 +233,7 @@ class Store:
     def reference_error(self) -> tuple[Float[ndarray, " lead"], Float[ndarray, " lead"]]:
         """Lead times (s) and relative RMSE of the stored solution against a finer one.
 
-        Empty where nobody measured it: in a store that was converted from another format.
+        Empty where it was not measured: in a store converted from another format.
         """
         if self.attrs[schema.REFERENCE_ERROR] is None:
             return np.empty(0), np.empty(0)
@@ -579,8 +579,8 @@ class StoreWriter:
     """Fills a store shard by shard, in any order; one shard must have one writer.
 
     A shard counts as written when the files of all fields are there and their checksums are right.
-    zarr moves each file into place whole, so a writer that is killed loses the shard in flight and
-    no other; what a power cut has spoilt is written again.
+    zarr moves each file into place whole, so a killed writer loses only the shard in flight; shards
+    spoilt by a power cut are written again.
     """
 
     def __init__(self, path: Path):
@@ -590,7 +590,7 @@ class StoreWriter:
         self._group = _open_group(path, "r+")
         self.attrs = _attributes(path, self._group)
         self._fields: list[str] = self.attrs[schema.FIELDS]
-        self._sound: set[tuple[str, range]] = set()  # shards that were looked at already
+        self._sound: set[tuple[str, range]] = set()  # shards already checked
 
     def shards(self) -> Iterator[tuple[str, range]]:
         """Yield split and trajectories of each shard, in order."""
@@ -706,7 +706,7 @@ def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
         group = None
     except OSError:
         raise
-    except Exception:  # whatever zarr says of what it can't make sense of
+    except Exception:  # zarr raises many kinds for what it can't read
         group = None
     if group is None or schema.VERSION not in group.attrs:
         raise NotAStoreError(f"{path}: is not a Longrun store")
@@ -714,7 +714,7 @@ def _open_group(path: Path, mode: Literal["r", "r+"]) -> zarr.Group:
 
 
 def _attributes(path: Path, group: zarr.Group) -> dict[str, Any]:
-    """Return the attributes of a store whose arrays have names of arrays, and not of paths."""
+    """Return the attributes of a store; its arrays must have plain names, not paths."""
     attrs: dict[str, Any] = dict(group.attrs)
     if attrs[schema.VERSION] != FORMAT:
         raise StoreError(
@@ -723,7 +723,7 @@ def _attributes(path: Path, group: zarr.Group) -> dict[str, Any]:
     for key in (schema.FIELDS, schema.PARAMETERS):
         names = attrs.get(key)
         if not isinstance(names, list) or not all(map(_is_name, names)):
-            raise StoreError(f"{path}: {key} are no list of names: {shown(names)}")
+            raise StoreError(f"{path}: {key} must be a list of names, is {shown(names)}")
     return attrs
 
 
@@ -734,14 +734,14 @@ def _is_name(name: object) -> bool:
 def open_array(path: Path) -> zarr.Array:
     """Open an array of a store to read it.
 
-    Its metadata is not believed before it agrees with the bytes that are there: who reads an array
-    allocates what its shape says.
+    Its metadata is trusted only if it agrees with the bytes on disk: reading an array allocates
+    what its shape says.
 
     Raises
     ------
     StoreError
-        Absent, or no array as `create_store` makes them; a shape that the bytes on disk can't
-        fill; files that lie outside of the array.
+        Absent, or not an array as `create_store` makes them; a shape that the bytes on disk can't
+        fill; files outside the array.
     """
     try:
         described = json.loads((path / "zarr.json").read_text("utf-8"))
@@ -751,11 +751,11 @@ def open_array(path: Path) -> zarr.Array:
         raise StoreError(f"{path}: is missing; generate the store anew") from None
     except OSError:
         raise
-    except Exception as error:  # whatever zarr says of what it can't make sense of
+    except Exception as error:  # zarr raises many kinds for what it can't read
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
     if codecs - CODECS or array.dtype.kind != "f":
         raise StoreError(
-            f"{path}: is no array of a store: {array.dtype}, {', '.join(sorted(codecs))}"
+            f"{path}: is not an array of a store: {array.dtype}, {', '.join(sorted(codecs))}"
         )
     root = (path.parents[1] if path.parent.name in schema.SPLITS else path.parent).resolve()
     if not path.resolve().is_relative_to(root):
@@ -777,7 +777,7 @@ def open_array(path: Path) -> zarr.Array:
 
 
 def _codecs(codecs: list[dict[str, Any]]) -> set[str]:
-    """Names of codecs, also of those inside a shard."""
+    """Names of codecs, including those inside a shard."""
     inner = [
         codec["configuration"][part]
         for codec in codecs
@@ -811,7 +811,7 @@ def _write_whole(
 def write_predictions(path: str | Path, dataset: xr.Dataset) -> None:
     """Write a dataset of predictions whole or not at all; an existing one is replaced."""
     text = {name: c.astype(object) for name, c in dataset.coords.items() if c.dtype.kind == "U"}
-    dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no text of fixed length
+    dataset = dataset.drop_encoding().assign_coords(text)  # zarr v3 has no fixed-length text
     dataset = dataset.assign_attrs({ARRAYS: sorted(map(str, dataset.variables))})
     checked = {"compressors": [ZstdCodec(), Crc32cCodec()]}
     with atomic(path) as part:
@@ -838,7 +838,7 @@ def read_predictions(path: str | Path) -> xr.Dataset:
             path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
         ) as dataset:
             if dataset.nbytes > memory():
-                raise StoreError(f"{path}: its shapes ask for {dataset.nbytes} bytes of memory")
+                raise StoreError(f"{path}: its shapes need {dataset.nbytes} bytes of memory")
             for name in dataset.attrs.pop(ARRAYS, ()):  # predictions of earlier versions: none
                 lost = next(_lost_files(Path(path) / name), None)
                 if lost is not None:

@@ -1,4 +1,4 @@
-"""Windows of trajectories: which there are, in which order training sees them, how to read them.
+"""Windows of trajectories: how they are numbered, ordered for training, and read.
 
 No torch here: what a batch holds is decided by arithmetic on its number.
 """
@@ -21,7 +21,7 @@ def check_mixture(stores: Sequence[Store], split: str) -> None:
     Raises
     ------
     StoreError
-        Other fields, parameters or grid than the first store's.
+        Fields, parameters or a grid that differ from the first store's.
     """
     first, *others = stores
     for other in others:

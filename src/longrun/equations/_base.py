@@ -1,4 +1,4 @@
-"""What every equation gives: fields, parameters, initial conditions and a reference solver."""
+"""What every equation provides: fields, parameters, initial conditions and a reference solver."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from longrun.solvers._base import AbstractSolver
 from longrun.solvers.spectral import resample
 
 Varying = float | Mapping[str, Sequence[float]]
-"""A number, or what to draw anew for each trajectory: `{"uniform": [low, high]}`,
+"""A number, or what to draw for each trajectory: `{"uniform": [low, high]}`,
 `{"log_uniform": [low, high]}` or `{"choice": [value, ...]}`."""
 
 
@@ -65,7 +65,7 @@ class Distribution:
         Raises
         ------
         UserError
-            Another distribution, values that are not finite, not ordered or out of bounds.
+            An unknown distribution, or values that are not finite, not ordered or out of bounds.
         """
         kind, given = (
             ("choice", [value])
@@ -130,7 +130,7 @@ class Discretisation:
     points, grid
         Grid points along the first axis, and along each.
     stride, steps
-        Frames of the dataset, and the solver's own steps, per step of the solver.
+        Frames of the dataset, and internal steps, per step of the solver.
     dtype, device
         Of the states.
     """
@@ -155,15 +155,15 @@ class Discretisation:
 
     @property
     def timing(self) -> dict[str, Any]:
-        """What most solvers ask for: time and number of their steps, and the precision."""
+        """What most solvers need: time and number of their steps, and the precision."""
         return {"frame": self.frame, "steps": self.steps, "dtype": self.dtype}
 
 
 class AbstractEquation(ABC):
     """A time-dependent equation on a box, a system of ODEs, or a steady map.
 
-    A steady map is an equation whose state holds what is given and what is sought: one frame of
-    its solver solves for the latter, whatever it was. It has `steady = True` and no `dt`.
+    The state of a steady map holds the given and the sought fields: one frame of its solver solves
+    for the latter, whatever they were. It has `steady = True` and no `dt`.
 
     Parameters
     ----------
@@ -187,16 +187,16 @@ class AbstractEquation(ABC):
     boundary
         Boundary condition of each axis: "periodic", or what a reader should know. None for ODEs.
     aspect
-        Grid points along each axis as multiples of `points`; None means as many along each.
+        Grid points along each axis as multiples of `points`; None means `points` along each.
     centred
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     steady
-        Whether there is no time.
+        Whether the equation has no time.
     derivatives
-        What `residual` asks for besides the fields: a letter per order, as "t", "xx" or "yy". None
+        What `residual` needs besides the fields: a letter per order, such as "t" or "xx". None
         where an equation has no `residual`.
     sought
-        Names of the fields that `residual` is about; all unless an equation says so.
+        Names of the fields that `residual` is about; None for all.
     distributions
         Where each parameter of a trajectory comes from, in the order of `parameters`.
     """
@@ -280,7 +280,7 @@ class AbstractEquation(ABC):
             of the solver spans several frames.
         stride
             Frames of the dataset per step of the returned solver, which takes
-            `round(stride * substeps)` steps of its own, at least one.
+            `round(stride * substeps)` internal steps, at least one.
         dtype
             Precision of the states; coefficients are always computed in float64.
         device
@@ -314,8 +314,8 @@ class AbstractEquation(ABC):
     ) -> Float[Tensor, "batch channel *other"]:
         """Move states to the grid with this many points along the first axis.
 
-        Band-limited interpolation, right for smooth periodic fields; equations whose values are
-        cell averages or meet walls have their own, and so have ODEs, which have no grid.
+        Band-limited interpolation, right for smooth periodic fields; equations on cell averages or
+        between walls override it, and so do ODEs, which have no grid.
         """
         return resample(state, self.grid(points))
 
@@ -330,7 +330,7 @@ class AbstractEquation(ABC):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Quantities that the exact solution conserves; none unless an equation says so.
+        """Quantities that the exact solution conserves; none by default.
 
         Parameters
         ----------
@@ -351,7 +351,7 @@ class AbstractEquation(ABC):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Fields that follow from the stored ones and are scored too; none unless papers do.
+        """Fields that follow from the stored ones and are scored too; none by default.
 
         Parameters
         ----------
@@ -373,7 +373,7 @@ class AbstractEquation(ABC):
         at: Mapping[str, Float[Tensor, "*point"]],
         parameters: Mapping[str, Float[Tensor, ""]],
     ) -> Float[Tensor, "*point field"]:
-        """Return what the strong form leaves at points; optional, zero where a solution is exact.
+        """Return the residual of the strong form at points; optional, zero for an exact solution.
 
         Parameters
         ----------
@@ -387,7 +387,7 @@ class AbstractEquation(ABC):
         Raises
         ------
         UserError
-            The equation gives none.
+            The equation has none.
         """
         raise UserError(f"{type(self).__name__} gives no residual in strong form")
 

@@ -2,8 +2,8 @@
 
 A flow is drawn as amplitudes of Fourier modes, so it is the same function on every grid that holds
 them. Its velocity, as a function of position over the length of the box, doesn't depend on that
-length: functions here give the vorticity in a box of length 2 pi, in any other it is 2 pi / length
-times as large. Mean velocity and mean vorticity are zero.
+length: functions here return the vorticity in a box of length 2 pi; in any other it is 2 pi /
+length times as large. Mean velocity and mean vorticity are zero.
 """
 
 from collections.abc import Callable
@@ -58,22 +58,22 @@ def random_field(generator: np.random.Generator) -> Modes:
 def mcwilliams(generator: np.random.Generator) -> Modes:
     """Draw decaying turbulence after McWilliams (1984), J. Fluid Mech. 146, 21.
 
-    As Cao et al. (2024), arXiv:2405.17211, start: a stream function of white noise times
-    1 / (k (1 + (k / 4)^4)), scaled to the kinetic energy 1 per unit of area.
+    The start of Cao et al. (2024), arXiv:2405.17211: a stream function of white noise times
+    1 / (k (1 + (k / 4)^4)), scaled to a kinetic energy of 1 per unit area.
     """
     modes = noise(generator) / (1 / RADIUS + RADIUS**3 / 4**4)
     modes[MODES, 0] = 0
-    twice = np.where(INDEX_Y > 0, 2, 1)  # half of the spectrum stands for all of it
+    twice = np.where(INDEX_Y > 0, 2, 1)  # the half-spectrum holds one of each pair
     energy = 0.5 * (twice * np.abs(modes / RADIUS) ** 2).sum()
     return modes / np.sqrt(energy)
 
 
 def filtered_velocity(generator: np.random.Generator) -> Modes:
-    """Draw a solenoidal velocity of waves about k = 4, its largest speed 7.
+    """Draw a solenoidal velocity of waves around k = 4 with a largest speed of 7.
 
     White noise times exp(-(ln 4 + 1/4 - ln k)^2 / (1/2)) / k^2, as in jax-cfd (Kochkov et al.,
-    2021, arXiv:2102.01010). Of two such components, the projection on solenoidal fields leaves
-    one in the direction across each wavenumber; that one is drawn.
+    2021, arXiv:2102.01010). The projection on solenoidal fields would leave the component across
+    each wavevector; only that one is drawn.
     """
     weight = np.exp(-2 * (np.log(4) + 0.25 - np.log(RADIUS)) ** 2) / RADIUS**2
     modes = noise(generator) * weight * np.where(np.isinf(RADIUS), 0, RADIUS)
@@ -84,8 +84,8 @@ def sines(generator: np.random.Generator) -> Modes:
     """Draw velocities of random sines, in the manner of NS-Sines of Poseidon, arXiv:2405.19101.
 
     u and v are sums over i, j = 1 to 8 of a sin(2 pi i x + b) sin(2 pi j y + c) / (i + j), with a
-    from U(-1, 1) and any phases b and c, and are then made solenoidal and scaled to the largest
-    speed 1. Numbers are ours.
+    from U(-1, 1) and uniform phases b and c, then made solenoidal and scaled to a largest
+    speed of 1. The numbers are ours.
     """
     count, points = 8, 64
     x = 2 * np.pi * np.arange(points) / points
@@ -112,8 +112,8 @@ def vortices(generator: np.random.Generator) -> Modes:
     """Draw 30 Gaussian vortices, in the manner of NS-Gauss of Poseidon, arXiv:2405.19101.
 
     Radii (standard deviations) are from U(0.04, 0.1) times the length of the box, peaks from
-    U(-1, 1), centres anywhere; scaled to the largest speed 1. Numbers are ours, the smallest
-    radius such that 48 points hold it.
+    U(-1, 1), centres anywhere; scaled to a largest speed of 1. The numbers are ours; 48 points
+    resolve the smallest radius.
     """
     count = 30
     peak = generator.uniform(-1, 1, count)
@@ -132,7 +132,7 @@ def piecewise_constant(generator: np.random.Generator) -> Modes:
     """Draw vorticity that is constant on 10 x 10 squares, like NS-PwC of Poseidon.
 
     Values are from U(-1, 1); edges are smoothed by a Gaussian whose standard deviation is 1/100 of
-    the box, so that a grid can hold them; scaled to the largest speed 1. Numbers are ours.
+    the box, so that a grid can hold them; scaled to a largest speed of 1. The numbers are ours.
     """
     count, width = 10, 2 * np.pi / 100
     values = generator.uniform(-1, 1, (count, count))
@@ -148,7 +148,7 @@ def piecewise_constant(generator: np.random.Generator) -> Modes:
 
 
 def _largest_speed(modes: Modes) -> float:
-    """Largest speed on a grid that doesn't depend on that of the solver."""
+    """Largest speed, on a grid independent of the solver's."""
     u, v = (on_grid(component, 3 * MODES + 1) for component in velocity(modes))
     return float(np.sqrt((u**2 + v**2).max()))
 

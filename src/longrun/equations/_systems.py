@@ -1,4 +1,4 @@
-"""What equations share that are sequences of linear systems on a square with a cold edge."""
+"""Shared by equations that are sequences of linear systems on a square with a cold edge."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,21 +18,21 @@ from longrun.solvers.relaxation import LinearSystem
 
 
 class AbstractSystems(AbstractEquation):
-    """An equation whose frames are the solutions of linear systems that can be told apart.
+    """An equation whose frames are the solutions of linear systems, one system per frame.
 
     Grid points are nodes at i / points along each axis, i = 0..points - 1; those of index 0 lie on
     the edge, where the solution is zero, so that (points - 1)^2 are unknown, as on the edge at 1.
-    Doubling `points` halves every spacing and keeps every node. One frame is one system.
+    Doubling `points` halves every spacing and keeps every node.
 
-    States of the solver have one channel before the stored ones: the frame's number, everywhere
-    the same, which may have a fraction. Random or explicit functions of time need it.
+    States of the solver have one channel before the stored ones: the frame's number, uniform in
+    space and possibly fractional, for random or explicit functions of time.
     """
 
     boundary = ("dirichlet", "dirichlet")
 
     @abstractmethod
     def systems(self, parameters: Mapping[str, float]) -> Iterator[LinearSystem]:
-        """Yield the systems of a trajectory without end; the solution of the n-th is frame n.
+        """Yield the systems of a trajectory endlessly; the solution of the n-th is frame n.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class AbstractSystems(AbstractEquation):
 class SystemsSolver(AbstractSolver):
     """Advances states frame by frame; no gradients pass through.
 
-    Trajectories are computed one by one, so that bits don't depend on their company.
+    Trajectories are computed one by one, so that their bits don't depend on the batch.
     """
 
     differentiable = False
@@ -89,7 +89,7 @@ class SystemsSolver(AbstractSolver):
         Raises
         ------
         UserError
-            States on another grid or of another number.
+            States on another grid, or another number of them.
         """
         if state.shape[-2:] != (self.points, self.points) or len(state) != self.rows:
             raise UserError(

@@ -26,19 +26,19 @@ class ActiveFluid(AbstractEquation):
     Sigma, with Sigma = alpha (D - c I / 2) + beta S:E - 2 zeta beta (D.D - S:D), where c, D and S
     are the zeroth, second and fourth moments of psi over p and E is the rate of strain: Maddu,
     Weady & Shelley (2024), J. Comput. Phys. 504, 112869, arXiv:2308.06675. Rods don't swim, so a
-    psi that is the same for p and -p stays so, as that of the paper's initial conditions.
+    psi that is the same for p and -p, as in the paper's initial conditions, stays so.
 
     What is stored suffices for closures: c, D_11, D_12, S_1111, S_1112 and the velocity. The rest
     follows: D_22 = c - D_11, S_1122 = D_11 - S_1111, S_1222 = D_12 - S_1112 and
     S_2222 = D_22 - S_1122.
 
     The solver's state holds psi by its moments m_2n = integral psi exp(2 i n theta), n = 0 ...
-    `harmonics`: real parts of all, then imaginary parts but that of m_0, then the velocity, which
-    is a result alone: a step ignores what it is given. That is a Fourier-Galerkin method in theta,
-    in which products need no transform: the paper's N points over a whole turn, cut at 2/3, hold
-    the N / 6 harmonics of even order. In time we use ETDRK4, not the paper's SBDF2, since a frame
-    must follow from one state, and four stages of fourth order allow far longer steps. The strain
-    in the stress is that of the same instant, by iteration, where the paper's lags a step.
+    `harmonics`: real parts of all, then imaginary parts except that of m_0, then the velocity,
+    which is output only: a step ignores its input value. That is a Fourier-Galerkin method in
+    theta, in which products need no transform: the paper's N points over a whole turn, cut at 2/3,
+    hold the N / 6 harmonics of even order. In time we use ETDRK4, not the paper's SBDF2, since a
+    frame must follow from one state, and four stages of fourth order allow far longer steps. The
+    strain in the stress is that of the same instant, by iteration, where the paper's lags a step.
 
     Parameters
     ----------
@@ -119,7 +119,7 @@ class ActiveFluid(AbstractEquation):
         _active_rods.check(self.distributions, self.resolution, modes, amplitude)
         highest = {name: drawn.high for name, drawn in self.distributions.items()}
         # without flow psi tends to exp(b cos 2 theta), b = zeta / (2 d_R), whose moments fall as
-        # exp(-n^2 / 2b): wanted is 1e-2, below which the flow's own narrowing is left room
+        # exp(-n^2 / 2b): 1e-2 is required, which leaves room for narrowing by the flow
         narrowest = highest["zeta"] / (2 * self.distributions["rotational_diffusion"].low)
         needed = max(2, math.ceil(math.sqrt(2 * narrowest * math.log(100))))
         if harmonics < needed:
@@ -141,7 +141,7 @@ class ActiveFluid(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel x y"]]:
-        """Draw parameters and perturbations of the isotropic state, see the paper's generator."""
+        """Draw parameters and perturbed isotropic states as the paper's generator does."""
         parameters, points = self._draw(generators), self.resolution
         moments = [
             _active_rods.perturbed(g, points, self.harmonics, self.modes, self.amplitude)
@@ -213,7 +213,7 @@ class ActiveFluid(AbstractEquation):
 
 
 class _KineticSolver(SpectralSolver):
-    """Advances moments m_0, m_2, m_4, ... and gives the velocity with each state."""
+    """Advances moments m_0, m_2, m_4, ... and returns the velocity with each state."""
 
     def __init__(
         self,
@@ -278,7 +278,7 @@ class _KineticSolver(SpectralSolver):
 def _leading(
     state: Float[Tensor, "batch channel x y"], trailing: int = 2
 ) -> tuple[Tensor, tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Return m_0, m_2 and m_4 of a state that ends with so many channels of other things."""
+    """Return m_0, m_2 and m_4 of a state that ends with `trailing` other channels."""
     first = (state.shape[1] - trailing + 1) // 2  # imaginary part of m_2
     return (
         state[:, :1],

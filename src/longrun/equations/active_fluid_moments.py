@@ -18,10 +18,11 @@ from longrun.solvers.stokes import ActiveStokes, strained
 class ActiveFluidMoments(AbstractEquation):
     """D_t + u . grad D - grad u . D - D . grad u^T + 2 S:E = 4 zeta (D.D - S:D) + diffusion.
 
-    Diffusion is d_T lap D - 4 d_R (D - c I / 2), and c_t + u . grad c = d_T lap c. This is what the
-    kinetic theory of `ActiveFluid` says of its second moment, with the same flow; the fourth, S, is
-    that of the Bingham distribution whose second moment is D. Maddu, Weady & Shelley (2024), J.
-    Comput. Phys. 504, 112869, arXiv:2308.06675, use this closure as the baseline of learned ones.
+    Diffusion is d_T lap D - 4 d_R (D - c I / 2), and c_t + u . grad c = d_T lap c. These are the
+    equations of the second moment in the kinetic theory of `ActiveFluid`, with the same flow; the
+    fourth moment, S, is that of the Bingham distribution whose second moment is D. Maddu, Weady &
+    Shelley (2024), J. Comput. Phys. 504, 112869, arXiv:2308.06675, use this closure as the baseline
+    of learned ones.
 
     Initial conditions are the moments of those of `ActiveFluid`: equal generators, equal states.
 
@@ -98,7 +99,7 @@ class ActiveFluidMoments(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel x y"]]:
-        """Draw parameters and perturbations of the isotropic state, see the paper's generator."""
+        """Draw parameters and perturbed isotropic states as the paper's generator does."""
         parameters, points = self._draw(generators), self.resolution
         states = []
         for generator in generators:

@@ -25,8 +25,8 @@ from longrun.solvers.waves import two_sines
 class Advection(AbstractEquation):
     """u_t + speed u_x = diffusivity u_xx on a periodic interval; without diffusion by default.
 
-    The initial condition moves along unchanged. The solver turns the phase of each wave by what
-    is exact, so its result doesn't depend on a step.
+    The initial condition moves along unchanged. The solver turns the phase of each wave exactly, so
+    its result doesn't depend on the step.
 
     Initial conditions:
 
@@ -37,13 +37,13 @@ class Advection(AbstractEquation):
     - "pulse": a Gaussian of standard deviation length / 40 at length / 8, which on a length of 4
       is that of Chen et al. (2023), implicit neural spatial representations.
 
-    Absolute values and windows aren't smooth: simulate them on a finer grid than is stored
-    (`refinement`), of which every so many-th point is kept, as CAPE does.
+    Absolute values and windows aren't smooth: simulate them on a finer grid, of which every
+    `refinement`-th point is stored, as CAPE does.
 
     Parameters
     ----------
     points
-        Stored grid points; those of the solver are even.
+        Stored grid points; times `refinement`, an even number.
     length
         Length of the interval.
     dt
@@ -55,9 +55,9 @@ class Advection(AbstractEquation):
     initial
         Initial condition, see above.
     absolute, windowed
-        With "sines": the parts of which the absolute value is taken, that have a window.
+        With "sines": the probability that the absolute value is taken, and that there is a window.
     substeps
-        Of no effect on the result.
+        Has no effect on the result.
     burn_in
         Frames to discard before the first frame that is kept.
     refinement
@@ -112,7 +112,7 @@ class Advection(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
-        """Draw parameters and initial conditions, without the wave that no shift can carry."""
+        """Draw parameters and initial conditions, without the highest wave, which cannot shift."""
         parameters, points = self._draw(generators), self.resolution
         x = np.arange(points) / points
         if self.initial == "sines":
@@ -138,7 +138,7 @@ class Advection(AbstractEquation):
     def observe(
         self, state: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch field *stored"]:
-        """Return every so many-th value: what isn't smooth is not to be smoothed."""
+        """Return every `refinement`-th value: interpolation would ring at jumps."""
         return state[..., :: self.refinement]
 
     def invariants(
@@ -146,7 +146,7 @@ class Advection(AbstractEquation):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Mean of u and, without diffusion, its mean square; of the solver's grid only."""
+        """Mean of u and, without diffusion, its mean square; on the solver's grid only."""
         if self.refinement > 1:
             return {}
         kept = {"mean": state.mean(axis=(-2, -1))}

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 class AllenCahn(AbstractEquation):
     """u_t = diffusivity Laplacian(u) + reaction (u - u^3) on a periodic box.
 
-    u goes to 1 or -1; between them stay interfaces tanh(x sqrt(reaction / (2 diffusivity))),
+    u goes to 1 or -1, with interfaces tanh(x sqrt(reaction / (2 diffusivity))) in between,
     which in two dimensions move by their curvature. The energy, the mean of
     diffusivity |grad u|^2 / 2 + reaction (u^2 - 1)^2 / 4, never grows.
 
@@ -55,14 +55,13 @@ class AllenCahn(AbstractEquation):
     initial
         Initial condition, see above.
     amplitude, highest
-        With "waves": root mean square, and up to how many periods they have.
+        With "waves": root mean square, and highest number of periods.
     substeps
         Steps of the integrator per frame.
     burn_in
         Frames to discard before the first frame that is kept.
     refinement
-        The solver's grid has this many times the stored points, of which every so many-th is
-        kept.
+        The solver's grid has this many times the stored points.
     integrator
         "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
@@ -175,7 +174,7 @@ class AllenCahn(AbstractEquation):
     def observe(
         self, state: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch field *stored"]:
-        """Return every so many-th value along every axis."""
+        """Return every `refinement`-th value along every axis."""
         skip = slice(None, None, self.refinement)
         return state[..., skip] if self.dims == 1 else state[..., skip, skip]
 

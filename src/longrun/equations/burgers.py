@@ -41,16 +41,16 @@ class Burgers(AbstractEquation):
     - "sine": one period of the sine; with a background it is that of Mojgani et al. (2022),
       arXiv:2205.02902;
     - "gaussian": random functions of mean 0 with covariance 625 (25 - d^2/dx^2)^-2 on the unit
-      interval, of the kind of Li et al. (2021), arXiv:2010.08895; waves of up to 16 periods.
+      interval, like that of Li et al. (2021), arXiv:2010.08895; waves of up to 16 periods.
 
     A front of jump 2 is resolved to 1e-3 of its height by length / viscosity points: the
     transform of tanh(x / (2 viscosity)) falls as exp(-pi viscosity k) and waves are cut off at
-    2/3 of the highest. Fewer points ring; a quarter of them is refused.
+    2/3 of the highest. Fewer points ring; fewer than a quarter are refused.
 
     Parameters
     ----------
     points
-        Stored grid points; those of the solver are even.
+        Stored grid points; times `refinement`, an even number.
     length
         Length of the interval.
     dt
@@ -64,14 +64,13 @@ class Burgers(AbstractEquation):
     initial
         Initial condition, see above.
     absolute, windowed
-        With "sines": the parts of which the absolute value is taken, that have a window.
+        With "sines": the probability that the absolute value is taken, and that there is a window.
     substeps
         Steps of the integrator per frame.
     burn_in
         Frames to discard before the first frame that is kept.
     refinement
-        The solver's grid has this many times the stored points, of which every so many-th is
-        kept.
+        The solver's grid has this many times the stored points.
     integrator
         "etdrk4", "etdrk4b" where the linear part is stiff, "etdrk2" where tolerances are loose.
 
@@ -139,7 +138,7 @@ class Burgers(AbstractEquation):
             log.warning("fronts may ring with %s", said)
 
     def _check_step(self) -> None:
-        """Refuse what is unstable: explicit fourth order holds up to speed k step = 2.8."""
+        """Refuse unstable steps: explicit fourth order is stable up to speed k step = 2.8."""
         length, dt = self.distributions["length"].low, self.distributions["dt"].high
         wind = self.distributions["background"]
         # most initial conditions stay below 1, none of the sines exceeds 2
@@ -196,7 +195,7 @@ class Burgers(AbstractEquation):
     def observe(
         self, state: Float[Tensor, "batch channel *space"]
     ) -> Float[Tensor, "batch field *stored"]:
-        """Return every so many-th value: fronts are not to be smoothed."""
+        """Return every `refinement`-th value: interpolation would ring at fronts."""
         return state[..., :: self.refinement]
 
     def invariants(
@@ -204,5 +203,5 @@ class Burgers(AbstractEquation):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Mean of u, which the flux form conserves; of the solver's grid only."""
+        """Mean of u, which the flux form conserves; on the solver's grid only."""
         return {} if self.refinement > 1 else {"mean": state.mean(axis=(-2, -1))}

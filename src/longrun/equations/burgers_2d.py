@@ -29,10 +29,10 @@ class Burgers2d(AbstractEquation):
     """u_t + u u_x + v u_y = viscosity Laplacian(u), likewise v, on a periodic square.
 
     The velocity carries itself without pressure: it steepens to fronts, which merge and decay.
-    It isn't in the form of a flux, so even its mean changes, unless curl v = 0. The nonlinear
+    It isn't in flux form, so even its mean changes, unless curl v = 0. The nonlinear
     term is computed as grad(|v|^2 / 2) + curl v x v: six transforms rather than eight.
 
-    Initial conditions are random functions for either component, ours: mean 0, root mean square
+    Initial conditions are random functions for each component, ours: mean 0, root mean square
     drawn from `amplitude`.
 
     Parameters

@@ -22,7 +22,7 @@ from longrun.runtime.registry import allowed
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # numba, which we have no use for, is missed aloud
+    warnings.simplefilter("ignore")  # dysts warns that numba is missing; we don't need it
     from dysts import flows
 
 LEAST_STEPS = 100  # per period: from here on no system's error exceeds 2e-3 after one period
@@ -32,16 +32,16 @@ class ChaoticSystem(AbstractEquation):
     """state' = f(state), a system of the catalogue of Gilpin (2021), arXiv:2110.05266.
 
     The right-hand side, its coefficients, the dominant period and a state on the attractor are
-    those of the package `dysts`; its code is run on tensors, see `_tendency`. That state, moved by
-    a small part of the attractor's size, is advanced by a random part of a period, because the
+    those of the package `dysts`; its code runs on tensors, see `_tendency`. That state, perturbed
+    by a fraction of the attractor's size, is advanced by a random fraction of a period, because the
     phases of some systems hardly spread, and then for `burn_in` frames, until trajectories have
     forgotten each other.
 
-    Sakarya's trajectories leave for infinity after some 10^4 periods, whatever the step: long data
-    sets of it end in the error that names the trajectory.
+    Sakarya's trajectories diverge after some 10^4 periods, whatever the step: long datasets of it
+    end in an error that names the trajectory.
 
-    `LEAST_STEPS` and the default steps are our choice; so is the fixed step: dysts itself calls
-    Radau of scipy with tolerances of 1e-12, see `reference_error` of a store.
+    `LEAST_STEPS` and the default steps are our choice; so is the fixed step: dysts itself uses
+    scipy's Radau with tolerances of 1e-12, see `reference_error` of a store.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ class ChaoticSystem(AbstractEquation):
     dt
         Time between frames, instead of `points_per_period`.
     perturbation
-        Standard deviation of the move of the initial state, in those of the attractor.
+        Standard deviation of the initial perturbation, in those of the attractor.
     substeps
         Steps of the integrator per frame.
     burn_in
@@ -141,7 +141,7 @@ class ChaoticSystem(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel"]]:
-        """Draw parameters, states near dysts' own and what part of a period they go on."""
+        """Draw parameters, states near dysts' own and how far into a period they start."""
         parameters = self._draw(generators)
         size = self.perturbation * np.asarray(self._system.std, dtype=np.float64)
         states = [self._system.ic + size * g.normal(size=len(self.fields)) for g in generators]
@@ -186,8 +186,8 @@ class ChaoticSystem(AbstractEquation):
 class _ComponentsFirst(RungeKuttaSolver):
     """Advances states whose components lie apart in memory.
 
-    In strides, torch would evaluate sines by another routine than side by side, and with other
-    last bits: then a trajectory's bits would depend on the number of its companions.
+    On strided memory torch evaluates sines by another routine than on contiguous memory, with other
+    last bits: then a trajectory's bits would depend on the size of its batch.
     """
 
     def step(self, state: Float[Tensor, "batch channel"]) -> Float[Tensor, "batch channel"]:
@@ -198,9 +198,9 @@ class _ComponentsFirst(RungeKuttaSolver):
 def _tendency(system: type[flows.DynSys]) -> Callable[..., tuple[Tensor, ...]]:
     """Rebind the right-hand side of a system of dysts from numpy to torch.
 
-    It is a static function of the components, the time and the coefficients that knows one
-    global name, numpy's. A copy for which that name is torch's runs the same code on tensors.
+    It is a static function of the components, the time and the coefficients that uses one global
+    name, numpy's. A copy in which that name means torch runs the same code on tensors.
     """
     function = system._rhs
-    function = getattr(function, "py_func", function)  # beneath numba's, where it is installed
+    function = getattr(function, "py_func", function)  # unwrapped, where numba is installed
     return types.FunctionType(function.__code__, {"np": torch})

@@ -50,8 +50,8 @@ class CompressibleFlow(AbstractEquation):
     5/3, eta = zeta and random fields at a Mach number; Zhang et al. (2024), arXiv:2403.19507
     (SineNet), the same at a finer grid, averaged down (`refinement`); Herde et al. (2024),
     arXiv:2405.19101 (Poseidon), without viscosity at gamma 1.4 from four families of initial
-    conditions. Those works' cards name the families; all numbers of the initial conditions
-    below are our own choice:
+    conditions. Our notes on those papers name the families; all numbers of the initial
+    conditions below are our choice:
 
     - `sod`: one dimension, (1, 0, 1) left and (0.125, 0, 0.1) right of the middle (Sod, 1978).
     - `riemann`: one dimension, two states with density and pressure from U(0.1, 1), velocity from
@@ -87,9 +87,9 @@ class CompressibleFlow(AbstractEquation):
     eta
         Shear viscosity.
     zeta
-        Bulk viscosity; None means that of shear, trajectory by trajectory.
+        Bulk viscosity; None means equal to eta, trajectory by trajectory.
     mach
-        Root mean square velocity by speed of sound; of `random` alone.
+        Root mean square velocity over speed of sound; for `random` only.
     substeps
         Time steps per frame.
     burn_in
@@ -131,7 +131,7 @@ class CompressibleFlow(AbstractEquation):
         families = _TUBES if dims == 1 else _SQUARES
         if initial not in families:
             raise UserError(
-                f"initial {initial!r} is not for {dims} dimensions; take one of "
+                f"initial {initial!r} is not available in {dims} dimensions; take one of "
                 f"{', '.join(families)}"
             )
         self.initial = families[initial]
@@ -171,7 +171,7 @@ class CompressibleFlow(AbstractEquation):
         Raises
         ------
         UserError
-            A time step too long for an initial state, with the number of substeps to use.
+            A time step too long for an initial state; the message says how many substeps to use.
         """
         parameters = self._draw(generators)
         if self.tied:
@@ -341,7 +341,7 @@ def _primitive(
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:
-    """Sum of the products of components, in the same order whatever the batch."""
+    """Sum of products of components, in the same order for any batch."""
     total = left[0] * right[0]
     for a, b in zip(left[1:], right[1:], strict=True):
         total = total + a * b
@@ -421,7 +421,7 @@ def _bumps(generator: Generator, axes: Fields, count: int) -> Sequence[tuple[Fie
 
 
 def _gaussians(generator: Generator, axes: Fields, pressure: float) -> Fields:
-    """Velocity is the curl of bumps, scaled by their width so that its size is that drawn."""
+    """Velocity is the curl of bumps, scaled by their width so that speeds are as drawn."""
     spins = generator.uniform(-0.5, 0.5, 4)
     lumps, hills = generator.uniform(-0.2, 0.2, (2, 4))  # so that four in one place stay positive
     swirl = _bumps(generator, axes, 4)

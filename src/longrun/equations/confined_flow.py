@@ -24,10 +24,10 @@ from longrun.solvers.mac import coarsen
 log = logging.getLogger(__name__)
 
 COURANT = 0.5  # of the steps, at the largest speed
-FASTEST = {"cavity": 1.0, "channel": 1.5, "cylinder": 2.0}  # speeds in the flow, of the given one
+FASTEST = {"cavity": 1.0, "channel": 1.5, "cylinder": 2.0}  # largest speed over the given one
 CELL_REYNOLDS = 50.0  # about two cells in a boundary layer at 10 000
 CELLS_PER_RADIUS = 3.0
-POROSITY = 0.02  # of a body: time in which it stops fluid, in radius / speed
+POROSITY = 0.02  # of a body: time in which it stops fluid, times speed / radius
 RIM = 1 / 16  # width of a body's edge, in radii
 HIGHEST = 4  # waves of the perturbation along each axis
 
@@ -35,24 +35,22 @@ HIGHEST = 4  # waves of the perturbation along each axis
 class ConfinedFlow(AbstractEquation):
     """u_t + div(u u) = -grad p / density + viscosity / density lap u, div u = 0, between walls.
 
-    Three of the four flows of CFDBench (Luo, Chen and Zhang, 2023, arXiv:2310.05963), as far as
-    they have one phase:
+    Three of the four flows of CFDBench (Luo, Chen and Zhang, 2023, arXiv:2310.05963), in one phase:
 
     - "cavity": fluid at rest in a closed box, whose upper wall slides at `speed` from the start.
     - "channel": fluid enters on the left at `speed`, sticks to the walls below and above, and
-      leaves on the right; all of it moves at that speed at the start, and boundary layers grow
-      into a parabola. CFDBench's "tube" is water that enters a tube full of air: two phases, a
-      volume of fluid; this is its reduced variant.
+      leaves on the right; it all moves at that speed at the start, and boundary layers grow into a
+      parabola. In CFDBench's "tube" water enters a tube full of air, two phases by the
+      volume-of-fluid method; this is its one-phase variant.
     - "cylinder": the channel with a circular cylinder in it, which sheds vortices. The cylinder is
       a medium that resists the flow (volume penalisation), the same on every grid.
 
-    Left out since it needs two phases: the faithful tube, and the dam, water over a barrier.
+    The original tube, and the dam (water over a barrier), need two phases and are left out.
 
     Stored fields are averages over the faces of cells: u over the right face of each cell, at
     ((i + 1) dx, (j + 1/2) dy), v over its upper face, at ((i + 1/2) dx, (j + 1) dy). With the
     speed they are all that a solver needs: u on the left edge is zero or the inlet's, v below is
-    zero; values on walls are stored as the zeros that they are. Where the cylinder is follows from
-    its parameters.
+    zero; values on walls are stored as zeros. The parameters say where the cylinder is.
 
     Parameters
     ----------
@@ -75,8 +73,8 @@ class ConfinedFlow(AbstractEquation):
     radius, centre_x, centre_y
         Of the cylinder; unused without one.
     perturbation
-        Largest speed, relative to `speed`, of smooth random vortices at the start. Without them
-        the wake of a cylinder stays symmetric for long.
+        Largest speed, relative to `speed`, of smooth random vortices at the start. Without them the
+        wake of a cylinder stays symmetric for a long time.
     refinement
         Cells of the reference solver per stored cell, along each axis.
     substeps
@@ -265,7 +263,7 @@ def _vortices(
     grid: tuple[int, ...],
     box: tuple[float, float],
 ) -> Float[np.ndarray, "2 x y"]:
-    """Velocity of products of sines as stream function, averaged over faces; none through edges."""
+    """Velocity whose stream function is a sum of products of sines, averaged over faces."""
     waves = [
         np.sin(np.pi * np.outer(np.arange(cells + 1) / cells, np.arange(1, HIGHEST + 1)))
         for cells in grid

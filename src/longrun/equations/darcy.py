@@ -43,8 +43,8 @@ class Darcy(AbstractEquation):
 
     - "two_phase": `high` where a Gaussian field is positive, `low` elsewhere (Li et al., 2021,
       arXiv:2010.08895). Its covariance is (-lap + inverse_length^2)^(-smoothness) with Neumann
-      conditions and no mean: 2 and 3 there, 2 and 5 in the rough set of MgNO (He et al., 2024,
-      arXiv:2310.19809).
+      conditions and no mean: exponent 2 and inverse length 3 there, 2 and 5 in the rough set of
+      MgNO (He et al., 2024, arXiv:2310.19809).
     - "log_normal": the exponential of a periodic Gaussian field, a sum over k of
       sqrt(2) tau^(s - 1) (4 pi^2 |k|^2 + tau^2)^(-s / 2) Re(z_k exp(2 pi i k x)) with complex
       normal z_k, k not 0, and s and tau as above: 2.5 and 7 in SKR (Wang et al., 2024,
@@ -60,7 +60,7 @@ class Darcy(AbstractEquation):
     length
         Length of a side.
     source
-        What flows in per unit area.
+        Inflow per unit area.
     coefficient
         Kind of medium.
     low, high
@@ -72,9 +72,9 @@ class Darcy(AbstractEquation):
     scales
         Of the multiscale medium; the finest stripes are about 2^-scales wide.
     refinement
-        The solver's grid has this many times the stored cells along each axis. What is stored is
-        the coefficient in the middle cell, as the papers subsample, and the average pressure; so
-        it is odd.
+        The solver's grid has this many times the stored cells along each axis. Stored are the
+        coefficient in the middle cell, as the papers subsample, and the average pressure; so it
+        must be odd.
 
     Raises
     ------
@@ -182,7 +182,7 @@ class Darcy(AbstractEquation):
         return product
 
     def _solver(self, at: Discretisation) -> _DarcySolver:
-        """Build the solver of a batch of media; it works in float64 on the CPU in any case."""
+        """Build the solver of a batch of media; it always works in float64 on the CPU."""
         length, source = (at.parameters[name].cpu().numpy() for name in ("length", "source"))
         return _DarcySolver(at.points, length, source)
 

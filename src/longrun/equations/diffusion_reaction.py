@@ -1,4 +1,4 @@
-"""Diffusion and reaction of FitzHugh-Nagumo type, between walls that nothing passes."""
+"""Diffusion and reaction of FitzHugh-Nagumo type, between impermeable walls."""
 
 import math
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ from longrun.solvers.etdrk import etdrk
 
 
 class DiffusionReaction(AbstractEquation):
-    """Activator u and inhibitor v on a box whose walls nothing passes.
+    """Activator u and inhibitor v in a box with impermeable walls.
 
     u_t = diffusivity_u lap u + u - u^3 - threshold - v
 
     v_t = diffusivity_v lap v + u - v
 
     An inhibitor that spreads faster than the activator lets patterns grow (Turing). Equations,
-    coefficients, box, times and grid are those of the two-dimensional set of PDEBench (Takamoto et
-    al., 2022, arXiv:2210.07182) as we recall them, unverified. There the initial condition is
-    normal noise in every cell; here it is noise of unit variance that is white up to `modes`
-    cosines along each axis, the same function on every grid.
+    coefficients, box, times and grid are those of PDEBench's two-dimensional dataset (Takamoto et
+    al., 2022, arXiv:2210.07182) from memory, not checked. There the initial condition is normal
+    noise in every cell; here it is noise of unit variance that is white up to `modes` cosines along
+    each axis, the same function on every grid.
 
     Parameters
     ----------

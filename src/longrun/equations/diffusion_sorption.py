@@ -28,7 +28,7 @@ GAMMA = 2 - math.sqrt(2)  # TR-BDF2: end of the first stage, in steps
 class _SorptionSolver(AbstractSolver):
     """Finite volumes; TR-BDF2 on what is stored, so that mass is balanced exactly.
 
-    Both stages have the same matrix but for the slope of the storage: the trapezoidal rule up to
+    Both stages have the same matrix except for the slope of the storage: the trapezoidal rule up to
     `GAMMA` steps, then the second backward difference. L-stable, of second order. Source: Hosea &
     Shampine (1996), Appl. Numer. Math. 20, 21.
     """
@@ -60,7 +60,7 @@ class _SorptionSolver(AbstractSolver):
         return u
 
     def storage(self, u: Tensor) -> Tensor:
-        """Return what a unit of volume holds, dissolved and sorbed."""
+        """Return the content of a unit volume, dissolved and sorbed."""
         real = u.clamp_min(0)
         below = self.exponent * FLOOR ** (self.exponent - 1) * (u - real)  # a straight line
         return u + self.sorption * ((real + FLOOR) ** self.exponent + below)
@@ -71,7 +71,7 @@ class _SorptionSolver(AbstractSolver):
         return 1 + self.sorption * self.exponent * power
 
     def inflow(self, u: Tensor) -> Tensor:
-        """Return what flows into each cell, per unit of volume."""
+        """Return the inflow of each cell, per unit volume."""
         inlet = 2 * self.conductance * (1 - u[..., :1])
         inner = -self.conductance * u.diff(dim=-1)
         return -torch.cat([inlet, inner, self.outlet * u[..., -1:]], dim=-1).diff(dim=-1)
@@ -99,19 +99,19 @@ class _SorptionSolver(AbstractSolver):
 
 
 class DiffusionSorption(AbstractEquation):
-    """R(u) u_t = diffusivity u_xx, retarded by sorption, on an interval of the given length.
+    """R(u) u_t = diffusivity u_xx, retarded by sorption, on an interval.
 
     R(u) = 1 + (1 - porosity) / porosity * density * coefficient * exponent * u^(exponent - 1)
 
     u = 1 at the inlet x = 0; at the outlet u = -diffusivity u_x, so what diffuses there is carried
-    away with unit velocity. PDEBench (Takamoto et al., 2022, arXiv:2210.07182) and PI-HC-MoE
+    away at unit velocity. PDEBench (Takamoto et al., 2022, arXiv:2210.07182) and PI-HC-MoE
     (Chalapathi et al., 2024, arXiv:2402.13412), whose coefficients, interval and times these are,
-    write u = +diffusivity u_x; taken at its word that lets in the more the more is there, with
-    growth like exp(t / (diffusivity R)), and there is no solution to compute.
+    write u = +diffusivity u_x; taken literally, inflow then grows with u, like
+    exp(t / (diffusivity R)), and there is no solution to compute.
 
     Initially u is a constant from U(`lowest`, `highest`). The scheme advances the storage, the
     integral of R, by conservative finite volumes and TR-BDF2 with Newton's method: batched torch,
-    differentiable, of second order in both where the solution is smooth, which it is not at t = 0.
+    differentiable, second order in space and time where the solution is smooth (not at t = 0).
 
     Parameters
     ----------

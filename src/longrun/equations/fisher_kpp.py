@@ -24,11 +24,11 @@ from longrun.solvers.waves import random_field
 class FisherKpp(AbstractEquation):
     """u_t = diffusivity Laplacian(u) + reaction u (1 - u) on a periodic box.
 
-    What is alive spreads at speed 2 sqrt(reaction diffusivity) and grows to 1.
+    A population spreads at speed 2 sqrt(reaction diffusivity) and grows to 1.
 
     Initial conditions are ours: 1 / (1 + exp(4 - 2 w)) of random functions w of mean square 1,
-    rare islands on ground that is nowhere empty. Empty ground would be unstable to rounding,
-    which grows by exp(reaction t) and is as often negative, whence it never returns.
+    rare islands on ground that is nowhere empty. Empty ground would be unstable to rounding errors,
+    which grow like exp(reaction t) and never return where they are negative.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ class FisherKpp(AbstractEquation):
 
     def _check(self) -> None:
         d = self.distributions
-        # the front's waves fall as exp(-pi k sqrt(6 D / r)), those of the start as a few times
-        # their highest: 1e-2 at 2/3 of the highest
+        # the front's waves fall as exp(-pi k sqrt(6 D / r)), those of the start over a few times
+        # `highest`: 1e-2 at 2/3 of the grid's highest
         steepness = math.sqrt(d["reaction"].high / (6 * d["diffusivity"].low))
         needed = 2 * math.ceil(max(d["length"].high * steepness, 10 * self.highest) / 2)
         if self.points < needed:

@@ -1,4 +1,4 @@
-"""A mixture of Gaussians on a circle: a distribution from which points of the plane are drawn."""
+"""A mixture of Gaussians on a circle, from which points of the plane are drawn."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from longrun.solvers._base import AbstractSolver
 
 
 class _Given(AbstractSolver):
-    """There is nothing to solve: the state that was drawn is the datum."""
+    """Nothing to solve: the state that was drawn is the datum."""
 
     def __init__(self, dtype: torch.dtype):
         self.dtype = dtype
@@ -27,9 +27,8 @@ class GaussianMixture(AbstractEquation):
 
     p(z) = 1/n sum_k N(z; c_k, spread^2 I), c_k = radius (cos 2 pi k/n, sin 2 pi k/n)
 
-    The testbed of generative models whose exact answer is known: density, score and flow of every
-    smoothing of p are closed forms (`centres` and `spread` are all that they need). A trajectory
-    is one point, its only frame.
+    A test case of generative models with a known answer: density, score and flow of every smoothing
+    of p have closed forms in `centres` and `spread`. A trajectory is one point, its only frame.
 
     Parameters
     ----------

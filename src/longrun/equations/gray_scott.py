@@ -30,12 +30,12 @@ class GrayScott(AbstractEquation):
         u_t = diffusivity_u Laplacian(u) - u v^2 + feed (1 - u)
         v_t = diffusivity_v Laplacian(v) + u v^2 - (feed + kill) v
 
-    Spots, stripes and labyrinths that divide, wander or rest, by `feed` and `kill` (Pearson,
-    1993, Science 261, 189).
+    `feed` and `kill` decide between spots, stripes and labyrinths that divide, wander or rest
+    (Pearson, 1993, Science 261, 189).
 
-    Initial conditions are ours: u = 1 and v = 0 but for `seeds` Gaussian spots anywhere, in
-    which u falls to 1/2 and v rises to 1/2, of standard deviation 2 sqrt(diffusivity_u / feed):
-    with v at 1/4, or larger, many go out.
+    Initial conditions are ours: u = 1 and v = 0 except in `seeds` Gaussian spots anywhere, where u
+    falls to 1/2 and v rises to 1/2, of standard deviation 2 sqrt(diffusivity_u / feed): with v at
+    1/4, or larger spots, many die.
 
     Parameters
     ----------
@@ -148,10 +148,10 @@ class GrayScott(AbstractEquation):
         length, _, feed, kill, diffusivity_u, diffusivity_v = columns.values()
         squares = (2 * torch.pi / length) ** 2 * sum(i.to(at.device) ** 2 for i in indices(grid))
         linear = torch.cat([-diffusivity_u * squares, -diffusivity_v * squares], 1)
-        # Feed and kill nearly balance the reaction, so they are advanced together: apart, the
-        # same error would take nearly twice as many steps.
+        # Feed and kill nearly balance the reaction, so they are advanced together: split, the same
+        # error would need nearly twice as many steps.
         losses = torch.cat([-feed, -feed - kill], 1).to(at.dtype.to_complex())
-        inflow = feed[:, 0, 0].to(at.dtype)  # a constant: of the wave of index 0 alone
+        inflow = feed[:, 0, 0].to(at.dtype)  # a constant: wave 0 only
 
         def react(spectrum: Tensor) -> Tensor:
             u, v = inverse(spectrum, grid).unbind(1)

@@ -23,9 +23,9 @@ from longrun.solvers.waves import random_field
 class Heat(AbstractEquation):
     """u_t = diffusivity Laplacian(u) on a periodic box.
 
-    Each wave decays by its own exact factor, so the result doesn't depend on a step. Initial
-    conditions are random functions of mean 0 and mean square 1 (ours; the cards' heat equations
-    have walls, which this one has not).
+    Each wave decays by its exact factor, so the result doesn't depend on the step. Initial
+    conditions are random functions of mean 0 and mean square 1 (ours; the papers' heat equations
+    have walls, this one has none).
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Heat(AbstractEquation):
     highest
         The initial condition has waves of up to this many periods.
     substeps
-        Of no effect on the result.
+        Has no effect on the result.
     burn_in
         Frames to discard before the first frame that is kept.
 

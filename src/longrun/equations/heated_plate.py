@@ -1,4 +1,4 @@
-"""Heat equation on a square plate whose four sides are held at temperatures of their own."""
+"""Heat equation on a square plate whose four sides are held at different temperatures."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -27,8 +27,8 @@ class _Solver(AbstractSolver):
 
     In that basis a step moves every amplitude towards its steady value by a factor, so frame n of
     a rollout takes the n-th power of it and costs one transform, however many steps a frame has.
-    The basis of sines that vanish at the walls is that of cosines times a change of sign from
-    cell to cell: sin(pi k (j + 1/2) / n) = (-1)^j cos(pi (n - k) (j + 1/2) / n).
+    Sines that vanish at the walls are cosines with alternating sign from cell to cell:
+    sin(pi k (j + 1/2) / n) = (-1)^j cos(pi (n - k) (j + 1/2) / n).
     """
 
     def __init__(
@@ -83,10 +83,10 @@ class _Solver(AbstractSolver):
 class HeatedPlate(AbstractEquation):
     """u_t = diffusivity Laplacian(u) on a square whose sides have constant temperatures.
 
-    At first the plate has one temperature everywhere; it and those of the four sides are drawn for
-    each trajectory. This is the heat equation of Meyer et al. (2023, arXiv:2306.16133), as we
-    recall it, with its implicit Euler steps. Values are averages over square cells, the sides lie
-    on their faces; five-point differences, of second order, and time steps of first order.
+    The plate starts at one temperature; it and those of the four sides are drawn for each
+    trajectory. This is the heat equation of Meyer et al. (2023, arXiv:2306.16133), from memory,
+    with its implicit Euler steps. Values are averages over square cells, whose faces the sides lie
+    on; five-point differences of second order, time steps of first order.
 
     Parameters
     ----------
@@ -99,11 +99,11 @@ class HeatedPlate(AbstractEquation):
     diffusivity
         Positive.
     initial
-        Temperature of the plate at first.
+        Initial temperature of the plate.
     left, right, bottom, top
         Temperatures of the sides: at the first and last x, at the first and last y.
     substeps
-        Implicit Euler steps per frame; they cost nothing, but change the result.
+        Implicit Euler steps per frame; they change the result, at no cost.
     burn_in
         Frames to discard before the first frame that is kept.
 
@@ -160,5 +160,5 @@ class HeatedPlate(AbstractEquation):
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int
     ) -> Float[Tensor, "batch channel *other"]:
-        """Repeat cells or average blocks of them: heat is kept, and walls need no care."""
+        """Repeat cells or average blocks of them: heat is kept, whatever the walls."""
         return blocks(state, points)

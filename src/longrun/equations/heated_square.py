@@ -57,16 +57,16 @@ class _Solver(SystemsSolver):
 class HeatedSquare(AbstractSystems):
     """u_t = diffusivity(t) Laplacian(u) + source(x, t) on a square, u = 0 on its edges.
 
-    The heat equation of Khodak et al. (2024, arXiv:2310.02246), on which they learn to solve the
-    systems of its Crank-Nicolson steps:
+    The heat equation of Khodak et al. (2024, arXiv:2310.02246), who learn to solve the systems of
+    its Crank-Nicolson steps:
 
         diffusivity(t) = max(0.1 sin(2 pi t), -10 sin(2 pi t))
         source = 32 bump(x; (0.5 + cos(angle) / 4, 0.5 + sin(angle) / 4), 0.125)
         angle = 2 pi (8 t + phase),   u(0) = bump(x; (0.5, 0.5), 0.25)
         bump(x; c, r) = exp(1 - 1 / (1 - |x - c|^2 / r^2)) where that is positive, else 0
 
-    with x in units of the side. The paper's phase is 0; others make trajectories that differ.
-    Five-point differences; both coefficients are those of the middle of a step, and each step is
+    with x in units of the side. The paper's phase is 0; other phases make other trajectories.
+    Five-point differences; both coefficients are taken at the middle of a step, and each step is
     solved exactly, by sine transforms.
 
     Parameters
@@ -78,7 +78,7 @@ class HeatedSquare(AbstractSystems):
     dt
         Time between frames, which is one step.
     phase
-        Turns that the source is ahead at the start.
+        Where the source starts on its circle, in turns.
 
     Raises
     ------
@@ -126,8 +126,8 @@ class HeatedSquare(AbstractSystems):
     def systems(self, parameters: Mapping[str, float]) -> Iterator[LinearSystem]:
         """Yield the systems of a trajectory's steps; an iteration starts at the last frame.
 
-        The last frame is the exact solution of the last system, so that the systems of a sequence
-        are the same for whoever solves them.
+        The last frame is the exact solution of the last system, so that every solver gets the same
+        sequence of systems.
         """
         dt, length, phase = (float(parameters[name]) for name in ("dt", "length", "phase"))
         matrix = laplacian(self.points) * (self.points / length) ** 2

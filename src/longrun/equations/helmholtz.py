@@ -55,7 +55,7 @@ class Helmholtz(AbstractEquation):
 
     The medium is the squared index of refraction. Solved by fourth-order finite differences with a
     sparse direct factorisation, as the system is indefinite; no gradients pass through. Sources
-    are small at the boundary, where the scheme would else be of second order.
+    are small at the boundary, where the scheme would otherwise be of second order.
 
     The form of the operator is that of PIG (Kang et al., 2025, arXiv:2412.05994), with a medium
     that varies as in SKR (Wang et al., 2024, arXiv:2401.09516) and MgNO (He et al., 2024,
@@ -64,13 +64,13 @@ class Helmholtz(AbstractEquation):
     the source is a sum of up to 5 Gaussians, centred in the inner 0.4 of the square, of standard
     deviations from U(0.05, 0.08) and amplitudes from U(-1, 1).
 
-    Without absorption there are resonances: near one the solution is as large as you like and
-    depends on the last digits of the medium. Media and wavenumbers closer to one than `detuning`
-    are drawn again.
+    Without absorption there are resonances: near one the solution is arbitrarily large and depends
+    on the last digits of the medium. Media and wavenumbers closer to one than `detuning` are drawn
+    again.
 
     With `given: sines` the medium is 1 and the source is the one whose solution is
     sin(a1 pi r) sin(a2 pi s), r and s from -1 to 1 along the axes: with length 2 and wavenumber 1
-    the benchmark of PIG, of which there is a strong form. Nothing is tuned then.
+    the benchmark of PIG, which has a strong form. `detuning` has no effect then.
 
     Parameters
     ----------
@@ -79,15 +79,15 @@ class Helmholtz(AbstractEquation):
     length
         Length of a side.
     wavenumber
-        In vacuum, in radians per length.
+        In vacuum, in radians per unit length.
     contrast
         Height of the medium's bumps; 0 for a homogeneous medium.
     given
-        Where media and sources come from: "gaussians" that are drawn, or "sines".
+        Media and sources: "gaussians", which are drawn, or "sines".
     modes
         With "sines": a1 and a2, half-waves over half of a side along each axis.
     detuning
-        Least distance of the operator's eigenvalues from zero, in units of their mean spacing
+        Smallest distance of the operator's eigenvalues from zero, in units of their mean spacing
         4 pi / length^2; 0 to accept resonances.
     refinement
         The solver's grid has this many times the stored cells along each axis.
@@ -212,7 +212,7 @@ class Helmholtz(AbstractEquation):
             bumps = generator.uniform((0, 0, 0.1), (1, 1, 0.2), (generator.integers(1, 6), 3))
             if self.detuning == 0:
                 return row, bumps
-            # on a grid of its own, so that the draw doesn't depend on that of the solver
+            # on a separate grid, so that the draw doesn't depend on the solver's
             medium = 1 + row["contrast"] * _medium(bumps, self.needed)
             operator = _operator(medium, row["wavenumber"], row["length"]).tocsc()
             start = np.ones(operator.shape[0])
@@ -225,7 +225,7 @@ class Helmholtz(AbstractEquation):
         )
 
     def _solver(self, at: Discretisation) -> _HelmholtzSolver:
-        """Build the solver of a batch of media; it works in float64 on the CPU in any case."""
+        """Build the solver of a batch of media; it always works in float64 on the CPU."""
         wavenumber, length = (
             at.parameters[name].cpu().numpy() for name in ("wavenumber", "length")
         )
@@ -234,7 +234,7 @@ class Helmholtz(AbstractEquation):
     def resample(
         self, state: Float[Tensor, "batch channel *space"], points: int
     ) -> Float[Tensor, "batch channel *other"]:
-        """Interpolate by cubics; the solution changes its sign beyond the walls."""
+        """Interpolate by cubics; the solution changes sign beyond the walls."""
         return torch.cat(
             [interpolate(state[:, :2], points, "even"), interpolate(state[:, 2:], points, "odd")],
             dim=1,
@@ -246,15 +246,15 @@ class Helmholtz(AbstractEquation):
         at: Mapping[str, Float[Tensor, "*point"]],
         parameters: Mapping[str, Float[Tensor, ""]],
     ) -> Float[Tensor, "*point field"]:
-        """Return lap solution + wavenumber^2 solution - source, of sines alone.
+        """Return lap solution + wavenumber^2 solution - source, for `given: sines` only.
 
         Raises
         ------
         UserError
-            Media and sources that are drawn, which are known on a grid alone.
+            Media and sources that are drawn, which are known on a grid only.
         """
         if self.given != "sines":
-            raise UserError("Helmholtz gives a residual in strong form for given: sines alone")
+            raise UserError("Helmholtz has a residual in strong form for given: sines only")
         squared = parameters["wavenumber"] ** 2
         return u["xx"] + u["yy"] + squared * u[""] - self._source(at, parameters)[..., None]
 

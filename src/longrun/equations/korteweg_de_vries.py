@@ -24,7 +24,7 @@ class KortewegDeVries(AbstractEquation):
     """u_t + steepening u u_x + dispersion u_xxx = 0 on a periodic interval.
 
     Waves steepen until dispersion breaks them into solitons, which pass through each other:
-    not chaotic, but errors of phase add up. `steepening` is 1 or 6 in most texts; u scales with
+    not chaotic, but phase errors add up. `steepening` is 1 or 6 in most texts; u scales with
     its inverse. A soliton is
 
         u = 3 c / steepening sech^2(sqrt(c / dispersion) (x - c t) / 2).
@@ -32,11 +32,9 @@ class KortewegDeVries(AbstractEquation):
     Initial conditions:
 
     - "sines": sums of ten sine waves of 1 to 3 periods, amplitudes from U(-0.5, 0.5), any phase;
-      amplitudes as in Singh et al. (2024), arXiv:2402.15656, as far as its description goes,
-      periods ours;
+      amplitudes as Singh et al. (2024), arXiv:2402.15656, describe them, periods ours;
     - "two_bumps": a / 2 sech^2(sqrt(a) (x - x0) / 2) with a = 0.75 at 0.33 of the interval and
-      a = 0.4 at 0.65 of it, two solitons at steepening 6 (and of the kind of the card metalic at
-      others).
+      a = 0.4 at 0.65 of it, two solitons at steepening 6 (Metalic's kind at others).
 
     Parameters
     ----------
@@ -166,7 +164,7 @@ class KortewegDeVries(AbstractEquation):
 def _bump(
     x: Float[np.ndarray, " space"], length: float, a: float, at: float
 ) -> Float[np.ndarray, " space"]:
-    """Return a periodic bump; it and its two neighbours, the others are negligible."""
+    """Return a periodic bump: it and its two neighbours, as the others are negligible."""
     distance = length * (x - at + np.array([[-1.0], [0.0], [1.0]]))
     bump: Float[np.ndarray, " space"] = (0.5 * a / np.cosh(0.5 * np.sqrt(a) * distance) ** 2).sum(0)
     return bump

@@ -23,7 +23,7 @@ from longrun.solvers.spectral import SpectralSolver, check_points, indices, squa
 class KuramotoSivashinsky(AbstractEquation):
     """u_t + steepening (u^2/2)_x + growth u_xx + viscosity u_xxxx = 0 on a periodic interval.
 
-    Long waves grow, short waves decay, the nonlinear term carries energy from one to the other:
+    Long waves grow, short waves decay, and the nonlinear term carries energy from one to the other:
     chaos with about `length / 9` interacting cells where all coefficients are 1.
 
     Initial conditions:

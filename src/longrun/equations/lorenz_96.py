@@ -1,4 +1,4 @@
-"""The model of Lorenz (1996) of a quantity on a circle of latitude."""
+"""Lorenz' model (1996) of a quantity on a circle of latitude."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -17,7 +17,7 @@ from longrun.equations._base import (
 from longrun.runtime.cli import UserError
 from longrun.solvers.runge_kutta import RungeKuttaSolver, tableau
 
-LONGEST_STEP = 0.05  # Lorenz' own, with the method of order four
+LONGEST_STEP = 0.05  # Lorenz' own, with a method of order four
 
 
 class Lorenz96(AbstractEquation):
@@ -29,7 +29,7 @@ class Lorenz96(AbstractEquation):
 
     The sites are the system, not a discretisation: another number of them is another system, so
     states are never resampled and solvers have no other `points`. The initial state is the fixed
-    point u_i = forcing with normal noise of our choice at every site.
+    point u_i = forcing with normal noise at every site, our choice.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ class Lorenz96(AbstractEquation):
         }
         self.method = tableau(integrator)
         longest, strongest = (self.distributions[name].high for name in ("dt", "forcing"))
-        # values and with them rates grow like the forcing; beyond 8 the step must shrink with it
+        # values, and so rates, grow like the forcing; beyond 8 the step must shrink with it
         needed = int(np.ceil(longest * max(1.0, strongest / 8) / LONGEST_STEP - 1e-9))
         if substeps < needed:
             raise UserError(

@@ -34,8 +34,8 @@ class NavierStokes2D(AbstractEquation):
     """w_t + u . grad w + beta v = viscosity laplacian w - drag w + curl f in a periodic square.
 
     w = v_x - u_y is the vorticity of the velocity (u, v) = (psi_y, -psi_x), which has no
-    divergence and no mean. Stored is w or (u, v), each of which determines the other; of a state
-    with a mean velocity, the solver drops it.
+    divergence and no mean. Either w or (u, v) is stored; each determines the other. The solver
+    drops the mean velocity of a state that has one.
 
     With k = 2 pi wavenumber / length, the forcing is one of
 
@@ -68,7 +68,7 @@ class NavierStokes2D(AbstractEquation):
     wavenumber
         Waves of the forcing in the box.
     amplitude
-        Amplitude of the forcing; a parameter of trajectories that are forced.
+        Amplitude of the forcing; a parameter only where there is one.
     initial
         Initial condition, see above.
     fields
@@ -223,7 +223,7 @@ class NavierStokes2D(AbstractEquation):
         vorticity: Float[np.ndarray, "batch 1 x y"],
         parameters: Mapping[str, Float[np.ndarray, " batch"]],
     ) -> None:
-        """Refuse what can't go well; warn of what may not."""
+        """Refuse steps and grids that can't work; warn of coarse ones."""
         highest = 2 * np.pi / parameters["length"] * ((self.resolution - 1) // 3)
         # advection turns the highest wave by `angle` per step: the method is stable up to 2.8
         speed = np.abs(flow).sum(1).max((1, 2))
@@ -234,8 +234,8 @@ class NavierStokes2D(AbstractEquation):
                 f"{self.resolution} points: at least {math.ceil(self.substeps * angle / 2.5)} "
                 f"are needed"
             )
-        # enstrophy is dissipated about the wavenumber sqrt(vorticity / viscosity); where it is the
-        # highest, vorticity is off by some 2 % after a frame, where it is half of it by 0.1 %
+        # enstrophy is dissipated near the wavenumber sqrt(vorticity / viscosity); if that is the
+        # grid's highest, vorticity is off by some 2 % after a frame, if half of it, by 0.1 %
         rms = np.sqrt(np.mean(vorticity**2, axis=(1, 2, 3)))
         ratio = np.sqrt(rms / parameters["viscosity"]) / highest
         worst = ratio.argmax()

@@ -37,18 +37,18 @@ class NavierStokes3D(AbstractEquation):
       spectrum k^4 exp(-2 k^2 / peak^2), scaled to `speed`, as Rogallo (1981), NASA TM 81315, draws
       them; the energy of each wave is exactly that of the spectrum.
     - "mixing_layer": two opposite layers of shear in a box that is half as long along x. The
-      paper's arrays have the short axis first and this is its box, 4 pi by 8 pi by 8 pi. The short
-      axis is the spanwise one; y crosses the layers and w along z carries the shear, w = speed / 2
-      [tanh(y / 2 d) - tanh((y + L_y / 2) / 2 d) - tanh((y - L_y / 2) / 2 d)] of thickness d, the
-      layers at 0 and L_y / 2. Random waves as above of root mean square `noise` times `speed` are
-      added. Which long axis is the stream's doesn't show in the paper's code: our choice.
+      paper's box is 4 pi by 8 pi by 8 pi, with the short axis first in its arrays, as here. The
+      short axis is the spanwise one; y crosses the layers and w along z carries the shear, w =
+      speed / 2 [tanh(y / 2 d) - tanh((y + L_y / 2) / 2 d) - tanh((y - L_y / 2) / 2 d)] of thickness
+      d, the layers at 0 and L_y / 2. Random waves as above of root mean square `noise` times
+      `speed` are added. The paper's code doesn't show which long axis is streamwise: our choice.
 
-    Without a closure this is direct simulation. With `refinement` it runs on a finer grid than is
-    stored, and what is stored is its sharp spectral filter. With a closure it is large-eddy
-    simulation by the Smagorinsky model, tau = -2 C Delta^2 |S| S, whose Delta is `filter_width`
-    spacings of the stored grid, whatever the solver's grid; or by the dynamic one, whose C comes
-    from the resolved velocity, averaged over the box, at least zero. Its test filter keeps half of
-    the waves that products leave on the stored grid.
+    Without a closure this is direct simulation. With `refinement` it runs on a finer grid, and a
+    sharp spectral filter of it is stored. With a closure it is large-eddy simulation by the
+    Smagorinsky model, tau = -2 C Delta^2 |S| S, whose Delta is `filter_width` spacings of the
+    stored grid, whatever the solver's grid; or by the dynamic one, whose C comes from the resolved
+    velocity, averaged over the box, at least zero. Its test filter keeps half of the waves that
+    products leave on the stored grid.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class NavierStokes3D(AbstractEquation):
     closure
         "none", "smagorinsky" or "dynamic_smagorinsky".
     length
-        Extent along x, and along y and z or half of theirs.
+        Extent along x; y and z have the same, or twice as much for the mixing layer.
     dt
         Time between frames.
     viscosity
@@ -88,7 +88,7 @@ class NavierStokes3D(AbstractEquation):
     Raises
     ------
     UserError
-        Impossible parameters; when drawing initial conditions, a step too long for their speed.
+        Impossible parameters; and from `sample`, a step too long for the initial speed.
     """
 
     fields = (
@@ -162,9 +162,9 @@ class NavierStokes3D(AbstractEquation):
         """Warn where direct simulation lacks the waves that dissipate."""
         length, viscosity = self.distributions["length"].high, self.distributions["viscosity"].low
         if self.flow == "isotropic":
-            # retained waves should reach those of Kolmogorov, (dissipation / viscosity^3)^(1/4);
-            # dissipation peaks at 0.3 speed^3 peak as we measured it, or falls from its first value
-            # and has lost half of it when small eddies appear
+            # retained waves should reach Kolmogorov's, (dissipation / viscosity^3)^(1/4);
+            # dissipation peaks at 0.3 speed^3 peak as measured; or it falls from its first value,
+            # to half of it when small eddies appear
             wavenumber = 2 * math.pi * self.peak / length
             at_first = 3.75 * viscosity * (self.speed * wavenumber) ** 2
             finest = (max(at_first / 2, 0.3 * self.speed**3 * wavenumber) / viscosity**3) ** 0.25
@@ -215,14 +215,14 @@ class NavierStokes3D(AbstractEquation):
     ) -> Float[np.ndarray, "component x y z"]:
         """Draw random waves without divergence, of the spectrum in the class's docstring."""
         assert self.aspect is not None
-        # counted in waves per `length`; beyond 3 peaks the spectrum has fallen to 1e-5
+        # in waves per `length`; beyond 3 peaks the spectrum has fallen to 1e-5
         reach = [math.ceil(3 * self.peak * times) for times in self.aspect]
         index = np.meshgrid(
             *[np.arange(-n, n + 1) for n in reach[:2]], np.arange(reach[2] + 1), indexing="ij"
         )
         wave = np.stack([n / times for n, times in zip(index, self.aspect, strict=True)])
         squared = (wave**2).sum(0)
-        # of each pair of opposite waves, which are one real wave, take one
+        # a pair of opposite waves is one real wave: take one of each
         half = (index[2] > 0) | (index[1] > 0) | ((index[1] == 0) & (index[0] > 0))
         drawn = half & (squared <= (3 * self.peak) ** 2)
         squared = np.where(drawn, squared, 1.0)
@@ -269,7 +269,7 @@ class NavierStokes3D(AbstractEquation):
             smagorinsky=(
                 column["smagorinsky_constant"] * width**2 if self.closure == "smagorinsky" else None
             ),
-            # products leave waves up to 2/3 of the highest, pi / spacing, and half of it is 1/3
+            # products leave waves up to 2/3 of the highest, pi / spacing; half of that is 1/3
             test_filter=torch.pi / (3 * width) if dynamic else None,
             **at.timing,
             integrator=self.integrator,
@@ -290,7 +290,7 @@ def _evaluate(
     index: Sequence[np.ndarray],
     grid: Sequence[int],
 ) -> Float[np.ndarray, "component x y z"]:
-    """Evaluate the real part of a sum of waves on a grid, less the waves that it can't hold."""
+    """Evaluate the real part of a sum of waves on a grid, without those it can't hold."""
     spectrum = np.zeros((3, *grid[:2], grid[2] // 2 + 1), complex)
     fits = np.logical_and.reduce(
         [2 * np.abs(n) < points for n, points in zip(index, grid, strict=True)]

@@ -28,14 +28,15 @@ CELL_REYNOLDS = 100.0  # beyond it the scheme's own dissipation takes over from 
 class NavierStokesMAC(AbstractEquation):
     """u_t + div(u u) = -grad p + viscosity lap u + amplitude sin(2 pi waves y / length) e - drag u.
 
-    With div u = 0, e along x and density 1, on a periodic square. The coefficients, the scheme and
+    On a periodic square, with div u = 0, e along x and density 1. The coefficients, the scheme and
     the initial states are those of Sun, Yang and Yoo (2023), arXiv:2302.08105 (temporal stencil
-    modelling), after Kochkov et al. (2021), arXiv:2102.01010. Without amplitude and drag it decays.
+    modelling), after Kochkov et al. (2021), arXiv:2102.01010. Without amplitude and drag the flow
+    decays.
 
     Stored fields are averages over the faces of square cells: u over the right face of each cell,
-    at ((i + 1) dx, (j + 1/2) dy), v over its upper face, at ((i + 1/2) dx, (j + 1) dy). What a
-    finer reference solver computes is stored as averages over the faces of the coarse cells, so it
-    has no divergence either. The force is averaged over faces too.
+    at ((i + 1) dx, (j + 1/2) dy), v over its upper face, at ((i + 1/2) dx, (j + 1) dy). Results of
+    a finer reference solver are averaged over the faces of the coarse cells, so they have no
+    divergence either. The force is averaged over faces too.
 
     Initial states: white noise filtered by a log-normal density of the wavenumber around
     `peak`, without divergence, scaled to a largest speed. They are drawn as Fourier coefficients
@@ -55,11 +56,11 @@ class NavierStokesMAC(AbstractEquation):
     amplitude
         Of the force; 0 for decaying flow.
     drag
-        Rate at which the force of drag damps the velocity.
+        Rate at which drag damps the velocity.
     waves
         Periods of the force in the box.
     peak
-        Where the initial spectrum is largest, in waves per box.
+        Wavenumber of the largest initial energy, in waves per box.
     speed
         Largest initial speed; steps are refused that carry it further than half a cell.
     refinement
@@ -164,7 +165,7 @@ class NavierStokesMAC(AbstractEquation):
             stream = corners(points) * points
             return np.stack([np.diff(stream[1:], axis=1), -np.diff(stream[:, 1:], axis=0)])
 
-        fine = velocity(4 * highest)  # faces are short enough there for the largest speed
+        fine = velocity(4 * highest)  # fine enough to find the largest speed
         return velocity(self.resolution) * (self.speed / np.hypot(*fine).max())
 
     def _solver(self, at: Discretisation) -> PeriodicMACSolver:
@@ -212,7 +213,7 @@ class NavierStokesMAC(AbstractEquation):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Mean velocity, which the fluxes conserve; at zero, where it begins, drag keeps it."""
+        """Mean velocity, which the fluxes conserve; it starts at zero, where drag keeps it."""
         mean = state.mean(axis=(-2, -1))
         return {"mean_u": mean[..., 0], "mean_v": mean[..., 1]}
 

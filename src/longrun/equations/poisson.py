@@ -32,8 +32,8 @@ class _PoissonSolver(AbstractEllipticSolver):
         matrix = diffusion_matrix(np.ones(fields.shape[1:]), spacing, self.wall)
         right = fields[0].ravel()
         if self.wall == "neumann":
-            # Nothing can leave, so the sum of the source must vanish. Then the sum of all rows
-            # says that whatever is added here multiplies zero: one cell is pinned, no more.
+            # Nothing can leave, so the sum of the source must vanish. Then the sum of all rows says
+            # that the term added here is zero: it only pins one cell.
             right = right - right.mean()
             matrix[0, 0] += matrix[0, 0]
         return matrix, right
@@ -51,8 +51,8 @@ class Poisson(AbstractEquation):
     The source is a sum of Gaussians, as in the Poisson-Gauss task of Poseidon (Herde et al., 2024,
     arXiv:2405.19101); their number, from 1 to `bumps`, centres, uniform over the square, standard
     deviations from U(`narrowest`, `widest`) and amplitudes from U(-1, 1) are our choice. With
-    Neumann walls its mean is taken away, without which there is no solution, and the solution is
-    the one of mean zero.
+    Neumann walls its mean is subtracted, or there would be no solution, and the solution is the one
+    of mean zero.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class Poisson(AbstractEquation):
     bumps
         Largest number of Gaussians.
     narrowest, widest
-        Standard deviations, in lengths of a side.
+        Bounds of the standard deviations, in lengths of a side.
     refinement
         The solver's grid has this many times the stored cells along each axis.
 
@@ -135,7 +135,7 @@ class Poisson(AbstractEquation):
         return parameters, states
 
     def _solver(self, at: Discretisation) -> _PoissonSolver:
-        """Build the solver of a batch of sources; it works in float64 on the CPU in any case."""
+        """Build the solver of a batch of sources; it always works in float64 on the CPU."""
         length = at.parameters["length"].cpu().numpy()
         return _PoissonSolver(at.points, length, self.wall)
 

@@ -33,7 +33,7 @@ class QuasiGeostrophic(AbstractEquation):
     """Potential vorticities q1 (upper layer) and q2 (lower layer) on a beta plane.
 
     q1 = laplacian psi1 - (psi1 - psi2), q2 = laplacian psi2 + (psi1 - psi2), lengths in units of
-    the deformation scale; the planetary part beta y is carried apart. With J(a, b) = a_x b_y - a_y
+    the deformation scale; the planetary part beta y is kept apart. With J(a, b) = a_x b_y - a_y
     b_x, that is (u, v) = (-psi_y, psi_x), with +- for the upper and the lower layer,
 
     q_t + advection J(psi, q) + beta psi_x = +- relaxation (psi1 - psi2 - psi_R)
@@ -48,8 +48,8 @@ class QuasiGeostrophic(AbstractEquation):
     Steps are exponential Runge-Kutta, not filtered leapfrog: of fourth order, restarted exactly
     from one state, without the filter's damping. Products are dealiased by 2/3, not by padding.
     Initial states are the jet in the upper layer with noise, not noise alone, which saves the time
-    in which relaxation builds the jet: the stream function of the noise has a standard deviation
-    of 0.1 on 16 x 32 points.
+    that relaxation takes to build the jet: the stream function of the noise has a standard
+    deviation of 0.1 on 16 x 32 points.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ class QuasiGeostrophic(AbstractEquation):
     sponge
         Rate of the sponge's damping at the sides.
     advection
-        Factor of the Jacobian; other than 1, a wrong model.
+        Factor of the Jacobian; 1 unless the model is to be wrong.
     substeps
         Steps of the integrator per frame.
     burn_in
@@ -85,8 +85,8 @@ class QuasiGeostrophic(AbstractEquation):
     Raises
     ------
     UserError
-        Impossible parameters, a grid that doesn't hold the deformation scale, or time steps too
-        long for three times the jet, a speed that its eddies reach.
+        Impossible parameters, a grid that doesn't resolve the deformation scale, or time steps too
+        long for three times the jet's speed, which its eddies reach.
     """
 
     fields = (
@@ -164,7 +164,7 @@ class QuasiGeostrophic(AbstractEquation):
     def sample(
         self, generators: Sequence[np.random.Generator]
     ) -> tuple[dict[str, Float[np.ndarray, " batch"]], Float[np.ndarray, "batch channel *space"]]:
-        """Draw parameters and noise upon the jet; the draw doesn't depend on `points`."""
+        """Draw parameters and noise on the jet; the draw doesn't depend on `points`."""
         parameters, states = self._draw(generators), []
         grid = self.grid(self.resolution)
         for i, generator in enumerate(generators):
@@ -188,7 +188,7 @@ class QuasiGeostrophic(AbstractEquation):
         k, l = _wavenumbers(columns, grid)  # noqa: E741
         squared = k**2 + l**2
         inversion = _inversion(squared)
-        # what acts on each vertical mode alone is integrated exactly: waves, most of the damping
+        # terms that act on one vertical mode are integrated exactly: waves, most of the damping
         damping = torch.cat(
             [
                 columns["friction"] / 2 * (squared > 0),
@@ -211,7 +211,7 @@ class QuasiGeostrophic(AbstractEquation):
         state: Float[np.ndarray, "..."],
         parameters: Mapping[str, Float[np.ndarray, "..."]],
     ) -> dict[str, Float[np.ndarray, "..."]]:
-        """Mean of q1 + q2: forcing and damping are derivatives or act on the layers oppositely."""
+        """Mean of q1 + q2: forcing and damping are derivatives, or opposite in the two layers."""
         return {"mean": state.sum(-3).mean(axis=(-2, -1))}
 
 
@@ -244,7 +244,7 @@ def _wavenumbers(columns: Mapping[str, Tensor], grid: Sequence[int]) -> list[Ten
 
 
 def _inversion(squared: Tensor) -> Float[Tensor, "batch 2 *mode"]:
-    """Return what gives the stream functions of the vertical modes from their vorticities."""
+    """Return the factors from the vorticities of the vertical modes to their stream functions."""
     barotropic = torch.where(squared > 0, -1 / squared, 0.0)
     return torch.cat([barotropic, -1 / (squared + 2)], dim=1)
 
@@ -266,7 +266,7 @@ def _jet(columns: Mapping[str, Tensor], grid: Sequence[int]) -> Complex[Tensor, 
 
 
 def _coupling(columns: Mapping[str, Tensor], grid: Sequence[int], dtype: torch.dtype) -> Product:
-    """Return what couples waves or vertical modes, from the spectra of the modes."""
+    """Return the terms that couple waves or vertical modes, from the spectra of the modes."""
     spectral = dtype.to_complex()
     k, l = _wavenumbers(columns, grid)  # noqa: E741
     squared = k**2 + l**2

@@ -28,11 +28,11 @@ from longrun.solvers.finite_volume import (
 
 SAMPLES = 4  # points per cell and axis from which the averages of an initial condition are taken
 DRY = 1e-12  # depth at a face whose bottom stands above the water
-WIDTH = 0.1  # of the bump, by the length of the box
+WIDTH = 0.1  # of the bump, over the length of the box
 
 
 class ShallowWater(AbstractEquation):
-    """Depth and momentum of a layer of water over a bottom b, perhaps in rotation.
+    """Depth and momentum of a layer of water over a bottom b, optionally rotating.
 
     h_t + div(h v) = 0,
     (h v)_t + div(h v v + gravity h^2 / 2) = -gravity h grad(b) + coriolis h (v_y, -v_x).
@@ -42,14 +42,14 @@ class ShallowWater(AbstractEquation):
     depth and velocity are stored. Depths are positive: beds don't fall dry.
 
     The radial dam break in a square of open ends is the case of PDEBench (Takamoto et al., 2022,
-    arXiv:2210.07182), whose numbers are given here as we recall them, not checked: depth 2 in a
+    arXiv:2210.07182), whose numbers are from memory, not checked: depth 2 in a
     circle of radius U(0.3, 0.7) in the middle of a square of length 5, depth 1 outside. The rest
     is our own choice:
 
     - `dam`: as above, the radius being U(0.06, 0.14) of the length.
-    - `waves`: depth 1 with a perturbation of root mean square 0.1, velocity of root mean square
-      0.1 gravity waves' speed; each a sum of four waves of up to three periods per axis.
-    - `rest`: a level surface at depth 1 (less the bottom) without motion; to test bottoms.
+    - `waves`: depth 1 with a perturbation of root mean square 0.1, velocity of root mean square 0.1
+      times the speed of gravity waves; each a sum of four waves of up to three periods per axis.
+    - `rest`: a level surface at depth 1 (less the bottom) without motion; tests bottoms.
 
     The bottom `bump` is a Gaussian of width 0.1 of the length in the middle of the box.
 
@@ -72,7 +72,7 @@ class ShallowWater(AbstractEquation):
     gravity
         Acceleration of gravity.
     coriolis
-        Coriolis parameter, of any sign.
+        Coriolis parameter, of either sign.
     substeps
         Time steps per frame.
     burn_in
@@ -143,7 +143,7 @@ class ShallowWater(AbstractEquation):
         Raises
         ------
         UserError
-            A time step too long for an initial state, with the number of substeps to use.
+            A time step too long for an initial state; the message says how many substeps to use.
         """
         parameters = self._draw(generators)
         fine = SAMPLES * self.resolution
@@ -209,7 +209,7 @@ class ShallowWater(AbstractEquation):
     def _start(
         self, generator: np.random.Generator, x: np.ndarray, y: np.ndarray, wave_speed: float
     ) -> list[np.ndarray]:
-        """Draw surface and velocity at points, coordinates by the length of the box."""
+        """Draw surface and velocity at points; coordinates in lengths of the box."""
         rest = np.zeros(np.broadcast_shapes(x.shape, y.shape))
         if self.initial == "rest":
             return [1 + rest, rest, rest]
@@ -228,7 +228,7 @@ class ShallowWater(AbstractEquation):
 
 
 class _Solver(AbstractFiniteVolumeSolver):
-    """MUSCL-HLLC for shallow water over a bottom, in rotation."""
+    """MUSCL-HLLC for rotating shallow water over a bottom."""
 
     def __init__(
         self,
@@ -268,7 +268,7 @@ class _Solver(AbstractFiniteVolumeSolver):
             for side in (left, right)
         ]
         flux = hllc_shallow(at_face[0], at_face[1], self.gravity, axis)
-        # what each cell sees of a face: the pressure there is that of its own depth at the face
+        # seen from each cell, the pressure at a face is that of the cell's own depth there
         push = [
             0.5 * self.gravity * (side[0].square() - cut[0].square())
             for side, cut in zip((left, right), at_face, strict=True)

@@ -22,7 +22,7 @@ from longrun.equations._systems import (
 from longrun.runtime.cli import UserError
 from longrun.solvers.relaxation import LinearSystem
 
-SEQUENCES = 2**24  # numbers of sequences; a float32 holds each
+SEQUENCES = 2**24  # how many sequences; float32 holds every number
 
 
 class _Solver(SystemsSolver):
@@ -52,11 +52,11 @@ class ShiftedLaplacian(AbstractSystems):
 
     The systems are independent of each other; time is only their place in the sequence. A has unit
     spacing on the inner nodes of the stored grid. Shifts are `lowest + spread Beta(alpha, beta)`,
-    sources have standard normal values at the nodes, drawn until their norm is at most the root of
-    their number (Khodak et al., 2024, arXiv:2310.02246).
+    sources have standard normal values at the nodes, redrawn until their norm is at most the root
+    of their number (Khodak et al., 2024, arXiv:2310.02246).
 
     Between the nodes a source is the sum of sines through its values: a finer grid solves the
-    boundary value problem that the matrices discretise, whose solution differs by some per cent.
+    boundary value problem that the matrices discretise, whose solution differs by a few per cent.
 
     Parameters
     ----------
@@ -66,13 +66,13 @@ class ShiftedLaplacian(AbstractSystems):
         Parameters of the Beta distribution: 2 and 6 for the paper's low variance, 0.5 and 1.5 for
         the high one.
     lowest, spread
-        Smallest shift, and by how much the largest exceeds it.
+        Smallest shift, and the largest minus the smallest.
     length
-        Length of a side, of no effect on the systems.
+        Length of a side; has no effect on the systems.
     dt
-        What time advances from system to system.
+        Time between systems.
     sequence
-        Number of the sequence: which one a trajectory is.
+        Number that identifies the sequence of a trajectory.
 
     Raises
     ------

@@ -30,11 +30,10 @@ class Smoke(AbstractEquation):
     with buoyancy 0, s is a passive scalar.
 
     This is the periodic variant of the "INS" data of SineNet (Zhang et al., 2024,
-    arXiv:2403.19507), whose box is closed: there the velocity is zero at the walls, across which
-    no smoke goes. Deviations: no walls, so smoke that leaves at the top comes in at the bottom;
-    only the departure from the mean lifts, since there is no floor whose pressure would carry the
-    mean; and smoke diffuses, which there the interpolation of the semi-Lagrangian scheme does
-    unasked.
+    arXiv:2403.19507), whose box is closed: there the velocity is zero at the walls, which no smoke
+    crosses. Deviations: no walls, so smoke that leaves at the top enters at the bottom; only the
+    departure from the mean lifts, since there is no floor whose pressure would carry the mean; and
+    smoke diffuses, where the original's semi-Lagrangian interpolation does so numerically.
 
     Initial smoke is a random field of waves up to about four in the box, stretched to the interval
     from 0 to 1; initial velocities are zero or one of `longrun.equations._initial_vorticity`.
@@ -52,7 +51,7 @@ class Smoke(AbstractEquation):
     diffusivity
         Diffusivity of smoke.
     buoyancy
-        Upward (along y) acceleration by smoke.
+        Upward acceleration (along y) per density of smoke.
     initial
         Initial velocity; "rest" needs buoyancy.
     substeps
@@ -134,12 +133,12 @@ class Smoke(AbstractEquation):
         states = np.zeros((len(generators), 3, points, points))
         for state, generator in zip(states, generators, strict=True):
             modes = noise(generator) * np.exp(-0.5 * (RADIUS / 2) ** 2)
-            lowest, highest = np.quantile(on_grid(modes, 128), (0, 1))  # on whatever grid
+            lowest, highest = np.quantile(on_grid(modes, 128), (0, 1))  # on a fixed grid
             state[0] = (on_grid(modes, points) - lowest) / (highest - lowest)
             if self.initial != "rest":
                 flow = velocity(FLOWS[self.initial](generator))
                 state[1:] = [on_grid(component, points) for component in flow]
-        # what smoke of density 1 lifts reaches about this speed over half of the box
+        # smoke of density 1, rising over half of the box, reaches about this speed
         free_fall = np.sqrt(parameters["buoyancy"] * parameters["length"])
         speed = np.abs(states[:, 1:]).sum(1).max((1, 2)) + free_fall
         wavenumber = 2 * np.pi / parameters["length"] * ((points - 1) // 3)
@@ -182,9 +181,9 @@ class Smoke(AbstractEquation):
 def _transport(
     x: Tensor, y: Tensor, lift: Tensor, grid: Sequence[int], dtype: torch.dtype
 ) -> Product:
-    """Return what moves smoke and makes vorticity, from the spectra of both.
+    """Return advection of smoke and vorticity, and buoyancy, from the spectra of both.
 
-    In whole waves `x` and `y`: the units of advection cancel, see `advection`.
+    `x` and `y` count whole waves: the units of advection cancel, see `advection`.
     """
     spectral = dtype.to_complex()
     to_flow, flux = to_velocity(x, y).to(spectral), to_flux(x, y).to(dtype)

@@ -99,15 +99,15 @@ class Wave(AbstractEquation):
     Fourth-order central differences at cell centres. With "rk4", of fourth order in time, the
     energy, the sum of (velocity^2 / speed^2 + |grad u|^2) / 2, decays slightly: by 1 part in
     (144 / (frequency * step)^6) per step for a wave of that frequency. With "verlet", of second
-    order, it oscillates by a part in (8 / (frequency * step)^2) about a constant, for ever.
+    order, it oscillates by 1 part in (8 / (frequency * step)^2) about a constant, forever.
 
     Media, initial pulses and speeds are our choice; the cases are those of the tasks Wave-Layer and
     Wave-Gauss of Poseidon (Herde et al., 2024, arXiv:2405.19101):
 
     - "layers": 3 to 6 layers across y with speeds from U(`slowest`, `fastest`), interfaces
       waving along x by up to a quarter of the mean thickness, smoothed over `transition`;
-    - "gaussians": from `slowest` up by as much as `fastest`: 2 to 6 bumps of standard deviation
-      U(0.08, 0.2), combined as 1 - prod(1 - bump), so that they stay within bounds;
+    - "gaussians": from `slowest` up to `fastest`: 2 to 6 bumps of standard deviation U(0.08, 0.2),
+      combined as 1 - prod(1 - bump), which stays within bounds;
     - "uniform": `fastest` everywhere.
 
     The pulse is a sum of 1 to 4 Gaussians of amplitudes U(0.5, 1) and standard deviations
@@ -127,12 +127,12 @@ class Wave(AbstractEquation):
     slowest, fastest
         Bounds of the speed.
     transition
-        Width of the interfaces of layers, in lengths of a side; 0 for jumps, with which the scheme
-        is of first order.
+        Width of the interfaces of layers, in lengths of a side; 0 for jumps, where the scheme is of
+        first order.
     walls
         "periodic"; "reflecting", where the normal derivative of u vanishes; or "absorbing", where
         waves of normal incidence leave (Engquist & Majda, 1977, Math. Comput. 31, 629, first
-        order) and others partly do: (1 - cos(angle)) / (1 + cos(angle)) of their amplitude stays.
+        order) and others partly: (1 - cos(angle)) / (1 + cos(angle)) of the amplitude stays.
     substeps
         Steps of the integrator per frame.
     burn_in
@@ -237,7 +237,7 @@ class Wave(AbstractEquation):
         count = generator.integers(3, 7)
         speeds = generator.uniform(self.slowest, self.fastest, count)
         speed = np.full((len(x), len(x)), speeds[0])
-        # a periodic box ends as it begins: one interface more, at its edge
+        # a periodic box ends as it begins: one more interface, at its edge
         last = count if self.walls == "periodic" else count - 1
         for number in range(1, last + 1):
             swing = generator.uniform(-0.25, 0.25) / count

@@ -1,8 +1,8 @@
 """What the converters share: a dataset in another format, and how it becomes a store.
 
-A converted store says `equation: {name: imported, format: ..., source: ..., layout: ...}`. No file
-of this package solves it, so there are neither invariants nor a coarse solver, and nobody has
-measured its error: `reference_error` and `predictability` are null.
+A converted store says `equation: {name: imported, format: ..., source: ..., layout: ...}`. No
+equation of this package describes it, so it has no invariants and no coarse solver, and its error
+was not measured: `reference_error` and `predictability` are null.
 """
 
 import contextlib
@@ -50,7 +50,7 @@ class Part:
     parameters
         Values of each trajectory by name.
     read
-        Frames of the trajectories from the first number to before the second.
+        Returns the frames of trajectories from the first number up to, not including, the second.
     """
 
     trajectories: int
@@ -76,7 +76,7 @@ class Foreign:
     parts
         By split, or one under the name "" that is still to be divided.
     layout
-        What the way back needs to know: plain JSON.
+        What exporting back needs: plain JSON.
     """
 
     fields: dict[str, dict[str, str]]
@@ -119,7 +119,7 @@ def joined(parts: Sequence[Part]) -> Part:
 
 
 def divided(foreign: Foreign, counts: Sequence[int]) -> Foreign:
-    """Divide trajectories into the splits, in order; what is beyond the last count is left out.
+    """Divide trajectories into the splits, in order; those beyond the last count are left out.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def with_parameters(foreign: Foreign, values: Mapping[str, float]) -> Foreign:
 
 
 def described_as(name: str, attrs: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """Describe a field or parameter by what a file says of it, as far as it does."""
+    """Describe a field or parameter as far as a file does."""
     found = attrs or {}
     return {
         "units": text(found.get("units", "unknown")),
@@ -186,7 +186,7 @@ def text(value: Any) -> str:
 
 
 def texts(value: Any) -> list[str]:
-    """Return a list of texts, which some writers store as bytes, or without a list if it is one."""
+    """Return a list of texts, which some writers store as bytes, or as bare text if it is one."""
     return [
         entry.decode().rstrip("\0 ") if isinstance(entry, bytes) else str(entry)
         for entry in np.ravel(value)
@@ -200,12 +200,12 @@ def number(value: Any) -> float | None:
 
 
 def per_trajectory(values: Any, count: int, what: str) -> Float[ndarray, " trajectory"]:
-    """Give every trajectory its number, or all of them the only one.
+    """Return one number per trajectory; a single number is repeated.
 
     Raises
     ------
     UserError
-        Another number of numbers, or what isn't real.
+        Another count of numbers, or values that aren't real.
     """
     array = np.asarray(values)
     if array.size not in (1, count) or array.dtype.kind not in "fiub":
@@ -245,10 +245,10 @@ def scalar_names(
     scalars: Mapping[str, Float[ndarray, " trajectory"]],
     fields: Iterable[str],
 ) -> dict[str, str]:
-    """Name the scalars of a file beside its fields and what its coordinates say.
+    """Name the scalars of a file beside its fields and the parameters of its coordinates.
 
-    The coordinates win: a scalar of a name of theirs keeps it only if it says the same, perhaps
-    with more digits; otherwise it gets another.
+    The coordinates win: a scalar with one of their names keeps it only if the values agree (it may
+    have more digits); otherwise it gets another name.
 
     Parameters
     ----------
@@ -281,12 +281,12 @@ def scalar_names(
 def spacing(
     values: Float[ndarray, "*trajectory point"], what: str
 ) -> tuple[Float[ndarray, " trajectory"], Float[ndarray, " trajectory"]]:
-    """First value and step of coordinates, of all trajectories or of each; they must be even.
+    """First value and step of evenly spaced coordinates, of all trajectories or of each.
 
     Raises
     ------
     UserError
-        They are not.
+        They don't increase, or aren't evenly spaced.
     """
     exact = np.atleast_2d(np.asarray(values, np.float64))
     first, count = exact[..., 0], exact.shape[-1]
@@ -297,7 +297,7 @@ def spacing(
     if not np.isfinite(exact).all() or (step <= 0).any():
         raise UserError(f"{what} doesn't increase")
     if (np.abs(exact - even) > UNEVEN * step[..., None]).any():
-        raise UserError(f"{what} isn't evenly spaced; a store holds even grids alone")
+        raise UserError(f"{what} isn't evenly spaced; a store holds only even grids")
     if values.dtype.itemsize < 8:
         first, step = _tidy(first), _tidy(step, count, count - 1)
     return first, step
@@ -333,7 +333,7 @@ def grid_parameters(
     centred
         Whether every axis starts half a cell from 0.
     origin
-        What else must be added to the positions along each axis.
+        Offset to add to the positions along each axis.
 
     Raises
     ------
@@ -374,14 +374,14 @@ def import_store(
     kind
         Name of the format.
     source
-        Where the dataset came from, as a reader should know it.
+        Where the dataset came from, for its readers.
     provenance
         See `longrun.runtime.cli.provenance`.
 
     Raises
     ------
     UserError
-        `path` exists, or a value is not finite in single precision, in which methods read it.
+        `path` exists, or a value is not finite in single precision, which methods read.
     """
     absent(path)
     size = np.dtype(foreign.dtype).itemsize * len(foreign.fields) * int(np.prod(foreign.space))
@@ -433,7 +433,7 @@ def import_store(
 def _check_finite(
     values: Shaped[ndarray, "trajectory ..."], numbers: range, what: str, where: str
 ) -> None:
-    """Refuse numbers that are not finite or, as methods read them, would not be.
+    """Refuse numbers that are not finite, or would not be in the precision of methods.
 
     Raises
     ------
@@ -448,12 +448,12 @@ def _check_finite(
 
 
 def absent(path: Path) -> None:
-    """Refuse to write where something is.
+    """Refuse to overwrite.
 
     Raises
     ------
     UserError
-        Something is there.
+        The path exists.
     """
     if path.exists():
         raise UserError(f"{path}: exists already; move it away or choose another output")
@@ -489,7 +489,7 @@ def shared(values: Float[ndarray, "trajectory point"]) -> bool:
 
 
 def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]]]:
-    """Yield trajectories of a split in blocks: which, and each field in the precision it has.
+    """Yield blocks of trajectories of a split: their slice, and each field in its own precision.
 
     Raises
     ------
@@ -506,12 +506,12 @@ def blocks(store: Store, split: str) -> Iterator[tuple[slice, dict[str, ndarray]
 
 @contextlib.contextmanager
 def opened(path: Path, format_name: str) -> Iterator[h5py.File]:
-    """Open an HDF5 file, and say in one line what is wrong with it.
+    """Open an HDF5 file, and report in one line what is wrong with it.
 
     Raises
     ------
     UserError
-        Absent, no HDF5 file, cut short, or not laid out as the format wants.
+        Absent, not an HDF5 file, cut short, or not laid out as the format requires.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -535,14 +535,14 @@ def opened(path: Path, format_name: str) -> Iterator[h5py.File]:
 
 
 def _check_file(file: h5py.File, path: Path) -> None:
-    """Refuse what would make a reader open other files, or allocate more than there is.
+    """Refuse a file that makes a reader open other files, or allocate too much memory.
 
-    Shapes are believed as far as the machine's memory goes: what was never written takes no room in
-    a file, and what is compressed little.
+    Only the machine's memory limits shapes: unwritten data take no room in a file, and compressed
+    data little.
     """
     room = memory()
 
-    # what is returned ends the search: h5py can't carry an exception out of it
+    # a returned value ends the search: h5py can't pass on an exception
     def follow(name: str, link: Any) -> str | None:
         return f"{name} leads to another file" if isinstance(link, h5py.ExternalLink) else None
 
@@ -553,7 +553,7 @@ def _check_file(file: h5py.File, path: Path) -> None:
             return f"{name} lies in another file"
         rows = max(1, item.shape[0]) if item.ndim > 2 else 1  # trajectories are read in blocks
         if item.dtype.itemsize * math.prod(item.shape) // rows > room:
-            return f"{name} has the shape {item.shape}: there is no memory for it"
+            return f"{name} has the shape {item.shape}, too large for memory"
         return None
 
     problem = file.visititems_links(follow) or file.visititems(look)

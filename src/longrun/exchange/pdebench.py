@@ -1,6 +1,6 @@
 """Stores to and from the HDF5 layouts of PDEBench (Takamoto et al., 2022, arXiv:2210.07182).
 
-Four layouts, told apart by what a file holds; coordinates are `x-coordinate`, ..., `t-coordinate`
+Four layouts, told apart by a file's content; coordinates are `x-coordinate`, ..., `t-coordinate`
 (which may have one entry more than there are frames):
 
 - `tensor`: one field, `tensor` (trajectory, time, x[, y[, z]]); advection, Burgers, 1D reaction.
@@ -15,8 +15,8 @@ The files don't say what the boundary conditions are, nor how the trajectories a
 
 Export: one file per split, `train.hdf5`, `valid.hdf5`, `test.hdf5`; parameters that all
 trajectories share are attributes, others are arrays in the group `parameters`; a field's velocity
-components are named as PDEBench does where density and pressure are there too. What PDEBench does
-not have, the attributes `boundary_x`, ..., and `fields` of the file say.
+components are named as PDEBench does where density and pressure are there too. The attributes
+`boundary_x`, ... and `fields` of a file hold what PDEBench lacks.
 """
 
 import re
@@ -57,7 +57,7 @@ def export_pdebench(store: Store, folder: Path) -> None:
     Raises
     ------
     UserError
-        No axis, or something is at `folder`.
+        No axis, or `folder` exists.
     """
     exchange.absent(folder)
     if not store.split(schema.SPLITS[0]).space:
@@ -137,7 +137,7 @@ def _write_groups(
 
 
 def _group_names(count: int) -> list[str]:
-    """Name the groups of trajectories so that they sort as text, in which order others read."""
+    """Name the groups of trajectories so that they sort as text, the order in which others read."""
     digits = max(4, len(str(count - 1)))
     return [f"{number:0{digits}d}" for number in range(count)]
 
@@ -231,7 +231,7 @@ def _recognise(file: h5py.File, path: Path) -> Layout:
     if _stacked(file):
         return "fields"
     held = ", ".join(sorted(file)[:5]) or "nothing"
-    raise UserError(f"{path}: is not in a layout of {FORMAT} that is known here; it holds {held}")
+    raise UserError(f"{path}: is in no known layout of {FORMAT}; it holds {held}")
 
 
 def _numbered(file: h5py.File) -> list[str]:
@@ -336,7 +336,7 @@ def _grid(
 
 
 def _scalars(file: h5py.File, kind: Layout, count: int, path: Path) -> dict[str, ndarray]:
-    """Numbers among the attributes and arrays of one per trajectory, by their names in the file."""
+    """Numbers among the attributes, and arrays with one per trajectory, by name in the file."""
 
     def numbers(attrs: h5py.AttributeManager) -> dict[str, float]:
         found = {name: exchange.number(value) for name, value in attrs.items()}

@@ -55,7 +55,7 @@ def export_well(store: Store, folder: Path) -> None:
     Raises
     ------
     UserError
-        No axis, or something is at `folder`.
+        No axis, or `folder` exists.
     """
     exchange.absent(folder)
     if not store.split(schema.SPLITS[0]).space:
@@ -220,7 +220,7 @@ def read_well(path: Path) -> Foreign:
 
 
 def _completed(part: Part, names: Sequence[str], first: Part, path: Path) -> Part:
-    """Give a file the parameters that others have: lengths that are equal, times that are 0."""
+    """Add the parameters that other files have: here, equal lengths and first times of 0."""
     values = dict(part.parameters)
     for name in names:
         if name in values:
@@ -298,7 +298,7 @@ def _add_scalars(
     fields: Iterable[str],
     path: Path,
 ) -> None:
-    """Add what is constant in time to what the coordinates say."""
+    """Add the scalars that are constant in time to the parameters of the coordinates."""
     scalars = {}
     for original in exchange.texts(group.attrs["field_names"]):
         if _flag(group[original].attrs["time_varying"]):
@@ -316,7 +316,7 @@ def _flag(value: Any) -> bool:
 
 
 def _boundary(group: h5py.Group, axis: str, path: Path) -> str:
-    """Name the condition at the two ends of an axis; open where nothing is said."""
+    """Name the condition at the two ends of an axis; open by default."""
     ends = ["open", "open"]
     for condition in group.values():
         dims = exchange.texts(condition.attrs["associated_dims"])
@@ -325,7 +325,7 @@ def _boundary(group: h5py.Group, axis: str, path: Path) -> str:
         kind = exchange.text(condition.attrs["bc_type"]).lower()
         name = exchange.text(condition.attrs.get(OWN, kind))
         mask = np.asarray(condition["mask"][()], bool)
-        # one of each trajectory, or of each frame, stands before the axes
+        # axes of trajectories or frames come first
         masks = mask.reshape(-1, *mask.shape[mask.ndim - len(dims) :])
         if (masks != masks[0]).any():
             raise UserError(
@@ -351,7 +351,7 @@ def _field_names(
     list[str],
     list[tuple[str, str, tuple[int, ...]]],
 ]:
-    """Names of the fields as a store has them, and where each is found."""
+    """Names of the fields in a store, and where to find each."""
     fields: dict[str, dict[str, str]] = {}
     tensors: dict[str, Any] = {}
     constant: list[str] = []
@@ -396,7 +396,7 @@ def _frames(
     frames: int,
     space: tuple[int, ...],
 ) -> Shaped[ndarray, "trajectory time *space"]:
-    """Read one component, repeated along what it doesn't vary with."""
+    """Read one component, repeated along the axes that it lacks."""
     attrs = array.attrs
     block = array[first:stop] if _flag(attrs["sample_varying"]) else array[()][None]
     values = np.asarray(block[(..., *component)])

@@ -21,13 +21,13 @@ class Inputs:
     experiment
         Name of the experiment, for the footer.
     scores
-        The runs' ``scores.parquet`` below each other, with the columns ``method`` and ``seed``;
-        the rows whose metric the figure lists in ``SCORES``.
+        The runs' ``scores.parquet``, stacked, with the columns ``method`` and ``seed``; only the
+        metrics that the figure lists in ``SCORES``.
     claims
         ``claims.json``: verdicts with intervals, and the summary of each method.
     curves
-        The runs' ``curves.csv``, metrics that the figure lists in ``CURVES``: columns method, seed,
-        step, metric, value.
+        The runs' ``curves.csv``, only the metrics that the figure lists in ``CURVES``: columns
+        method, seed, step, metric, value.
     predictions
         Truth and prediction of a few trajectories per method, from seed 0.
     """

@@ -35,7 +35,7 @@ def note(text: str, width: float = 8.0) -> Figure:
 
 
 def look(inputs: Inputs, method: str) -> dict[str, Any]:
-    """Give a method its colour, line and marker: the same in every figure of an experiment."""
+    """Return a method's colour, line and marker: the same in every figure of an experiment."""
     place = inputs.methods.index(method)
     return {
         "color": (COLOURS + DARK)[place % len(COLOURS + DARK)],
@@ -45,7 +45,7 @@ def look(inputs: Inputs, method: str) -> dict[str, Any]:
 
 
 def line(inputs: Inputs, method: str) -> dict[str, Any]:
-    """Give a method's colour and line, for curves too dense for markers."""
+    """Return a method's colour and line, for curves too dense for markers."""
     return look(inputs, method) | {"marker": None}
 
 
@@ -62,7 +62,7 @@ def finish(
     scores: pd.DataFrame | None = None,
     hint: str = "",
 ) -> Figure:
-    """Head a figure with what is seen, and below it how to read it and what it was drawn from."""
+    """Add a title that says what is seen, and below how to read it and what it was drawn from."""
     width, height = figure.get_size_inches()
     parts = [inputs.experiment, f"preset {inputs.preset}", f"data {inputs.dataset}"]
     if scores is not None and len(scores):

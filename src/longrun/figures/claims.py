@@ -1,4 +1,4 @@
-"""Forest plot of the paper's claims: what was measured, what the paper says, what it takes."""
+"""Forest plot of the paper's claims: what was measured, what the paper says, what is needed."""
 
 import math
 import textwrap
@@ -21,7 +21,7 @@ VERDICTS = {  # colour, marker, word: never by colour alone
 }
 
 
-AXES = {  # what stands below the axis of a kind of claim
+AXES = {  # label below the axis of each kind of claim
     "ratio": "ratio of the two methods (1: no difference)",
     "updates": "updates, relative to those of the other method (1: no difference)",
     "value": "value, relative to what is needed",
@@ -35,7 +35,7 @@ LOGARITHMIC = ("ratio", "updates", "value")
 
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
-    """Draw one line per claim, each kind on an axis of its own."""
+    """Draw one line per claim, each kind on its own axis."""
     claims = inputs.claims.get("claims", [])
     if not claims:
         return _style.note("This experiment makes no claims.")
@@ -53,7 +53,7 @@ def draw(inputs: Inputs) -> Figure:
 
 
 def _counted(claims: list[dict[str, Any]]) -> str:
-    """Count the verdicts, those that there are."""
+    """Count the verdicts that occur."""
     counts = {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS}
     words = {"holds": "holds" if counts["holds"] == 1 else "hold"}
     return ", ".join(f"{n} {words.get(verdict, verdict)}" for verdict, n in counts.items() if n)
@@ -62,7 +62,7 @@ def _counted(claims: list[dict[str, Any]]) -> str:
 def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
     for place, claim in enumerate(claims):
         colour, marker, _ = VERDICTS[claim["verdict"]]
-        # a value has units of its own: claims on several share an axis relative to what they need
+        # values have different units: they share an axis relative to what each claim needs
         unit = abs(claim["holds"]) if kind == "value" else 1.0
         values = [claim["low"], claim["value"], claim["high"]]
         if all(_drawable(value, kind) for value in values):

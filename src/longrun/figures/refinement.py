@@ -72,7 +72,7 @@ def _spectra(axes: Axes, inputs: Inputs, method: str) -> None:
 
 
 def _rivals(inputs: Inputs, method: str) -> list[str]:
-    """Methods that a claim about one-step error sets against this one."""
+    """Methods that a claim about one-step error compares with this one."""
     pairs = [
         {claim["of"], claim.get("against")}
         for claim in inputs.claims.get("claims", [])

@@ -1,4 +1,4 @@
-"""Loss, validation error and learning rate of every run over its updates; what a stream gave it."""
+"""Loss, validation error and learning rate of every run over its updates; supply of a stream."""
 
 import numpy as np
 import pandas as pd

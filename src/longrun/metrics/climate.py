@@ -59,7 +59,7 @@ class Histograms:
         Parameters
         ----------
         other
-            With as many streams, or with one for every n of these in a row.
+            With as many streams, or with one for every n consecutive streams of this one.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""When a forecast lets go of the truth: the first time that a falling score crosses a threshold."""
+"""When a forecast loses the truth: the first time that its score falls below a threshold."""
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -9,7 +9,7 @@ def crossing_time(
     times: Float[np.ndarray, "*#batch step"],
     threshold: float,
 ) -> tuple[Float[np.ndarray, "*batch"], Bool[np.ndarray, "*batch"]]:
-    """First time at which a score falls under a threshold, by linear interpolation.
+    """First time at which a score falls below a threshold, by linear interpolation.
 
     The score is 1 at time 0, where the forecast starts from the truth. A non-finite score counts as
     0: compared as it is, NaN would never cross and a diverged forecast would look perfect.

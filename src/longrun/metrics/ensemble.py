@@ -62,7 +62,7 @@ def member_correlation(members: Float[np.ndarray, "..."], dims: int) -> Float[np
     """Pearson correlation over space between members, mean over all pairs and over fields.
 
     A member that is not finite, or is constant in space, correlates with none: its pairs count 0.
-    The time at which this falls under a threshold is the horizon that the ensemble predicts for
+    The time at which this falls below a threshold is the horizon that the ensemble predicts for
     itself (PDE-Refiner: Lippe et al., 2023, section 4.1).
 
     Parameters

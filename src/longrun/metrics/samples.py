@@ -1,4 +1,4 @@
-"""How far two sets of samples are apart, and samples from a truth; arrays of vectors."""
+"""Distances between two sets of samples, and from samples to a truth; arrays of vectors."""
 
 import numpy as np
 from jaxtyping import Float
@@ -24,7 +24,7 @@ def sliced_w2(
     Returns
     -------
     Unit of the values. Two sets of n samples of one distribution are not at distance 0: it falls
-    like n^(-1/2), of a distribution of separate clusters like n^(-1/4), for their shares differ.
+    like n^(-1/2), or like n^(-1/4) for separate clusters, whose shares differ.
     """
     directions = np.random.default_rng(0).normal(size=(samples.shape[1], projections))
     directions /= np.linalg.norm(directions, axis=0)

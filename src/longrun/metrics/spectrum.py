@@ -64,8 +64,8 @@ def wavenumbers(space: tuple[int, ...], sides: Sequence[float]) -> Float[np.ndar
 def bands(spectrum: Sequence[float], bins: int) -> dict[str, Bool[np.ndarray, " bins"]]:
     """Which bins are low, middle and high, judged by a reference spectrum.
 
-    Low ends at the peak, middle where the energy falls under 1 % of the peak, high where it falls
-    under 1e-9 of the peak. The mean of the field (bin 0) is in no band.
+    Low ends at the peak, middle where the energy falls below 1 % of the peak, high where it falls
+    below 1e-9 of the peak. The mean of the field (bin 0) is in no band.
 
     Parameters
     ----------

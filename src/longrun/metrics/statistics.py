@@ -172,7 +172,7 @@ def spearman(tables: Sequence[Table]) -> Values:
 
 
 def slope(at: Sequence[float], of: Centre = "mean") -> Statistic:
-    """Slope of the logarithm of the centres over the logarithm of where the tables are taken."""
+    """Slope of the log of the centres over the log of the tables' positions."""
     x = np.log(at) - np.log(at).mean()
 
     def statistic(tables: Sequence[Table]) -> Values:
@@ -185,7 +185,7 @@ def slope(at: Sequence[float], of: Centre = "mean") -> Statistic:
 def _correlation(first: Table, second: Table) -> Float[np.ndarray, "*draw seed"]:
     x, y = (table - table.mean(-1, keepdims=True) for table in (first, second))
     xx, yy, xy = ((a * b).mean(-1) for a, b in ((x, x), (y, y), (x, y)))
-    # what does not vary, but for rounding, is correlated with nothing
+    # a score that varies by rounding only correlates with nothing
     sizes = (np.square(table).mean(-1) for table in (first, second))
     varies = xx * yy > 1e-24 * np.multiply(*sizes)
     return np.where(varies, xy / np.sqrt(np.where(varies, xx * yy, 1.0)), 0.0)
@@ -200,7 +200,7 @@ def verdict(
     direction: Direction = "above",
     equality: float | None = None,
 ) -> Verdict:
-    """Say what an interval makes of a claim that a value lies above (below) a threshold.
+    """Judge by its interval the claim that a value lies above (below) a threshold.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ ABSENT: dict[str, Any] = {
     "value": np.nan,
     "censored": False,  # the value is a lower bound
 }
-"""Columns in order, and what each holds in a row that it says nothing about."""
+"""Columns in order, and the value of each in a row that doesn't set it."""
 
 SERIES = ("stage", "nfe", "measured")
 """Columns that tell several answers of a run apart; the last is the one that counts."""
@@ -37,8 +37,8 @@ _KINDS: dict[str, type] = {
 }
 
 
-# Parquet has checksums for pages of values, and none for what says how to read them. Ours is over
-# all of the file, and stands where nobody who reads Parquet looks: between pages and footer.
+# Parquet has checksums for pages of values, but none for its metadata. Ours covers the whole file,
+# and stands between pages and footer, where readers of Parquet don't look.
 _MARK = b"longrun sha256:"
 
 
@@ -58,7 +58,7 @@ class ScoreTable:
         metric
             Name of the score.
         value
-            Finite numbers, an array of any shape or what numpy makes one of.
+            Finite numbers, as an array of any shape or anything that numpy can convert.
         columns
             Other columns of the table, by name; each broadcasts against `value`.
 
@@ -128,14 +128,14 @@ def read_scores(
     path
         A `scores.parquet`.
     metrics
-        Their names, None for all; what the table lacks is no error.
+        Their names, None for all; names that the table lacks are ignored.
     columns
         Names; None for all.
 
     Raises
     ------
     UserError
-        No such file, one that is no table of scores, lacks a column, or is damaged.
+        No such file, one that is not a table of scores, lacks a column, or is damaged.
     """
     try:
         data = path.read_bytes()
@@ -150,6 +150,6 @@ def read_scores(
             filters=None if metrics is None else [("metric", "in", sorted(metrics))],
             page_checksum_verification=True,
         )
-    except Exception as error:  # pyarrow says many things of bytes that it can't make sense of
+    except Exception as error:  # pyarrow raises many kinds for what it can't read
         problem = "is damaged, or of an older version"
         raise UserError(f"{path}: {problem}; run longrun.evaluate again") from error

@@ -69,7 +69,7 @@ class FNOBackbone(nn.Module):
         self, x: Float[Tensor, "batch inputs *space"]
     ) -> Float[Tensor, "batch outputs *space"]:
         """Return the output channels on the grid of the input."""
-        # Fourier transforms know no half precision on a CPU, and only powers of two on a GPU.
+        # FFTs in half precision don't exist on a CPU, and need powers of two on a GPU.
         with torch.autocast(x.device.type, enabled=False):
             return self.operator(x)
 

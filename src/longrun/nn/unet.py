@@ -56,7 +56,7 @@ def convolution(
     kernel: int = 3,
     stride: int = 1,
 ) -> nn.Module:
-    """Make a convolution that pads as the domain ends: periodically, or with zeros at walls."""
+    """Make a convolution that pads as the domain requires: periodically, or with zeros at walls."""
     if padding == "circular":
         return CircularConvolution(dims, inputs, outputs, kernel, stride)
     if dims not in CONVOLUTION:

@@ -18,7 +18,7 @@ def pad_to_multiple(
 def pad_far(
     x: Float[Tensor, "batch channel *space"], cells: int
 ) -> Float[Tensor, "batch channel *larger"]:
-    """Append so many zeros beyond the far walls."""
+    """Append this many zeros beyond the far walls."""
     return functional.pad(x, [0, cells] * (x.ndim - 2))
 
 

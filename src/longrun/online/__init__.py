@@ -1,1 +1,1 @@
-"""Training on trajectories that solvers simulate meanwhile."""
+"""Training on trajectories that solvers simulate during the training."""

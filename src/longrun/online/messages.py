@@ -1,10 +1,10 @@
-"""What a trainer and its solvers say to each other: JSON headers and plain arrays, all checked.
+"""Messages between a trainer and its solvers: JSON headers and plain arrays, all checked.
 
 A message is a list of byte strings: a header, and one buffer per array. PyZMQ carries it whole,
 see `longrun.online.pool`; its own `send_pyobj` would pickle. Nothing is unpickled here, and nothing
-is taken at its word: a header says kind, numbers and shapes, and what does not fit is a
-`MessageError` with one line. Who can reach the trainer's address can take part, so an address
-other than this machine's belongs on a network of trusted people alone.
+is trusted: a header states kind, values and shapes, and any mismatch is a `MessageError` of one
+line. Whoever can reach the trainer's address can take part, so an address other than this machine's
+belongs on a trusted network only.
 """
 
 import json
@@ -20,7 +20,7 @@ PROTOCOL = 1
 LONGEST = 2**20  # bytes of a header
 DTYPES: dict[str, np.dtype[Any]] = {"float32": np.dtype("<f4"), "float64": np.dtype("<f8")}
 
-# what each kind holds besides: names of values with their types, names of arrays
+# content of each kind: names of values with their types, names of arrays
 KINDS: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
     # from a solver
     "hello": ({"protocol": int, "host": str}, ()),
@@ -36,19 +36,19 @@ KINDS: dict[str, tuple[dict[str, type], tuple[str, ...]]] = {
 
 
 class MessageError(ValueError):
-    """A message that says nothing sensible."""
+    """A malformed message."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """A message that was checked.
+    """A checked message.
 
     Attributes
     ----------
     kind
         One of `KINDS`.
     values, arrays
-        What such a message holds, by name.
+        Content, by name.
     """
 
     kind: str
@@ -71,8 +71,8 @@ def unpack(parts: Sequence[bytes]) -> Message:
     Raises
     ------
     MessageError
-        Not what `pack` makes: no JSON, another kind, values or arrays missing, too many or of other
-        types, a shape that isn't that of the bytes, a negative number of a simulation.
+        Not made by `pack`: no JSON, an unknown kind, values or arrays missing, too many or of other
+        types, a shape that doesn't fit the bytes, a negative number of a simulation.
     """
     if not parts or len(parts[0]) > LONGEST:
         raise MessageError("no header, or one that is too long")
@@ -109,5 +109,5 @@ def _array(name: str, described: object, data: bytes) -> ndarray:
     if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
         raise MessageError(f"{name} has no shape")
     if math.prod(shape) * DTYPES[kind].itemsize != len(data):
-        raise MessageError(f"{name} has {len(data)} bytes, which is not its shape {shape}")
+        raise MessageError(f"{name} has {len(data)} bytes, which don't fit its shape {shape}")
     return np.frombuffer(data, DTYPES[kind]).reshape(shape)

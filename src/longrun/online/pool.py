@@ -1,14 +1,14 @@
 """The trainer's side of a stream: hand out simulations, keep solvers alive, collect trajectories.
 
-A solver asks, gets an order, simulates it, sends the result, and so asks for the next; while the
-trainer has enough it gets no answer. One order per solver is all the credit there is, so solvers
-wait for the trainer and not the other way round, and nothing piles up on the way.
+A solver asks for an order, simulates it and sends the result, which asks for the next order; while
+the trainer has enough, it gets no answer. A solver has one order at a time, so solvers wait for the
+trainer, not the reverse, and nothing piles up on the way.
 
 PyZMQ carries this, as in Melissa. ZeroMQ keeps messages whole, reconnects, and speaks TCP within a
-machine and between the jobs of a cluster; its router sends an answer to whom it belongs; trainer
-and solvers start in any order, and come and go. MPI and `torch.distributed` want all processes from
+machine and between the jobs of a cluster; its router answers the right solver; trainer
+and solvers start in any order, and come and go. MPI and `torch.distributed` need all processes from
 the start and end with the first that dies. Torch's RPC and the queues of `multiprocessing` unpickle
-what they are sent, and Monarch, meant to follow that RPC, calls itself experimental.
+what they receive, and Monarch, meant to follow that RPC, calls itself experimental.
 """
 
 import collections
@@ -32,11 +32,11 @@ from longrun.runtime.cli import UserError
 
 log = logging.getLogger(__name__)
 
-AHEAD = 2  # orders that may lie here: one to take from, one that arrives meanwhile
+AHEAD = 2  # orders that may wait here: one to take from, one arriving
 DEATHS = 3  # in a row, without a result in between: then something is wrong with the solvers
 POLL = 10  # ms
 BEAT = 1.0  # s between signs of life
-LINGER = 1000  # ms that last words may take
+LINGER = 1000  # ms to deliver the last messages
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ class _Solver:
 
 
 class SolverPool:
-    """Solvers of a trainer: those that it starts, and those that come by themselves.
+    """Solvers of a trainer: those that it starts, and those that connect by themselves.
 
-    Use it as a context: solvers run inside. One thread speaks with them; the methods are for the
-    trainer's.
+    A context manager: solvers run inside. One thread talks to them; the methods are for the
+    trainer's thread.
 
     Parameters
     ----------
@@ -94,13 +94,13 @@ class SolverPool:
     together
         Trajectories of an order, which a solver simulates as one batch.
     listen
-        Address, as `tcp://127.0.0.1:*`.
+        Address, such as `tcp://127.0.0.1:*`.
     patience
         Seconds after which a silent solver counts as dead.
     ordered
         Give trajectories in the order of `simulations`, whatever the order of arrival.
     logs
-        Folder of what the started processes say.
+        Folder for the output of the started processes.
 
     Raises
     ------
@@ -122,7 +122,7 @@ class SolverPool:
     ):
         self.job, self.together, self.patience, self.ordered = job, together, patience, ordered
         self._simulations, self._logs = simulations, logs
-        self._again: collections.deque[int] = collections.deque()  # orders of the dead
+        self._again: collections.deque[int] = collections.deque()  # orders of dead solvers
         self._arrived: dict[int, Trajectory] = {}  # in the order of arrival
         self._handed_out: collections.deque[int] = collections.deque()  # if ordered: to give next
         self._solvers: dict[bytes, _Solver] = {}
@@ -133,7 +133,7 @@ class SolverPool:
         self._changed = threading.Condition()
         self._socket: Any = zmq.Context.instance().socket(zmq.ROUTER)
         self._socket.setsockopt(zmq.LINGER, LINGER)
-        # a solver that comes back is let in, even if the line that it lost seems to be there still
+        # a solver may reconnect even while its lost connection still seems open
         self._socket.setsockopt(zmq.ROUTER_HANDOVER, True)
         try:
             self._socket.bind(listen)
@@ -150,7 +150,7 @@ class SolverPool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Send the solvers away, and wait until those of this machine are gone."""
+        """Dismiss the solvers, and wait until those of this machine have ended."""
         self._stopping.set()
         self._thread.join()
 
@@ -176,7 +176,7 @@ class SolverPool:
     def finish(self) -> None:
         """Hand out nothing more: what has arrived is enough.
 
-        Solvers are told so at the end; of a pool that is left before, that it was interrupted.
+        At the end solvers are told so; in a pool that is left earlier, that it was interrupted.
         """
         self._finished.set()
 
@@ -184,14 +184,14 @@ class SolverPool:
 
     def _serve(self) -> None:
         try:
-            # a trainer that ends without ado takes its thread along
+            # ends with the main thread, however that ends
             while not self._stopping.is_set() and threading.main_thread().is_alive():
                 self._keep_processes()
                 if self._socket.poll(POLL):
                     self._receive()
                 self._drop_the_silent()
                 self._hand_out()
-        except BaseException as error:  # whatever it is, the trainer's thread must say it
+        except BaseException as error:  # of any kind: the trainer's thread must raise it
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
@@ -221,7 +221,7 @@ class SolverPool:
             self._hear(sender, unpack(parts))
         except MessageError as error:
             name = self._solvers[sender].name if sender in self._solvers else "a stranger"
-            log.warning("online: %s sent a message that is refused: %s", name, error)
+            log.warning("online: %s sent a bad message: %s", name, error)
             self._send(sender, "refuse", reason=str(error))
             self._lose(sender)
 
@@ -230,7 +230,7 @@ class SolverPool:
             self._welcome(sender, message)
             return
         if sender not in self._solvers:
-            raise MessageError("nobody of that name is known here, or was silent for too long")
+            raise MessageError("this solver is unknown, or was silent for too long")
         solver = self._solvers[sender]
         solver.heard = time.monotonic()
         if message.kind == "frames":
@@ -240,15 +240,15 @@ class SolverPool:
         elif message.kind == "alive":
             self._send(sender, "alive")
         else:
-            raise MessageError(f"{message.kind} is for a trainer to say")
+            raise MessageError(f"only a trainer may send {message.kind}")
 
     def _welcome(self, sender: bytes, message: Message) -> None:
         if message.values["protocol"] != PROTOCOL:
             raise MessageError(f"speaks protocol {message.values['protocol']}, not {PROTOCOL}")
-        self._lose(sender)  # a job that was started again comes under the same name
+        self._lose(sender)  # a restarted job has the same name
         name = f"{sender.decode(errors='replace')} on {message.values['host']}"
         self._solvers[sender] = _Solver(name, time.monotonic())
-        log.info("online: %s is here", name)
+        log.info("online: %s connected", name)
         job = self.job
         self._send(
             sender,
@@ -284,14 +284,14 @@ class SolverPool:
             self._changed.notify_all()
 
     def _hand_out(self) -> None:
-        """Give those that wait an order each, as long as there is room."""
+        """Give each waiting solver an order, as long as there is room."""
         for sender, solver in self._solvers.items():
             if solver.order is None and (order := self._next_order()):
                 solver.order = order
                 self._send(sender, "simulate", simulations=order)
 
     def _next_order(self) -> list[int]:
-        if self._again:  # what is waited for, so room or not
+        if self._again:  # the trainer waits for these: no need for room
             return [self._again.popleft() for _ in range(min(self.together, len(self._again)))]
         with self._changed:
             if self._finished.is_set() or len(self._arrived) > (AHEAD - 1) * self.together:
@@ -309,10 +309,10 @@ class SolverPool:
                 self._lose(sender)
 
     def _lose(self, sender: bytes) -> None:
-        """Forget a solver; what it was to simulate is handed out again."""
+        """Forget a solver; its order is handed out again."""
         solver = self._solvers.pop(sender, None)
         if solver is not None and solver.order:
-            log.warning("online: %s is lost, %s again", solver.name, solver.order)
+            log.warning("online: %s is lost, its order %s is free again", solver.name, solver.order)
             self._again += solver.order
 
     def _keep_processes(self) -> None:
@@ -324,7 +324,7 @@ class SolverPool:
             self._lose(name.encode())
             self._deaths += 1
             said = self._log(name).read_text("utf-8", "replace").strip().splitlines()
-            last = said[-1] if said else "it said nothing"
+            last = said[-1] if said else "no output"
             if self._deaths >= DEATHS:
                 raise UserError(f"{DEATHS} solvers died in a row; the last, {name}: {last}")
             log.warning("online: %s died (exit %s): %s", name, process.returncode, last)
@@ -359,14 +359,14 @@ class Connection:
     address
         The trainer's, `tcp://host:port`.
     name
-        How the trainer's log calls this solver; no other may have it.
+        Name of this solver in the trainer's log; must be unique.
     patience
-        Seconds to wait for any word of the trainer.
+        Seconds to wait for any message from the trainer.
 
     Raises
     ------
     UserError
-        No address.
+        Not an address.
     """
 
     def __init__(self, address: str, name: str, patience: float):
@@ -407,7 +407,7 @@ class Connection:
             self._listen(BEAT)
 
     def beat(self) -> None:
-        """Tell now and then that we live, while something else is done; raises as `hear`."""
+        """Send a sign of life now and then, during other work; raises like `hear`."""
         self._listen(0)
 
     def _listen(self, seconds: float) -> None:

@@ -1,8 +1,8 @@
 """The buffer between solvers that stream and a trainer that draws: three policies.
 
-Those of Melissa (Meyer et al., 2023, arXiv:2306.16133), as we recall them. Nothing here knows what
-an item is, waits, or runs in another thread: who puts is told when there is no room, who draws asks
-before whether there is enough.
+Those of Melissa (Meyer et al., 2023, arXiv:2306.16133), from memory. Nothing here knows what an
+item is, waits, or runs in another thread: `put` says when there is no room, `ready` whether there
+are enough items to draw.
 """
 
 from typing import Generic, Literal, TypeVar
@@ -27,7 +27,7 @@ class Reservoir(Generic[Item]):
     threshold
         Items that must be there before the first batch; with "firo", also after every batch.
     generator
-        Of all draws and evictions: the same calls give the same items.
+        Source of all draws and evictions: the same calls yield the same items.
 
     Attributes
     ----------
@@ -91,12 +91,12 @@ class Reservoir(Generic[Item]):
         if self.policy == "fifo":
             first, self._next = self._next, self._next + count
             batch, self.used = self._unseen[first : self._next], self.used + count
-            if self._next >= self.capacity:  # not at every batch: that moves what is left
+            if self._next >= self.capacity:  # not at every batch: it moves the rest
                 del self._unseen[: self._next]
                 self._next = 0
             return batch
         chosen = self._generator.choice(len(self), count, replace=False).tolist()
-        # from the end, since what is taken leaves its place to the last
+        # from the end, since the last item fills the place of a removed one
         batch = [self._one(place) for place in sorted(chosen, reverse=True)]
         if self.policy == "reservoir" and not self._draining:
             self._seen += batch
@@ -110,7 +110,7 @@ class Reservoir(Generic[Item]):
         return _take(self._unseen, place)
 
     def drain(self) -> None:
-        """Nothing more will be put: from now on every draw removes, below the threshold too."""
+        """Expect no more items: from now on every draw removes, even below the threshold."""
         self._draining = True
 
 

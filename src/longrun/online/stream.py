@@ -1,9 +1,9 @@
 """Batches of windows of trajectories that are simulated while the training runs.
 
-The store gives what is small: statistics, validation and tests. Its training split is what another
-method trains on from disk; here its first trajectories are a pilot for the statistics, and the
-stream holds the same trajectories from number 0 on, and all that would follow. Nothing of the
-stream is written down but the order of arrival. PyZMQ brings it, `longrun.online.pool` says why.
+The store provides the small parts: statistics, validation and tests. Other methods train on its
+training split from disk; here its first trajectories only serve the statistics, and the stream
+holds the same trajectories from number 0 on, and all that would follow. Only the order of arrival
+of the stream is saved. PyZMQ carries it, `longrun.online.pool` says why.
 """
 
 import collections
@@ -47,13 +47,13 @@ class Online:
     together
         Trajectories that a solver simulates as one batch.
     listen
-        Address at which solvers are awaited; only this machine's can come by default. Seed n adds
+        Address where solvers connect; by default only this machine's can. Seed n adds
         n to the port, since several seeds may run on one machine.
     patience
         Seconds after which a silent solver counts as dead.
     deterministic
-        Let windows in by their number, a batch of them for each batch that is drawn, and wait for
-        them: then a batch is a pure function of the seed and its number.
+        Admit windows by number, one batch of them per batch drawn, and wait for them: then a batch
+        is a pure function of the seed and its number.
     """
 
     policy: Policy
@@ -68,7 +68,7 @@ class Online:
 
 @dataclass
 class Window:
-    """A window of a simulation, from its frame `start` on; without content while it is replayed."""
+    """A window of a simulation, from its frame `start` on; without content during a replay."""
 
     simulation: int
     start: int
@@ -81,11 +81,11 @@ class Window:
 class OnlineData(TrajectoryData):
     """Windows of streamed trajectories, as `TrajectoryData` gives them from a store.
 
-    A resumed run goes on with simulations after the last one that arrived and with an empty buffer,
-    so its bits are its own. With `deterministic` it goes on to the same bits: what the buffer held
-    is found by playing the past again without its content, and simulated anew.
+    A resumed run continues with the simulations after the last one that arrived and an empty
+    buffer, so its bits differ. With `deterministic` it continues with the same bits: replaying the
+    past without content finds what the buffer held, which is then simulated again.
 
-    Production ends when the buffer holds what is left of the training; then it is drained.
+    Production ends when the buffer holds enough for the rest of the training; then it is drained.
 
     Parameters
     ----------
@@ -94,14 +94,14 @@ class OnlineData(TrajectoryData):
     online
         How to stream.
     folder
-        Of the run; gets `arrivals.csv`, the order of arrival, and what the solvers say.
+        Of the run; gets `arrivals.csv`, the order of arrival, and the solvers' output.
     options
         Of `TrajectoryData`.
 
     Raises
     ------
     StoreError
-        A store that no equation of this package has made.
+        A store that was not made by an equation of this package.
     """
 
     def __init__(self, stores: Sequence[Store], *, online: Online, folder: Path, **options: Any):
@@ -130,7 +130,7 @@ class OnlineData(TrajectoryData):
             }
 
     def stops(self) -> bool:
-        """Whether the scheduler wants the trainer to go, which looks up between batches only."""
+        """Whether the scheduler stops the run; the trainer checks only between batches."""
         return self.trainer is not None and self.trainer.received_sigterm
 
     def _log(self, number: int, stream: "_Stream") -> None:
@@ -166,7 +166,7 @@ class _Stream:
         self.count, self.total = data.batch_size, data.batches
         self.stride = data.train_windows.stride
         self.span = (data.train_windows.length - 1) * self.stride + 1
-        key = np.random.SeedSequence(data.seed, spawn_key=(0, 0))  # no epoch's, see `windows`
+        key = np.random.SeedSequence(data.seed, spawn_key=(0, 0))  # not an epoch's, see `windows`
         self.buffer: Reservoir[Window] = Reservoir(
             self.online.policy,
             self.online.capacity,
@@ -174,7 +174,7 @@ class _Stream:
             np.random.default_rng(key),
         )
         self.gate: collections.deque[Window] = collections.deque()
-        # windows without content, by simulation: what a replay leaves
+        # windows without content after a replay, by simulation
         self.lost: dict[int, list[Window]] = collections.defaultdict(list)
         self.simulations = self.entered = 0
         self.waited = 0.0
@@ -212,7 +212,7 @@ class _Stream:
                 yield self.buffer.draw(self.count)
 
     def _resume(self, first: int) -> tuple[int, list[list[str]]]:
-        """Return the number of the next fresh simulation, and the arrivals that were before it."""
+        """Return the number of the next new simulation, and the arrivals before it."""
         rows = _read(self.path)
         if self.online.deterministic:
             following = self._replay(first)
@@ -223,7 +223,7 @@ class _Stream:
         return following, rows
 
     def _arrive(self, pool: SolverPool, arrivals: Any, block: bool) -> bool:
-        """Let the next trajectory come to the gate; False where there is none and none must be."""
+        """Bring the next trajectory to the gate; False if there is none and it need not wait."""
         while (trajectory := pool.take()) is None:
             if not block:
                 return False
@@ -245,7 +245,7 @@ class _Stream:
         return True
 
     def _cut(self, trajectory: Trajectory) -> list[Window]:
-        """Return the windows of a trajectory, as copies: a view would keep the whole of it."""
+        """Return the windows of a trajectory, as copies: a view would keep all of it in memory."""
         return [
             Window(
                 trajectory.simulation,
@@ -273,7 +273,7 @@ class _Stream:
         return range(self.job.frames - self.span + 1)
 
     def _replay(self, batches: int) -> int:
-        """Play batches without content; return the number of the first simulation not yet used."""
+        """Replay batches without content; return the first simulation that is not yet used."""
         numbers = itertools.count()
 
         def more(block: bool) -> bool:
@@ -287,10 +287,10 @@ class _Stream:
         return next(numbers)
 
     def _admit(self, number: int, more: Callable[[bool], bool]) -> bool:
-        """Let windows into the buffer before a batch; False where no more are needed.
+        """Admit windows to the buffer before a batch; False if no more are needed.
 
-        As many as have come and fit; or, to be deterministic, as many as the batch takes, if they
-        fit. Whatever lacks for a batch is waited for.
+        As many as have arrived and fit; or, if deterministic, as many as the batch takes, if they
+        fit. It waits for windows that a batch lacks.
         """
         if len(self.buffer) >= (self.total - number) * self.count:
             self.buffer.drain()
@@ -317,7 +317,7 @@ def _own(listen: str, seed: int) -> str:
 
 
 def _read(path: Path) -> list[list[str]]:
-    """Rows of the order of arrival so far, without one that a kill cut short."""
+    """Rows of the order of arrival so far, without a row cut short by a kill."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -330,7 +330,7 @@ def _job(stores: Sequence[Store]) -> Job:
     (store,) = stores
     spec, split = store.attrs.get(schema.CONFIG), store.split("train")
     if not spec or store.equation.get("name") not in registry.names("equations"):
-        raise StoreError(f"{store.path}: holds no equation of this package, which could go on")
+        raise StoreError(f"{store.path}: holds no equation of this package to continue with")
     return Job(
         equation=store.equation,
         seed=spec["seed"],

@@ -1,1 +1,1 @@
-"""Optimisers, one per file, named in YAML with options of their own."""
+"""Optimisers, one per file, named in YAML with their options."""

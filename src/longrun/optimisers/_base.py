@@ -45,7 +45,7 @@ class AbstractOptimiser(torch.optim.Optimizer, ABC):
         return view
 
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, those of complex weights too."""
+        """Clear the gradients, those of complex weights too."""
         super().zero_grad(set_to_none)
         if set_to_none:  # else the views have zeroed what they share
             for weight in self.__dict__.get("_complex", ()):

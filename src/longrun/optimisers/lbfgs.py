@@ -8,7 +8,7 @@ from longrun.optimisers._base import AbstractOptimiser
 
 
 class LBFGS(AbstractOptimiser, torch.optim.LBFGS):
-    """L-BFGS, of which an update is some iterations on one batch.
+    """L-BFGS; an update is several iterations on one batch.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ class LBFGS(AbstractOptimiser, torch.optim.LBFGS):
     history_size : int
         Earlier steps from which the curvature is estimated.
     line_search_fn : {"strong_wolfe"} or None
-        None takes every step whole.
+        None takes full steps.
     """
 
     searches = True

@@ -8,7 +8,7 @@ from longrun.optimisers._base import AbstractOptimiser
 
 
 class SGD(AbstractOptimiser, torch.optim.SGD):
-    """Stochastic gradient descent, with momentum as Sutskever et al. (2013) have it.
+    """Stochastic gradient descent, with momentum as in Sutskever et al. (2013).
 
     Parameters
     ----------

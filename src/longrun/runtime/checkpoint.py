@@ -14,8 +14,8 @@ import torch
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError, atomic
 
-# The end of a file, which torch doesn't look at. The checksums that torch writes itself, and does
-# not compare, say nothing of the table by which it finds the tensors in the file.
+# Appended to a file, where torch doesn't look. Torch's own checksums, which it doesn't compare,
+# don't cover the table by which it finds the tensors.
 _MARK = b"longrun sha256:"
 SEAL = len(_MARK) + hashlib.sha256().digest_size
 CONTENT = {"method": str, "arguments": dict, "state_dict": dict, "description": dict}
@@ -43,7 +43,7 @@ def build(method: str, arguments: dict[str, Any], seed: int) -> Any:
         torch.manual_seed(seed)
         try:
             return kind(**arguments)
-        # torch says the latter two of what is too large for it, or for the machine
+        # torch raises the latter two for what is too large for it or the machine
         except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
             raise UserError(f"method {method}: {str(error)[:300]}") from error
 
@@ -61,7 +61,7 @@ def sizes(method: str, description: dict[str, Any]) -> dict[str, Any]:
 def save(path: Path, module: pl.LightningModule, **content: Any) -> None:
     """Write a checkpoint whole: the weights and the given plain JSON."""
     state = {name: tensor.detach().cpu() for name, tensor in module.state_dict().items()}
-    whole = io.BytesIO()  # torch doesn't say of a file that the disk is full
+    whole = io.BytesIO()  # torch doesn't report a full disk
     torch.save({"state_dict": state, **content}, whole)
     with atomic(path) as part:
         part.write_bytes(whole.getbuffer())
@@ -69,7 +69,7 @@ def save(path: Path, module: pl.LightningModule, **content: Any) -> None:
 
 
 def seal(path: Path) -> None:
-    """Append a checksum over all that a file of torch holds, which `check` compares."""
+    """Append a checksum over the content of a torch file, which `check` compares."""
     with path.open("r+b") as file:
         digest = hashlib.file_digest(file, "sha256").digest()
         file.seek(0, os.SEEK_END)
@@ -86,9 +86,9 @@ def read(path: Path) -> dict[str, Any]:
     """
     check(path)
     try:
-        # tensors and plain values alone: nothing that a pickle could run is let in
+        # tensors and plain values only: nothing that a pickle could run
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever torch says of what is none of its files
+    except Exception as error:  # torch raises many kinds for other files
         raise UserError(f"{path}: is not a checkpoint of longrun.train") from error
     if not isinstance(content, dict) or any(
         not isinstance(content.get(key), kind) for key, kind in CONTENT.items()
@@ -112,7 +112,7 @@ def check(path: Path) -> None:
     with file:
         try:
             sound = _is_sound(file)
-        except Exception:  # whatever the module says of bytes that it can't make sense of
+        except Exception:  # zipfile raises many kinds for what it can't read
             sound = False
     if not sound:
         raise UserError(f"{path}: is not a checkpoint of longrun.train, or damaged")
@@ -121,7 +121,7 @@ def check(path: Path) -> None:
 def _is_sound(file: BinaryIO) -> bool:
     archive = zipfile.ZipFile(file)
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist()):
-        return False  # torch stores; others may explode
+        return False  # torch doesn't compress; other archives may explode
     end = file.seek(-SEAL, os.SEEK_END)
     mark, digest = file.read(len(_MARK)), file.read()
     if mark != _MARK:  # older, or written by others

@@ -23,10 +23,10 @@ import longrun
 
 try:
     import fcntl
-except ImportError:  # no POSIX system: there are no locks there
+except ImportError:  # not POSIX: there are no locks
     fcntl = None  # type: ignore[assignment]
 
-# what the system says when it is not the program's fault that a file can't be written
+# errors for which the system is to blame when a file can't be written
 REFUSED = {
     getattr(errno, name)
     for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS", "EACCES", "EPERM", "EIO", "ENAMETOOLONG")
@@ -45,13 +45,13 @@ SHARED: dict[str, dict[str, Any]] = {
     "configs": {"type": Path, "default": Path("configs"), "help": "folder of the YAML files"},
     "results": {"type": Path, "default": Path("results"), "help": "folder above all presets"},
 }
-# what points git to another repository than the one that a folder lies in
+# variables that point git to another repository than the folder's
 ELSEWHERE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 VERSIONED = ("longrun", "torch", "pytorch-lightning", "numpy", "scipy", "zarr", "xarray")
 
 
 class UserError(Exception):
-    """Something that whoever started the program can put right, said in one line."""
+    """An error that the user can put right, said in one line."""
 
 
 def run(main: Callable[[], object]) -> None:
@@ -106,14 +106,14 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
 def locked(path: str | os.PathLike[str]) -> Iterator[None]:
     """Be the only process that writes to a path, for as long as the block lasts.
 
-    The lock is one on a hidden file beside the path. The system lets go of it when the process
-    ends, however it does, so none is left behind. Where a file system has no locks, some network
-    file systems, nothing is locked.
+    It locks a hidden file beside the path. The system releases the lock when the process ends,
+    however it ends. On file systems without locks, such as some network file systems, nothing is
+    locked.
 
     Raises
     ------
     UserError
-        Another process has it.
+        Another process holds it.
     """
     target = Path(path)
     lock = target.with_name(f".{target.name}.lock")
@@ -126,7 +126,7 @@ def locked(path: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         if held != NO_LOCKS:
-            lock.unlink(missing_ok=True)  # while it is held: who has it open will notice
+            lock.unlink(missing_ok=True)  # while held: others that have it open will notice
             os.close(held)
 
 
@@ -214,7 +214,7 @@ def replace(part: Path, target: Path) -> None:
     _flush(part)
     if part.is_dir() and target.is_dir():  # os.replace refuses a folder that is not empty
         old = beside(target)
-        os.replace(target, old)  # a folder that is half removed would pass as one that is there
+        os.replace(target, old)  # a half-removed folder would pass as complete
         os.replace(part, target)
         _remove(old)
     else:
@@ -223,7 +223,7 @@ def replace(part: Path, target: Path) -> None:
 
 
 def discard_parts(target: Path) -> None:
-    """Remove what processes that were killed while they wrote `target` have left beside it."""
+    """Remove what processes killed while writing `target` left beside it."""
     name = re.compile(rf"\.{re.escape(target.stem)}\.[0-9a-f]{{8}}{re.escape(target.suffix)}")
     for entry in os.scandir(target.parent):
         if name.fullmatch(entry.name):
@@ -242,7 +242,7 @@ def _remove(path: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    """Wait until a file, or all that is in a folder, is on the disk."""
+    """Wait until a file, or everything in a folder, is on the disk."""
     for folder, _, files in os.walk(path, topdown=False):
         for name in files:
             _flush_one(Path(folder, name))
@@ -263,7 +263,7 @@ def _flush_one(path: Path) -> None:
 
 
 def memory() -> float:
-    """Bytes of memory of this machine; without end where the system doesn't say."""
+    """Bytes of memory of this machine; infinite where the system doesn't say."""
     try:
         return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):
@@ -271,7 +271,7 @@ def memory() -> float:
 
 
 def may_have_gpu() -> bool:
-    """Whether torch could find a GPU here, without the seconds that it takes to ask it."""
+    """Whether torch could find a GPU here, without the seconds that asking torch takes."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return False
     return any(os.path.exists(file) for file in GPU_FILES)

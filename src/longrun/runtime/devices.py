@@ -3,8 +3,8 @@
 The first process of a node starts the others with its own command line. Where there are several
 nodes, Slurm starts all processes (`srun --ntasks-per-node=<devices> python -m longrun.train ...`).
 
-A process that dies takes the others along: the first watches those that it started, and they watch
-it. Slurm does this across nodes (`srun --kill-on-bad-exit`).
+A process that dies ends the others: the first watches those that it started, and they watch it.
+Slurm does this across nodes (`srun --kill-on-bad-exit`).
 """
 
 import contextlib
@@ -31,7 +31,7 @@ from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from longrun import config
 from longrun.runtime.cli import UserError
 
-PATIENCE = timedelta(minutes=10)  # of a process for one that lives and doesn't answer
+PATIENCE = timedelta(minutes=10)  # with a process that lives and doesn't answer
 FIRST = "LONGRUN_FIRST_PROCESS"
 GLANCE = 1.0  # seconds between looks at the parent
 
@@ -42,11 +42,11 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
     Raises
     ------
     UserError
-        Several nodes without Slurm, or with other processes than devices.
+        Several nodes without Slurm, or another number of processes than devices.
     """
     nodes, number = trainer["num_nodes"], trainer["devices"]
     if nodes == 1:
-        # Inside a Slurm job Lightning would else take over from Slurm, and from Snakemake.
+        # Else Lightning, inside a Slurm job, would do the work of Slurm and of Snakemake.
         return LightningEnvironment()
     if not SLURMEnvironment.detect():
         raise UserError(f"trainer.num_nodes is {nodes}: start this with Slurm's srun")
@@ -55,7 +55,7 @@ def environment(trainer: Mapping[str, Any]) -> ClusterEnvironment:
         place.validate_settings(num_devices=number, num_nodes=nodes)
     except ValueError:
         raise UserError(
-            f"trainer asks for {nodes} nodes of {number} devices: start this with srun "
+            f"trainer needs {nodes} nodes of {number} devices: start this with srun "
             f"--nodes={nodes} --ntasks-per-node={number}"
         ) from None
     return place
@@ -67,7 +67,7 @@ def device_of(accelerator: str) -> torch.device:
     Raises
     ------
     UserError
-        A GPU is asked for, and there is none.
+        A GPU is required, and there is none.
     """
     has_gpu = torch.cuda.is_available()
     if accelerator == "gpu" and not has_gpu:
@@ -88,8 +88,8 @@ def strategy(trainer: Mapping[str, Any]) -> Strategy | str:
             save_distributed_checkpoint=False,
             timeout=PATIENCE,
         )
-    # Buffers are the same everywhere to begin with, and are not learned: to send them around before
-    # every batch would make validation hang where processes have different numbers of batches.
+    # Buffers start equal everywhere and are not learned: broadcasting them before every batch would
+    # make validation hang where processes have different numbers of batches.
     return DDPStrategy(timeout=PATIENCE, forward_sync_buffers=False)
 
 
@@ -109,7 +109,8 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     Raises
     ------
     UserError
-        Weights are complex: torch exchanges weights of one type, and these stand beside real ones.
+        Weights are complex: torch exchanges weights of one type, and these are mixed with real
+        ones.
     """
     for name, parameter in module.named_parameters():
         if parameter.is_complex():
@@ -145,21 +146,21 @@ def share(trainer: Mapping[str, Any]) -> torch.device:
 
 @contextlib.contextmanager
 def in_one_line() -> Iterator[None]:
-    """Say so in one line where an exchange with another process fails, as when that one died.
+    """Report in one line that an exchange with another process failed, perhaps because it died.
 
     Raises
     ------
     UserError
-        Instead of what the library for the exchange raises.
+        Instead of the error of the library for the exchange.
     """
     try:
         yield
-    except RuntimeError as error:  # gloo has no kind of its own
+    except RuntimeError as error:  # gloo has no exception of its own
         if not isinstance(error, torch.distributed.DistError) and "gloo" not in str(error):
             raise
         raise UserError(
-            "another process of this job died or does not answer: its own last words say why, or, "
-            "where there are none, the system's log (memory?)"
+            "another process of this job died or does not answer: the end of its log says why, or, "
+            "where there is none, the system's log (memory?)"
         ) from error
 
 
@@ -171,7 +172,7 @@ def join(trainer: Mapping[str, Any], place: ClusterEnvironment) -> None:
     trainer
         Composed.
     place
-        Of this process. Those that Slurm starts have cores of their own, and end by its hand.
+        Of this process. Slurm assigns cores to those that it starts, and ends them.
     """
     if trainer["devices"] == 1 or not isinstance(place, LightningEnvironment):
         return

@@ -1,6 +1,6 @@
 """Refuse bad configurations before torch and Lightning are imported, which takes seconds.
 
-A verb that needs them begins so. Later it composes the same again, with all of its options.
+A verb that needs them calls this first. Later it composes again, with all of its options.
 """
 
 import argparse
@@ -16,8 +16,7 @@ def check() -> None:
     Raises
     ------
     UserError
-        What `longrun.config` refuses. Of a command line that lacks something the verb itself will
-        complain.
+        What `longrun.config` refuses. The verb itself complains about an incomplete command line.
     """
     known = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("dataset", "experiment", "method", "preset"):

@@ -50,7 +50,7 @@ class Argument:
 
 
 def shown(value: object) -> str:
-    """Return a value as a message shows it: a line has no room for a thousand numbers."""
+    """Return a value as a message shows it: a thousand numbers don't fit a line."""
     text = repr(value)
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
@@ -78,7 +78,7 @@ def _files(kind: str) -> dict[str, Path]:
 
 @functools.cache
 def _found(folder: Path) -> dict[str, Path]:
-    """Read a folder once: a large plan asks for thousands of units."""
+    """Read a folder once: a large plan looks up thousands of units."""
     found: dict[str, Path] = {}
     for file in sorted([*folder.glob("[!_]*.py"), *folder.glob("[!_]*/[!_]*.py")]):
         other = found.setdefault(file.stem, file)
@@ -112,7 +112,7 @@ def figures(task: str, methods: Iterable[str]) -> list[str]:
     Parameters
     ----------
     task
-        The experiment's. A figure in the folder of a task is for that task alone.
+        The experiment's. A figure in the folder of a task is for that task only.
     methods
         Names of the units among its methods. A figure for experiments with one of a few methods
         says so in `METHODS`.
@@ -188,7 +188,7 @@ def digest(kind: str, name: str) -> str:
 
 
 def sources(kind: str, name: str) -> list[Path]:
-    """Files of this package that a unit is made of: its own, and all that it imports from here.
+    """Files of this package that a unit consists of: its own, and all that it imports.
 
     Verbs and the basics of the command line (`cli`, `registry`, `config`) decide no number of a
     unit and are left out.
@@ -245,7 +245,7 @@ def build(kind: str, section: Mapping[str, Any], **given: Any) -> Any:
     """
     name, options = section["name"], {k: v for k, v in section.items() if k != "name"}
     for key, argument in arguments(kind, name).items():
-        if key in options and argument.annotation.startswith("tuple"):  # YAML has lists alone
+        if key in options and argument.annotation.startswith("tuple"):  # YAML has only lists
             options[key] = tuple(options[key])
     return find(kind, name)(**given, **options)
 
@@ -259,8 +259,8 @@ def module_name(file: Path) -> str:
 def arguments(kind: str, name: str) -> dict[str, Argument]:
     """Arguments of a unit's constructor, by its syntax tree, without importing it.
 
-    A constructor that ends in `**options` passes those on: the arguments of the base class join,
-    unless the class gives its own of that name or passes a fixed value.
+    A constructor that ends in `**options` also takes the arguments of its base class, unless the
+    class defines its own of that name or passes a fixed value.
     """
     file = path(kind, name)
     return _signature(file, _unit(file, kind).name)
@@ -367,14 +367,14 @@ def _argument(file: Path, annotation: ast.expr | None, default: ast.expr | None)
     if default is not None:
         try:
             value = ast.literal_eval(default)
-        except ValueError:  # an expression: there is a default, but only the import knows it
+        except ValueError:  # an expression: only an import knows this default
             value = None
     text = ast.unparse(_resolve(file, annotation)) if annotation else ""
     return Argument(text, value, default is None)
 
 
 def _resolve(file: Path, annotation: ast.expr) -> ast.expr:
-    """Replace aliases of types by what they stand for."""
+    """Replace aliases of types by the types."""
 
     class Resolve(ast.NodeTransformer):
         def visit_Name(self, node: ast.Name) -> ast.AST:
@@ -387,7 +387,7 @@ def _resolve(file: Path, annotation: ast.expr) -> ast.expr:
                         return _resolve(home, line.value)
             return node
 
-    # a copy by way of text: the tree of the file is cached and must not change
+    # a copy via text: the tree of the file is cached and must not change
     return Resolve().visit(ast.parse(ast.unparse(annotation), mode="eval").body)
 
 
@@ -409,7 +409,7 @@ def _fits(node: ast.expr, value: object) -> bool:
         return value is None if node.value is None else True
     if isinstance(node, ast.Name):
         match node.id:
-            case "int":  # whatever a method or an equation counts is not negative
+            case "int":  # a count is not negative
                 return type(value) is int and value >= 0
             case "float":
                 return type(value) in (int, float)

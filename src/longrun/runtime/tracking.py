@@ -1,4 +1,4 @@
-"""Where training is recorded: a CSV file always, wandb by choice."""
+"""Where training is recorded: a CSV file always, wandb optionally."""
 
 import csv
 import logging
@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 class CurveLogger(Logger):
     """Write metrics to `curves.csv`, one row per step, metric and value.
 
-    A resumed run goes on in the same file. What was written after the checkpoint that it resumes
-    from will be written again, so rows from the first step logged on are dropped then.
+    A resumed run continues the same file. It repeats the steps after its checkpoint, so rows from
+    the first step that it logs on are dropped.
     """
 
     def __init__(self, folder: Path):
@@ -72,7 +72,7 @@ class CurveLogger(Logger):
 
 
 def run_id(experiment: str, method: str, seed: int, fingerprint: str) -> str:
-    """Name of a run, the same whenever its specification is."""
+    """Name of a run; equal specifications have equal names."""
     return f"{experiment}-{method}-s{seed}-{fingerprint}"
 
 
@@ -125,7 +125,7 @@ def log_image(made: Sequence[Logger], key: str, figure: "Figure", step: int) -> 
 
 
 def log_summary(made: Sequence[Logger], values: Mapping[str, float]) -> None:
-    """Log the final values of a run; of a metric's curve wandb would keep the last."""
+    """Log the final values of a run; otherwise wandb keeps the last of a curve."""
     for logger in _wandb(made):
         logger.experiment.summary.update(dict(values))
 
@@ -139,15 +139,14 @@ def log_artefact(
     config: Mapping[str, Any],
     summary: Mapping[str, Any],
 ) -> None:
-    """Log a folder as an artefact, of a run of its own.
+    """Log a folder as the artefact of a separate run.
 
     Parameters
     ----------
     mode
         "offline" or "online". Online without network or key becomes offline.
     folder
-        Must stay as it is: wandb sends these files, perhaps at another time. Its own files go
-        beside it.
+        Must not change: wandb may send these files later. Its own files go beside it.
     name
         Of the artefact and, with "-report", of the run; the same name is another version.
     group
@@ -208,7 +207,7 @@ def _start(mode: Any, options: Mapping[str, Any]) -> Any:
         run = wandb.init(mode="offline", resume="allow", **common)
     if run.offline:
         log.info("wandb: upload with `wandb sync %s`", run.settings.sync_dir)
-    # steps of an offline run that was resumed begin at 0 again: this one doesn't
+    # steps of a resumed offline run restart at 0: this one doesn't
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return run

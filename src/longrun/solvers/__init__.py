@@ -1,1 +1,1 @@
-"""How it is solved: numerical methods shared by the equations."""
+"""Numerical methods shared by the equations."""

@@ -1,4 +1,4 @@
-"""What every solver gives."""
+"""What every solver provides."""
 
 from abc import ABC, abstractmethod
 

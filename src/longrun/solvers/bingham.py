@@ -1,4 +1,4 @@
-"""Bingham closure in two dimensions: the fourth moment of the widest orientation of given order.
+"""Bingham closure in two dimensions: the fourth moment of the broadest distribution of given order.
 
 Among the distributions of a given second moment, psi ~ exp(b cos 2 (theta - phi)) has the greatest
 entropy. Its moments are m_2 / c = (I_1 / I_0)(b) exp(2 i phi), m_4 / c = (I_2 / I_0)(b) exp(4 i
@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-STEPS = 3  # of Newton's method: 6e-10 is left of the error, from the start below
-FULLEST = 1 - 1e-6  # order that is closed as such: nothing physical is beyond
+STEPS = 3  # of Newton's method: they reduce the error to 6e-10, from the start below
+FULLEST = 1 - 1e-6  # largest order that is closed: nothing physical exceeds it
 SWITCH = 0.5  # below it, the formula with Bessel functions cancels
 
 
@@ -38,7 +38,7 @@ def bingham(
 
 
 def _fourth(order: Tensor) -> Tensor:
-    """Return (|m_4| / c) / order^2: one half of small order, one of full."""
+    """Return (|m_4| / c) / order^2: one half at small order, one at full order."""
     with torch.no_grad():
         b = order * (2 - order**2) / (1 - order**2)  # within 7 % of the root
         for step in range(STEPS):
@@ -47,7 +47,7 @@ def _fourth(order: Tensor) -> Tensor:
             if step < STEPS - 1:
                 b = b - (ratio - order) / slope
     b = b + (order - ratio) / slope  # the last step carries the gradient of the implicit relation
-    safe = order.clamp_min(0.2)  # that of b = 0.41: keeps infinities out of the gradient
+    safe = order.clamp_min(0.2)  # at b = 0.41: keeps infinities out of the gradient
     large = (1 / safe - 2 / b.clamp_min(SWITCH)) / safe
     return torch.where(b < SWITCH, _series(b.clamp_max(SWITCH)), large)
 

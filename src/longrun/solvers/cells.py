@@ -16,21 +16,21 @@ def blocks(
 ) -> Float[Tensor, "batch channel *other"]:
     """Repeat cells, or merge blocks of them.
 
-    Averages of a repeated state are the state, so sums over the box are kept both ways.
+    Averages of a repeated state are the state, so both directions conserve sums over the box.
 
     Parameters
     ----------
     state
         Values in cells.
     points
-        Cells along each axis afterwards, a multiple or a divisor of those before.
+        New number of cells along each axis, a multiple or a divisor of the old.
     middle
         Take the value of the middle cell of a block instead of the average.
 
     Raises
     ------
     UserError
-        No multiple and no divisor.
+        `points` is neither a multiple nor a divisor.
     """
     for axis in range(2, state.ndim):
         old = state.shape[axis]
@@ -56,9 +56,9 @@ def interpolate(
     state
         Values at the centres of at least four cells along each axis.
     points
-        Cells along each axis afterwards.
+        New number of cells along each axis.
     parity
-        How the field goes on beyond the box: "periodic", mirrored at the walls ("even", where its
+        How the field continues beyond the box: "periodic", mirrored at the walls ("even", where its
         normal derivative vanishes there), or with the other sign ("odd", where it vanishes).
     """
     for axis in range(2, state.ndim):

@@ -12,7 +12,7 @@ class Reflection:
 
     Values are continued beyond both edges, oddly where the field is zero there and evenly where
     its slope is, until they are periodic; the real or the imaginary part of their Fourier series
-    is the transform. Real transforms of every kind are one FFT that way, on any device.
+    is the transform. That way every kind of real transform is one FFT, on any device.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ class Reflection:
 class Diagonal:
     """A function of the Laplacian on a box, applied by fast diagonalisation.
 
-    Transforms are along the last axis, in memory too: bits of an FFT along another one depend on
-    the size of the batch.
+    Transforms run along the last axis, contiguous in memory: bits of an FFT along another axis
+    depend on the size of the batch.
 
     Parameters
     ----------
@@ -102,16 +102,16 @@ class Diagonal:
 
 
 class ConfinedMACSolver(AbstractMACSolver):
-    """Flow in a box with walls below and above, closed at its sides or flowed through.
+    """Flow in a box with walls below and above, closed at its sides or with an inlet and an outlet.
 
     All walls are no-slip; the upper one may slide. With an inlet, fluid enters on the left at one
-    speed and leaves on the right, where pressure is zero and the velocity has no slope. Where it
-    is asked for, a resistance (Brinkman's penalisation) stops the fluid, and stands for a body.
+    speed and leaves on the right, where pressure is zero and the velocity has no slope. A body is a
+    resistance that stops the fluid (Brinkman's penalisation).
 
     Between walls projection and diffusion don't commute. A step first takes the gradient from all
     accelerations, of convection, viscosity and resistance; then come implicit diffusion and
-    resistance and, last, the projection, which has little left to do. Projected once, at the end,
-    fluid would slip along walls by a step times the pressure gradient.
+    resistance and, last, the projection, which has little left to do. With one projection, at the
+    end, fluid would slip along walls by a step times the pressure gradient.
 
     Parameters
     ----------
@@ -157,7 +157,7 @@ class ConfinedMACSolver(AbstractMACSolver):
         )
         laplacian = self.pressure.laplacian(self.exact_spacing)
         if not self.open:
-            laplacian[:, 0, 0] = torch.inf  # pressure is known up to a constant
+            laplacian[:, 0, 0] = torch.inf  # pressure is defined up to a constant
         self.inverse = (1 / laplacian).to(dtype)
 
         self.velocity = (
@@ -230,7 +230,7 @@ class ConfinedMACSolver(AbstractMACSolver):
     def settle(
         self, state: Float[Tensor, "batch 2 x y"], tendency: Float[Tensor, "batch 2 x y"]
     ) -> Float[Tensor, "batch 2 x y"]:
-        """End a step, given the tendency of what is explicit."""
+        """End a step, given the explicit tendency."""
         time_step = self.time_step[:, None]
         damping = self._viscous(state) - self.resistance * state
         balanced = self._solenoidal(tendency + damping, torch.zeros_like(self.inflow))
@@ -250,8 +250,8 @@ def refine_confined(
 ) -> Float[Tensor, "batch 2 x y"]:
     """Interpolate a velocity between walls to finer faces, by cubics of its stream function.
 
-    `coarsen` gives back the coarse state, no divergence is added and walls stay tight, whatever
-    the shape of the cells. A left edge that is not a wall has the same velocity everywhere.
+    `coarsen` returns the coarse state, no divergence is added and walls stay tight, whatever the
+    shape of the cells. A left edge that is not a wall has the same velocity everywhere.
     """
     u, v = state.unbind(1)
     inflow = u[:, :1].mean(2, keepdim=True).expand(-1, 1, u.shape[2])

@@ -1,4 +1,4 @@
-"""Cosine spectral solver on boxes with walls that nothing passes, for reaction and diffusion."""
+"""Cosine spectral solver for reaction and diffusion in boxes with impermeable walls."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -86,7 +86,7 @@ class CosineSolver(AbstractSolver):
     """Exponential integrator for u_t = diffusivity lap u + reaction(u), no flux through walls.
 
     Diffusion is exact in the basis of cosines. The reaction is taken at the cell centres, without
-    dealiasing: it holds no derivative that would amplify what aliases.
+    dealiasing: it has no derivative that would amplify aliased waves.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ class CosineSolver(AbstractSolver):
     length
         Extent of the box along every axis, shape (batch, 1, *ones), float64.
     reaction
-        From fields to fresh fields, pointwise.
+        From fields to new fields, pointwise.
     grid
         Cells along each axis.
     frame

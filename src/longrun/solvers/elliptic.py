@@ -49,7 +49,7 @@ def diffusion_matrix(
     Returns
     -------
     csr_array
-        Of a row and a column per cell, the last axis fastest.
+        One row and column per cell, the last axis fastest.
     """
     number = np.arange(coefficient.size).reshape(coefficient.shape)
     diagonal = np.zeros(coefficient.shape)
@@ -77,8 +77,8 @@ def diffusion_matrix(
 def second_derivative(points: int, spacing: float) -> sparse.csr_array:
     """Assemble the second derivative along a line between walls where the solution is zero.
 
-    Fourth-order differences; values beyond a wall are those before it with the other sign, which
-    is exact to that order where the second derivative vanishes at the wall, and second else.
+    Fourth-order differences; values beyond a wall are the mirrored ones with opposite sign, which
+    keeps fourth order where the second derivative vanishes at the wall, and second order elsewhere.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def second_derivative(points: int, spacing: float) -> sparse.csr_array:
     """
     bands = [-1 / 12, 4 / 3, -5 / 2, 4 / 3, -1 / 12]
     matrix = sparse.diags_array(bands, offsets=range(-2, 3), shape=(points, points)).tolil()
-    # mirrored cells: -1 is 0 and -2 is 1 with the other sign
+    # mirrored cells: -1 is 0 and -2 is 1 with opposite sign
     for first, second in ((0, 1), (points - 1, points - 2)):
         matrix[first, first] -= 4 / 3
         matrix[first, second] += 1 / 12
@@ -160,9 +160,9 @@ class AbstractEllipticSolver(AbstractSolver):
         Parameters
         ----------
         fields
-            State of the trajectory; its last channel plays no part.
+            State of the trajectory; its last channel is ignored.
         row
-            Place of the trajectory in the batch, of whose parameters the solver knows.
+            Place of the trajectory in the batch whose parameters the solver holds.
         """
 
     def systems(self, state: Float[Tensor, "batch channel x y"]) -> Iterator[System]:

@@ -1,6 +1,7 @@
 """Exponential time differencing Runge-Kutta methods for u_t = L u + N(u) with diagonal L.
 
-L is integrated exactly, so its stiffness doesn't limit the step; the order is that of N's part.
+L is integrated exactly, so its stiffness doesn't limit the step; the order is that of the treatment
+of N.
 
 Sources: Cox & Matthews (2002), J. Comput. Phys. 176, 430, equations 22 and 26-29; Krogstad (2005),
 J. Comput. Phys. 203, 72; Lawson (1967), SIAM J. Numer. Anal. 4, 372, with Dormand & Prince (1980),
@@ -26,14 +27,14 @@ def phi(z: Inexact[Tensor, "*shape"], order: int) -> list[Inexact[Tensor, "*shap
     """Functions phi_0 = exp, phi_{j+1}(z) = (phi_j(z) - 1/j!) / z, to rounding error.
 
     The formula cancels near z = 0, so each value is the mean of the formula over a circle about z
-    that keeps a distance of 1 from zero.
+    that stays a distance of 1 away from zero.
 
     Parameters
     ----------
     z
         Arguments, float64 or complex128.
     order
-        Last function wanted.
+        Index of the last function.
 
     Returns
     -------
@@ -56,9 +57,9 @@ def phi(z: Inexact[Tensor, "*shape"], order: int) -> list[Inexact[Tensor, "*shap
 class AbstractETDRK(ABC):
     """One step of an integrator for u_t = linear u + symbol product(u), with its coefficients.
 
-    The symbol is part of the coefficients, so it costs nothing per step. Where `linear` is real
-    and `symbol` real or imaginary, every product with a coefficient is rounded once per part,
-    fused or not: then the bits of a trajectory don't depend on its place in a batch.
+    The symbol is part of the coefficients, so it costs nothing per step. Where `linear` is real and
+    `symbol` real or imaginary, every product with a coefficient is rounded once per part, fused or
+    not, so the bits of a trajectory don't depend on its place in a batch.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class AbstractETDRK(ABC):
 
     @staticmethod
     def _coefficient(value: Tensor, dtype: torch.dtype) -> Tensor:
-        # what is negligible would make products denormal, on which processors are slow
+        # negligible values would make products denormal, which are slow
         negligible = value.abs() < torch.finfo(dtype).tiny ** 0.5
         return value.masked_fill(negligible, 0).to(dtype)
 
@@ -91,7 +92,7 @@ class AbstractETDRK(ABC):
         u
             Spectrum, complex.
         product
-            N without its symbol, from spectrum to a fresh spectrum that may be overwritten.
+            N without its symbol, from spectrum to a new spectrum that may be overwritten.
 
         Returns
         -------
@@ -100,8 +101,8 @@ class AbstractETDRK(ABC):
         """
 
 
-# In the steps below, operations in place touch only fresh tensors that autograd has no need of:
-# a product with a constant needs the constant alone. Memory traffic, not arithmetic, is the cost.
+# In the steps below, operations in place touch only new tensors that autograd doesn't need: a
+# product with a constant needs only the constant. Memory traffic, not arithmetic, is the cost.
 
 
 class ETDRK2(AbstractETDRK):
@@ -149,7 +150,7 @@ class ETDRK4(AbstractETDRK):
 
 
 class ETDRK4B(AbstractETDRK):
-    """Fourth order as ETDRK4, with smaller errors where L is stiff; one operation more."""
+    """Fourth order as ETDRK4, with smaller errors where L is stiff for one more operation."""
 
     def __init__(self, linear: Tensor, symbol: Tensor, time_step: Tensor, dtype: torch.dtype):
         half0, half1, half2 = phi(time_step * linear / 2, 2)
@@ -179,12 +180,12 @@ class ETDRK4B(AbstractETDRK):
 class Lawson5(AbstractETDRK):
     """Fifth order, six evaluations of N; cheapest for tight tolerances where L isn't stiff.
 
-    The method of Dormand & Prince for exp(-L t) u: flows, whose waves viscosity hardly changes
-    within a step, and not Kuramoto-Sivashinsky.
+    The method of Dormand & Prince for exp(-L t) u: good for flows, whose waves viscosity hardly
+    changes within a step, but not for Kuramoto-Sivashinsky.
     """
 
     nodes = (0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1, 1)
-    weights = (  # the last row gives the step itself
+    weights = (  # the last row is the step itself
         (1 / 5,),
         (3 / 40, 9 / 40),
         (44 / 45, -56 / 15, 32 / 9),

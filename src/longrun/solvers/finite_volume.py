@@ -26,7 +26,7 @@ from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 
 COURANT = 0.5
-"""Largest sum over axes of time step times wave speed by cell size, for an initial state.
+"""Largest sum over axes of time step times wave speed over cell size, for an initial state.
 
 The scheme is stable, and first order positive, to 1; a flow may double its fastest wave.
 """
@@ -34,7 +34,7 @@ The scheme is stable, and first order positive, to 1; a flow may double its fast
 DIFFUSION = 0.5
 """Largest 2 axes viscosity (time step) / (cell size)^2, for an initial state.
 
-SSP-RK3 is stable to 1.25: what is left is for a run at half the step and twice the resolution.
+SSP-RK3 is stable to 1.25: the margin is for a run at half the step and twice the resolution.
 """
 
 
@@ -86,7 +86,7 @@ def half_slope(
     """
     product = (before * after).clamp_min_(0.0)
     total = before + after
-    # instead of product / total where that is no 0 / 0: torch.where is slow on a CPU
+    # instead of product / total except at 0 / 0: torch.where is slow on a CPU
     return product * total / (total * total + torch.finfo(total.dtype).tiny)
 
 
@@ -104,7 +104,7 @@ def faces(
     axis
         Number of the spatial axis.
     keep
-        1, or 0 where a cell is to be taken as constant; with the same ghost cells.
+        1, or 0 where a cell is treated as constant; with the same ghost cells.
 
     Returns
     -------
@@ -165,7 +165,7 @@ def hllc_euler(
     density, normal, pressure = state[0], state[1 + axis], state[-1]
     speeds = state[1:-1].unbind(0)
     energy = pressure / (gamma - 1) + 0.5 * density * _square(speeds)
-    # where the whole fan goes to one side, a contact as fast as the flow leaves the state as it is
+    # where the whole fan goes to one side, a contact at the flow's speed leaves the state unchanged
     contact = _Choice(speed * contact > 0.0, left)(normal, contact)
     within = speed - contact
     star = pressure + mass * (contact - normal)
@@ -210,7 +210,7 @@ def hllc_shallow(
     flow_l, flow_r = depth_l * normal_l, depth_r * normal_r
     push_l = flow_l * normal_l + 0.5 * gravity * depth_l * depth_l
     push_r = flow_r * normal_r + 0.5 * gravity * depth_r * depth_r
-    # from the left flux on, so that equal sides give it exactly: a lake stays at rest
+    # starting from the left flux, which equal sides return exactly: a lake stays at rest
     flow = flow_l + share * (fastest * (depth_r - depth_l) - (flow_r - flow_l))
     push = push_l + share * (fastest * (flow_r - flow_l) - (push_r - push_l))
     upwind = _Choice(flow >= 0.0, left)
@@ -248,7 +248,7 @@ def ssp_rk3(state: Tensor, euler: Callable[[Tensor], Tensor]) -> Tensor:
     state
         Any tensor.
     euler
-        One step of the forward Euler scheme, of which this one is a convex combination: what
+        One step of the forward Euler scheme, of which this one is a convex combination: whatever
         every Euler step keeps positive stays positive.
     """
     half = 0.75 * state + 0.25 * euler(euler(state))
@@ -258,14 +258,14 @@ def ssp_rk3(state: Tensor, euler: Callable[[Tensor], Tensor]) -> Tensor:
 class AbstractFiniteVolumeSolver(AbstractSolver):
     """Advances cell averages of conserved quantities; states hold primitive ones.
 
-    A step of a frame begins with the primitive state: a run that is begun again from a stored
-    frame repeats the same bits. Where a step would leave a cell that is not `admissible`, it is
-    taken anew with that cell and its neighbours at first order.
+    Each frame begins with the primitive state, so a run restarted from a stored frame repeats the
+    same bits. Where a step would leave a cell that is not `admissible`, it is repeated with that
+    cell and its neighbours at first order.
 
     Parameters
     ----------
     spacing
-        Size of the cells along every axis, one per trajectory.
+        Size of the cells along every axis, one number per trajectory.
     boundary
         "periodic", "outflow" or "reflecting", one per axis.
     frame
@@ -317,7 +317,7 @@ class AbstractFiniteVolumeSolver(AbstractSolver):
         """Difference of the fluxes through the two faces of each cell across an axis."""
 
     def source(self, state: Float[Tensor, "channel batch *space"]) -> Tensor | None:
-        """Rate of change besides the fluxes; none unless a solver says so."""
+        """Rate of change besides the fluxes; none by default."""
         return None
 
     def step(
@@ -385,14 +385,14 @@ def check_substeps(
     substeps
         Steps per frame.
     rate
-        Largest sum over axes of wave speed by cell size, times the time between frames.
+        Largest sum over axes of wave speed over cell size, times the time between frames.
     diffusion_rate
         Largest 2 axes viscosity / (cell size)^2, times the time between frames.
 
     Raises
     ------
     UserError
-        With the number of substeps to use.
+        The step is too long; the message says how many substeps to use.
     """
     needed = math.ceil(rate / COURANT + diffusion_rate / DIFFUSION)
     if substeps < needed:
@@ -411,8 +411,8 @@ def resample(
 ) -> Float[Tensor, "batch channel *other"]:
     """Move cell averages to another grid of the same box; sums over the box are kept.
 
-    A coarser grid takes averages; on a finer one each cell is linear, with van Leer's slope. A
-    ratio that is no whole number goes by way of the smallest grid that both divide.
+    A coarser grid takes averages; on a finer one each cell is linear, with van Leer's slope. Where
+    the ratio is not a whole number, the way leads over the smallest grid that both divide.
 
     Parameters
     ----------
@@ -423,8 +423,8 @@ def resample(
     boundary
         Boundary condition of each axis; cells at an end that is not periodic have no slope.
     admissible
-        Tells for averages, shape (batch, channel, *cells), which cells are possible, shape
-        (batch, 1, *cells); a cell whose parts would not be is taken as constant.
+        From averages, shape (batch, channel, *cells), to which cells are possible, shape (batch, 1,
+        *cells); a cell with an impossible part is treated as constant.
     """
     for axis, (points, kind) in enumerate(zip(grid, boundary, strict=True)):
         common = math.gcd(points, cells.shape[2 + axis])
@@ -441,7 +441,7 @@ def coarsen(
         return cells
     parts = cells.unflatten(2 + axis, (-1, factor)).unbind(3 + axis)
     total = parts[0]
-    for part in parts[1:]:  # in this order whatever the batch, unlike a reduction
+    for part in parts[1:]:  # in this order for any batch, unlike a reduction
         total = total + part
     return total / factor
 

@@ -22,13 +22,13 @@ Scalar = Float[Tensor, "batch 1 x y z"]
 Vector = Float[Tensor, "batch 3 x y z"]
 Deviator = Float[Tensor, "batch 5 x y z"]
 
-TEST_RATIO = 2.0  # width of the dynamic model's test filter over that of the grid's
+TEST_RATIO = 2.0  # width of the dynamic model's test filter over the grid's
 
 
 class IncompressibleSolver(SpectralSolver):
     """Pseudo-spectral solver for the velocity, three channels.
 
-    States are projected when they enter, so any velocity may be given; the mean is kept.
+    States are projected when they enter, so any velocity is accepted; the mean is kept.
 
     Without a subgrid model a tendency takes nine real transforms in two calls, with Smagorinsky's
     nineteen, with the dynamic one forty-two. Quadratic terms are free of aliasing, |S| S is not.
@@ -95,7 +95,7 @@ class IncompressibleSolver(SpectralSolver):
         return self._project(super().enter(state))
 
     def _project(self, spectrum: Velocity) -> Velocity:
-        """Take away the gradient part."""
+        """Remove the gradient part."""
         return self._without_gradient(spectrum.split(1, dim=1))
 
     def _without_gradient(self, parts: Sequence[Tensor]) -> Velocity:
@@ -219,7 +219,7 @@ def _deviator(velocity: Vector) -> Deviator:
 
 
 def _with_trace(tensor: Deviator) -> Deviator:
-    """Take zz off the diagonal of a tensor without trace, as `_contract` wants it."""
+    """Take zz off the diagonal of a tensor without trace, as `_contract` needs it."""
     xx, yy, xy, xz, yz = tensor.unbind(1)
     return torch.stack([2 * xx + yy, xx + 2 * yy, xy, xz, yz], dim=1)
 

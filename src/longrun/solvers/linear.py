@@ -11,11 +11,11 @@ from longrun.solvers.spectral import check_points, forward, inverse
 
 
 class LinearSolver(AbstractSolver):
-    """Solution of u_t = symbol u by one factor per wave: no step, no error but of rounding.
+    """Solution of u_t = symbol u by one factor per wave: no step, no error except rounding.
 
     Frame n of a rollout comes from the initial state by the n-th power of the factor, so rounding
-    doesn't add up. All waves of the grid are kept but the highest, of which an even grid knows the
-    cosine alone.
+    doesn't add up. All waves of the grid are kept except the highest, of which an even grid sees
+    only the cosine.
 
     Parameters
     ----------

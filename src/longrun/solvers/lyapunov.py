@@ -22,10 +22,10 @@ def lyapunov_spectrum(
 ) -> Float[Tensor, "batch exponent"]:
     """Measure the largest Lyapunov exponents of each trajectory, in descending order.
 
-    Every trajectory has as many companions as exponents are wanted. Each time they are advanced,
-    their distances are made orthogonal and brought back to 1e-7, by a QR factorisation; the
-    exponents are the mean logarithms of the factors (Benettin et al., 1980; Shimada and
-    Nagashima, 1979). For any solver, differentiable or not; in float64.
+    Every trajectory has one companion per exponent. After each advance, their distances are made
+    orthogonal and rescaled to 1e-7 by a QR factorisation; the exponents are the mean logarithms of
+    the factors (Benettin et al., 1980; Shimada and Nagashima, 1979). For any solver, differentiable
+    or not; in float64.
 
     Parameters
     ----------
@@ -38,13 +38,13 @@ def lyapunov_spectrum(
     exponents
         How many of the largest.
     frames
-        Number of times that distances are measured; the statistical error decays like the inverse
+        How often distances are measured; the statistical error decays like the inverse
         square root of the time that they span.
     discard
-        Number of times before those, in which the companions find their directions.
+        Measurements before those, while the companions find their directions.
     stride
-        Frames of the dataset between two of those times: few enough that the fastest contraction
-        leaves something of 1e-7.
+        Frames of the dataset between two measurements: few enough that some of 1e-7 survives the
+        fastest contraction.
 
     Returns
     -------
@@ -54,7 +54,7 @@ def lyapunov_spectrum(
     batch, count = len(state), state[0].numel()
     solver = build({k: v.repeat(1 + exponents) for k, v in parameters.items()}, stride=stride)
     scale = NEARBY * state.square().mean().sqrt()
-    # any independent directions do, so that no random numbers are needed
+    # any independent directions will do, so no random numbers are needed
     basis = torch.eye(count, exponents, dtype=state.dtype, device=state.device)
     basis = basis.expand(batch, -1, -1)
     total = state.new_zeros(batch, exponents)

@@ -1,6 +1,6 @@
 """Incompressible flow in two dimensions on a staggered (MAC) grid, finite volumes.
 
-Where things sit, for n x m cells of size dx x dy, i and j from 0: pressure at cell centres
+Positions, for n x m cells of size dx x dy, i and j from 0: pressure at cell centres
 ((i + 1/2) dx, (j + 1/2) dy), channel 0 of a velocity, u, at the centre of each cell's right face
 ((i + 1) dx, (j + 1/2) dy), channel 1, v, at the centre of its upper face
 ((i + 1/2) dx, (j + 1) dy). Both are averages over their faces, so the divergence of a cell,

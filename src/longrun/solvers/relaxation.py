@@ -4,14 +4,14 @@
     SSOR-CG  P = (D + omega L) D^-1 (D + omega L)^T / (omega (2 - omega))  preconditions CG
 
 D is the diagonal of A, L what lies strictly below it. Unknowns are swept in their own order, so
-SOR at omega = 1 is the method of Gauss and Seidel. Iterations are carried out, not estimated:
+SOR at omega = 1 is the method of Gauss and Seidel. Iterations are performed, not estimated:
 
 - A triangular system is solved by substitution, with SuperLU on the natural order; the factor of a
   triangular matrix is that matrix, without fill.
 - SOR of few unknowns multiplies the residual by the dense matrix I - A M^-1 instead, which is the
-  same recurrence, r <- (I - A M^-1) r, in one call of BLAS per iteration: 100 unknowns take 5 us
-  for it where a sparse substitution and product take 20 us. The solution follows from the sum of
-  all residuals. Both ways are tested against a plain dense program to give equal counts.
+  same recurrence, r <- (I - A M^-1) r, in one call of BLAS per iteration: 5 us for 100 unknowns,
+  where a sparse substitution and product take 20 us. The solution follows from the sum of all
+  residuals. Tests compare the counts of both with a plain dense program.
 """
 
 from typing import Literal, NamedTuple, TypeAlias
@@ -41,7 +41,7 @@ class LinearSystem(NamedTuple):
     guess
         Where an iteration starts.
     context
-        What is known of the system beforehand: a scalar that its matrix depends on.
+        What is known of the system in advance: a scalar that its matrix depends on.
     """
 
     matrix: sparse.csr_array
@@ -139,7 +139,7 @@ def ssor_cg(system: LinearSystem, omega: float, tolerance: float, cap: int) -> S
     system
         What to solve.
     omega
-        Relaxation parameter, between 0 and 2; 0 is no preconditioner.
+        Relaxation parameter, between 0 and 2; 0 means no preconditioner.
     tolerance
         Of the residual's norm, relative to that of the right-hand side.
     cap
@@ -192,7 +192,7 @@ class Preconditioner:
 
 
 def relative_residual(system: LinearSystem, solver: Solver, solution: Vector) -> float:
-    """Norm of the residual relative to what the solver of this name measures it by."""
+    """Norm of the residual relative to the reference that the solver of this name uses."""
     matrix, right, guess, _ = system
     scale = right - matrix @ guess if solver == "sor" else right
     size = np.linalg.norm(scale)
@@ -202,7 +202,7 @@ def relative_residual(system: LinearSystem, solver: Solver, solution: Vector) ->
 def jacobi_radius(matrix: sparse.csr_array) -> float:
     """Spectral radius of I - D^-1 A, exact to rounding.
 
-    It is that of the symmetric D^-1/2 (D - A) D^-1/2; dense, so for few unknowns.
+    Equal to that of the symmetric D^-1/2 (D - A) D^-1/2; dense, so for few unknowns.
     """
     dense = matrix.toarray()
     root = np.sqrt(dense.diagonal())
@@ -227,5 +227,5 @@ def _check(omega: float, low_included: bool) -> None:
 
 
 def _factor(triangle: sparse.csc_array):  # type: ignore[no-untyped-def]
-    """Factorise a lower triangle, in its own order and without pivots."""
+    """Factorise a lower triangle, in its own order and without pivoting."""
     return splu(triangle, permc_spec="NATURAL", diag_pivot_thresh=0.0)

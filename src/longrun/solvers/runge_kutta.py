@@ -23,7 +23,7 @@ class Tableau:
     order
         Order of convergence.
     stages
-        Weights of the tendencies so far in the state at which each further one is taken.
+        Weights of the earlier tendencies in the state at which each next one is evaluated.
     weights
         Weights of the tendencies in the next state.
     """

@@ -1,7 +1,7 @@
 """Fourier pseudo-spectral solver on periodic boxes, shared by all periodic equations.
 
 States are advanced as half-spectra (of real fields), all axes at once, and leave Fourier space
-only for products and for the frames that are asked for.
+only for products and for the requested frames.
 """
 
 from collections.abc import Callable, Sequence
@@ -31,14 +31,14 @@ def inverse(spectrum: Complex[Tensor, "*mode"], grid: Sequence[int]) -> Float[Te
 
 
 def _alone(field: Tensor, dims: int) -> bool:
-    """Whether this is one transform in several dimensions: MKL rounds it unlike one of many."""
+    """Whether this is a single transform in several dimensions, which MKL rounds differently."""
     return dims > 1 and field.ndim > dims and field.shape[:-dims].numel() == 1
 
 
 def each(transform: Callable[[Tensor], Tensor], *parts: Tensor) -> Sequence[Tensor]:
     """Transform fields of one channel one after the other: a few stay in cache where all don't.
 
-    Those of a single trajectory go together, see `_alone`.
+    Fields of a single trajectory are transformed together, see `_alone`.
     """
     if len(parts[0]) > 1:
         return [transform(part) for part in parts]
@@ -91,7 +91,7 @@ class SpectralSolver(AbstractSolver):
     Modes beyond 2/3 of the highest are cut off, so quadratic products are free of aliasing.
 
     Where the state in physical space isn't simply the inverse transform of what is advanced (a
-    velocity that is advanced as vorticity, say), a subclass gives its own `enter` and `leave`.
+    velocity that is advanced as vorticity, say), a subclass overrides `enter` and `leave`.
 
     Parameters
     ----------
@@ -101,9 +101,9 @@ class SpectralSolver(AbstractSolver):
     symbol
         Diagonal factor of the nonlinear term, a derivative for instance, broadcastable to `linear`.
     product
-        The rest of it, from half-spectrum to a fresh half-spectrum; it need not dealias.
+        The rest of it, from half-spectrum to a new half-spectrum; need not dealias.
     grid
-        Grid points of each axis; a number stands for as many along every axis.
+        Grid points of each axis; one number for all axes.
     frame
         Time between frames, one per trajectory.
     steps
@@ -113,7 +113,7 @@ class SpectralSolver(AbstractSolver):
     dtype
         Precision of the states; coefficients are computed in float64.
     fraction
-        Of the highest wavenumber, what is retained: 2/3 for products of two, 1/2 of three.
+        Retained fraction of the highest wavenumber: 2/3 for products of two, 1/2 of three.
 
     Raises
     ------
@@ -193,14 +193,14 @@ def resample(
     """Band-limited interpolation to another periodic grid of the same box.
 
     Exact for fields whose waves both grids resolve. Waves that the new grid can't hold are cut
-    off, and so is the highest wave of an even grid, of which it knows the cosine alone.
+    off, and so is the highest wave of an even grid, of which it sees only the cosine.
 
     Parameters
     ----------
     state
         Values on a grid.
     grid
-        Points along each axis of the new grid; a number stands for as many along every axis.
+        Points along each axis of the new grid; one number for all axes.
 
     Returns
     -------

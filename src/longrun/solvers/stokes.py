@@ -39,7 +39,7 @@ class ActiveStokes:
     alpha, beta, zeta
         Strengths of the active stress, of the rods' resistance to strain, and of their alignment.
     iterations
-        How often the strain in the stress is replaced; a constant, since all bits depend on it.
+        Updates of the strain in the stress; a constant, since all bits depend on it.
     dtype
         Precision of the fields.
     """

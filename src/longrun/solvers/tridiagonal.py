@@ -1,4 +1,4 @@
-"""Tridiagonal systems, many at once."""
+"""Batches of tridiagonal systems."""
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,9 @@ def solve(
 ) -> Float[Tensor, "*batch x"]:
     """Solve tridiagonal systems by cyclic reduction of all rows at once; differentiable.
 
-    The number of operations on whole tensors is logarithmic in the size, where Gaussian
-    elimination has one for every row. Stable for diagonally dominant matrices. Source: Hockney
-    (1965), J. ACM 12, 95, in its parallel form.
+    The number of operations on whole tensors is logarithmic in the size, where Gaussian elimination
+    needs one for every row. Stable for diagonally dominant matrices. Source: Hockney (1965), J. ACM
+    12, 95, in its parallel form.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ def solve(
     count, distance = right.shape[-1], 1
     rows = torch.stack(torch.broadcast_tensors(lower, diagonal, upper, right))
     while distance < count:
-        # Add multiples of the rows at this distance that cancel what couples to them. Beyond the
-        # ends are rows of ones, of which zero times is added.
+        # Add multiples of the rows at this distance, so that the coupling to them cancels. Beyond
+        # the ends are rows of ones, added zero times.
         before = torch.nn.functional.pad(rows[..., :-distance], (distance, 0), value=1.0)
         after = torch.nn.functional.pad(rows[..., distance:], (0, distance), value=1.0)
         down, up = -rows[0] / before[1], -rows[2] / after[1]

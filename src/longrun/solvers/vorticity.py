@@ -1,7 +1,7 @@
 """Two-dimensional incompressible flow by its vorticity: velocity, advection, velocities as states.
 
 Signs: vorticity = v_x - u_y = -(psi_xx + psi_yy), (u, v) = (psi_y, -psi_x). The mean velocity is
-zero: in a periodic box it only chooses the frame, and vorticity doesn't know it.
+zero: in a periodic box it only sets the frame of reference, and vorticity doesn't see it.
 """
 
 from collections.abc import Sequence
@@ -55,7 +55,7 @@ def advection(
     Returns
     -------
     Product
-        From a half-spectrum (batch, 1, *mode) to a fresh one.
+        From a half-spectrum (batch, 1, *mode) to a new one.
     """
     complex_dtype = dtype.to_complex()  # a real symbol would be converted in every product
     to_u, to_v = to_velocity(kx, ky).to(complex_dtype).split(1, dim=1)
@@ -72,8 +72,8 @@ def advection(
 class VelocitySolver(SpectralSolver):
     """Advances vorticity for states that hold the velocity.
 
-    The last two channels of a state are u and v; what comes before (carried scalars) is advanced
-    as it is. Spectra hold the scalars, then the vorticity. A mean velocity is dropped.
+    The last two channels of a state are u and v; the channels before them (carried scalars) are
+    advanced as they are. Spectra hold the scalars, then the vorticity. A mean velocity is dropped.
 
     Parameters
     ----------

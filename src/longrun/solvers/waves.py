@@ -1,6 +1,6 @@
 """Random periodic functions for initial conditions, the same on every grid.
 
-What is drawn are the waves' coefficients; a grid is only where their sum is looked at.
+The waves' coefficients are drawn; a grid is only where their sum is evaluated.
 """
 
 from collections.abc import Sequence
@@ -17,12 +17,12 @@ def random_field(
     Parameters
     ----------
     generator
-        Where the coefficients come from, as many whatever the grid.
+        Source of the coefficients; their number doesn't depend on the grid.
     grid
         Points along each axis, more than twice `highest`.
     highest
-        Waves have up to this many periods over the box, along whatever direction; all of them
-        have the same expected square.
+        Waves have up to this many periods over the box, in any direction; all have the same
+        expected square.
 
     Raises
     ------
@@ -52,19 +52,19 @@ def two_sines(
 ) -> Float[np.ndarray, " space"]:
     """Draw the one-dimensional initial condition of PDEBench as CAPE describes it.
 
-    The sum of two sines of 1 to 8 periods, amplitudes from U(0, 1), any phase; a part of them has
-    its absolute value taken, a part is confined to a window with edges of 0.01 of the interval.
-    The sign is random. Source: Takamoto et al. (2023), arXiv:2304.14118; where the window lies is
-    our choice: its edges in (0.1, 0.45) and (0.55, 0.9).
+    The sum of two sines of 1 to 8 periods, amplitudes from U(0, 1), any phase; of some the absolute
+    value is taken, some are confined to a window with edges of width 0.01 of the interval. The sign
+    is random. Source: Takamoto et al. (2023), arXiv:2304.14118; where the window lies is our
+    choice: its edges in (0.1, 0.45) and (0.55, 0.9).
 
     Parameters
     ----------
     generator
-        Where everything is drawn from, as much whatever the grid and the parts.
+        Source of the numbers; how many are drawn depends on no argument.
     points
         Grid points.
     absolute, windowed
-        Probability that the absolute value is taken, that there is a window.
+        Probability that the absolute value is taken, and that there is a window.
     """
     x = np.arange(points) / points
     periods = generator.integers(1, 9, (2, 1))

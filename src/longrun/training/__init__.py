@@ -1,1 +1,1 @@
-"""Training schemes, one per file, named in YAML with options of their own."""
+"""Training schemes, one per file, named in YAML with their options."""

@@ -1,4 +1,4 @@
-"""What all training schemes share. They know a method by what a rollout knows of it."""
+"""What all training schemes share. They use a method only as a rollout does."""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -12,18 +12,18 @@ Parameters = Float[Tensor, "batch parameter"]
 
 
 class AbstractTraining(ABC):
-    """A loss over windows of true frames; what has a default is an option in YAML.
+    """A loss over windows of true frames; arguments with defaults are options in YAML.
 
     A scheme asks a method to `begin` from true frames, to `advance`, and for the `step_loss` of a
     step, which is an advance compared with the true frame. So it works for every method, whatever
-    that carries from step to step.
+    its rollout carries from step to step.
 
     Attributes
     ----------
     unroll : int
         Frames of a window after the history.
     leads : bool
-        Whether a step may span any lead time, of which a method is then told.
+        Whether a step may span any lead time, which the method then sees.
     """
 
     unroll: int = 1
@@ -80,8 +80,8 @@ def rollout_loss(
     steps
         How many steps.
     free
-        Steps from the first on that follow one another, each from the last one's prediction. After
-        them the true frame comes between any two.
+        How many of the first steps follow one another, each from the prediction of the last. Later
+        steps start from true frames.
     """
     history = method.noisy(window[:, : method.history], generator)
     memory, losses = method.begin(history, parameters), []

@@ -14,19 +14,19 @@ from longrun.training._base import AbstractUnrolling, Parameters, Window, rollou
 
 
 class Curriculum(AbstractUnrolling):
-    """The mean loss over the steps of a window, of which ever more follow one another.
+    """The mean loss over the steps of a window, an increasing number of which follow one another.
 
     After the share q of the updates, the part (1 + tanh((q - 1/2) / width)) / 2 of a window is
-    rolled out; before each of the other steps all frames are true.
+    rolled out; each of the other steps starts from true frames.
 
     Parameters
     ----------
     unroll : int
         Steps of a window.
     after : int
-        Updates, all frames true, before it starts.
+        Updates with true frames before it starts.
     width : float
-        Share of the training in which it goes over.
+        Share of the training that the transition takes.
     """
 
     def __init__(self, unroll: int = 2, after: int = 0, width: float = 0.2):

@@ -1,6 +1,6 @@
 """The last of several steps, without gradient through the others.
 
-Brandstetter et al. (2022, arXiv:2202.03376): the network learns to correct what it has done itself.
+Brandstetter et al. (2022, arXiv:2202.03376): the network learns to correct its own errors.
 """
 
 from typing import Any

@@ -10,7 +10,7 @@ from longrun.training._base import AbstractUnrolling, Parameters, Window, rollou
 
 
 class TeacherForcing(AbstractUnrolling):
-    """The mean loss over the steps of a window, before each of which all frames are true.
+    """The mean loss over the steps of a window, each from true frames.
 
     Parameters
     ----------

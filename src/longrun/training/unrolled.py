@@ -15,7 +15,7 @@ class Unrolled(AbstractUnrolling):
     Parameters
     ----------
     unroll : int
-        Its steps.
+        Steps of the rollout.
     after : int
         Updates of one-step training before it.
     """

@@ -116,7 +116,7 @@ def test_least_squares_are_those_of_all_rounds():
 
 
 def test_cheb_cb_follows_its_formulas():
-    """Every quantity anew from the whole history of each round, as the paper writes them."""
+    """Every quantity recomputed from the whole history of each round, as the paper writes them."""
     rng, bandit = np.random.default_rng(1), ChebCB(4, 3, 0.0, 2.0)
     history = []
     for _ in range(60):

@@ -131,7 +131,7 @@ def test_channels_are_constants_and_none_is_blind():
 @pytest.mark.parametrize("base", ["fno", "unet"])
 def test_any_base_is_trained_through_the_block(base):
     module = build(base=base)
-    if base == "unet":  # which starts with nothing but zeros
+    if base == "unet":  # which starts with zeros only
         torch.nn.init.normal_(module.network.head[-1].convolution.weight)
     batch = {"window": frames(3, 2), "parameters": speeds(0.2, 1.0, 4.0)}
     module.batch_loss(batch, generator()).backward()

@@ -308,7 +308,7 @@ def test_other_grids_are_resampled_on_request():
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"heads": [1]}, "as many"),
+        ({"heads": [1]}, "equally many"),
         ({"heads": [3, 2]}, "heads"),
         ({"window": 0}, "at least 1"),
         ({"groups": [[0]]}, "groups"),

@@ -152,7 +152,7 @@ def test_learned_steps_have_no_divergence_and_conserve_momentum():
 
 
 def test_the_learned_scheme_moves_with_the_flow():
-    """All layers are periodic; the force depends on y alone."""
+    """All layers are periodic; the force depends only on y."""
     module = build()
     window, parameters = trajectories(6)
     whole = rollout(module, window[:, :5], parameters, 4)
@@ -192,7 +192,7 @@ def test_hippo_coefficients_are_projections_on_orthonormal_sequences():
 def test_the_past_can_be_read_from_its_coefficients():
     """A signal is the sum of its coefficients times the basis; the more, the better."""
     time = torch.arange(200, dtype=torch.float64)
-    fading = torch.exp(-(((time - 199) / 40) ** 2))  # what a short memory has lost is not asked for
+    fading = torch.exp(-(((time - 199) / 40) ** 2))  # what a short memory has lost is not tested
     signal = fading * (torch.sin(0.2 * time) + 0.3 * torch.cos(0.43 * time))
     errors = []
     for order in (4, 16, 64):
@@ -269,7 +269,7 @@ def test_the_network_is_called_once_per_bundle_and_each_part_used_once(bundle, m
 
 
 def test_a_frozen_trajectory_does_not_disturb_the_period_of_others():
-    """Evaluation keeps the memory of a trajectory that has diverged as it was."""
+    """Evaluation freezes the memory of a diverged trajectory."""
     module = build(bundle=3)
     window, parameters = trajectories(5)
     memory = module.begin(window, parameters)

@@ -1,4 +1,4 @@
-"""LSM: what its card says of the blocks, counted and computed."""
+"""LSM: parameters counted, blocks computed by their formulas."""
 
 import math
 
@@ -43,7 +43,7 @@ def test_the_papers_parameter_count():
     assert module.multiple == 96  # 85 points are padded by 11
 
 
-def test_a_block_is_what_the_card_writes():
+def test_a_block_follows_its_formulas():
     b, x = block(), features(1, 8, 4, 4)  # one patch
     pixels = x.flatten(2)[0]
     both = b.keys_and_values(x).flatten(2)[0]

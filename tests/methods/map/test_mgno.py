@@ -1,4 +1,4 @@
-"""MgNO: what its card says of the V-cycle, counted and computed."""
+"""MgNO: parameters counted, V-cycles computed by their formulas."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_a_cycle_is_linear(padding):
     torch.testing.assert_close(w(2.5 * f - 0.5 * g), 2.5 * w(f) - 0.5 * w(g))
 
 
-def test_two_levels_are_what_the_card_writes():
+def test_two_levels_follow_their_formulas():
     w, f = cycle((8, 8), smoothing=((2, 1), (1, 0))), field(2, (8, 8))
     (first, second), (coarse,), (post,) = w.down[0], w.down[1], w.up[0]
     u = first.smoother(f)

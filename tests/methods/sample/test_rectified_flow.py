@@ -65,7 +65,7 @@ def test_velocity_is_that_of_the_denoiser():
 
 
 def test_velocity_is_the_regression_on_lines():
-    """E[z1 - z0 | z_t] leaves an error that no function of z_t is correlated with."""
+    """E[z1 - z0 | z_t] leaves an error that is uncorrelated with every function of z_t."""
     means, variances = gmm()
     count = 200_000
     chosen = torch.randint(8, (count,), generator=generator(1))
@@ -94,7 +94,7 @@ def test_between_two_gaussians_the_map_is_optimal():
     torch.testing.assert_close(found, 3 + 0.5 * noise, rtol=1e-6, atol=1e-6)
 
 
-def test_paths_keep_the_law_of_the_lines_at_every_time():
+def test_paths_keep_the_distribution_of_the_lines_at_every_time():
     means, variances = gmm()
     noise, other, count = normal(4000, 2), normal(4000, 2, seed=5), 4000
     chosen = torch.randint(8, (count,), generator=generator(1))
@@ -137,7 +137,7 @@ def test_errors_of_few_euler_steps_are_those_of_an_independent_computation():
     assert np.mean(deviations) == pytest.approx(0.68, abs=0.05)
 
 
-def test_the_oracle_draws_its_law_in_the_units_of_the_store():
+def test_the_oracle_draws_its_distribution_in_the_units_of_the_store():
     module = ExactFlow(2, 0, 0, {"name": "gaussian_mixture"})
     module.field_mean.copy_(torch.tensor([0.3, -0.2]))
     module.field_std.copy_(torch.tensor([0.7, 1.5]))
@@ -233,14 +233,14 @@ def test_size_of_the_perceptron():
 
 
 class Teacher(RectifiedFlow):
-    """Carries noise to noise plus what is seen; its answer tells what it was given."""
+    """Carries noise to noise plus what is seen, so its output shows its input."""
 
     def solve(self, noise, context, conditions, nfe=None):
         return noise + context + conditions.reshape(-1, 1, 1)
 
 
 def data(seed=0, frames=2, count=30):
-    """Stand-in for the data module: windows whose frames tell which they are."""
+    """Stand-in for the data module: windows whose frames identify them."""
 
     def read(chosen):
         waves = np.sin(np.arange(16) + np.asarray(chosen)[:, None, None, None])
@@ -301,13 +301,13 @@ def test_a_reflow_starts_from_the_weights_of_its_teacher_which_stays_frozen():
     module.batch_loss(contract_sample.batch(module, 8), generator()).backward()
     assert all(p.grad is None for p in source.parameters())
     assert all(torch.equal(a, b) for a, b in zip(before, source.parameters(), strict=True))
-    assert len(list(module.parameters())) == len(before)  # the teacher is no part of it
+    assert len(list(module.parameters())) == len(before)  # without the teacher
     assert not any("teacher" in key for key in module.state_dict())
 
 
 def test_a_reflow_refuses_what_it_cannot_follow():
     module = conditional()
-    with pytest.raises(ValueError, match="no flow"):
+    with pytest.raises(ValueError, match="not a flow"):
         module.prepare(data(), [SimpleNamespace()])
     with pytest.raises(ValueError, match="sees"):
         module.prepare(data(), [conditional(observe_noise=0.1)])
@@ -315,7 +315,7 @@ def test_a_reflow_refuses_what_it_cannot_follow():
         module.prepare(data(), [_wider()])
     with pytest.raises(ValueError, match="starts_from"):
         conditional(distil=True).prepare(data(), [])
-    with pytest.raises(ValueError, match="part data"):
+    with pytest.raises(ValueError, match="separate data"):
         conditional(coupling="optimal")
     with pytest.raises(ValueError, match="at least 1"):
         flow(pairs=0)
@@ -378,7 +378,7 @@ def test_a_second_round_on_exact_pairs_straightens_and_costs_no_more():
 
     (bend, cost), (bend_after, cost_after) = measures(before), measures(after)
     assert bend_after < 0.3 * bend
-    assert cost_after < 1.05 * cost  # not more, but for what the fit leaves
+    assert cost_after < 1.05 * cost  # not more, except for the error of the fit
 
 
 # The rival ---------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Causal PINN: the weights, the encoding, the stages; what the card warns of."""
+"""Causal PINN: the weights, the encoding, the stages, and known pitfalls."""
 
 import itertools
 from types import SimpleNamespace
@@ -188,7 +188,7 @@ def test_lorenz_is_trained_and_scored():
 
 
 def test_causal_training_solves_early_times_first():
-    """A short training: what is early is far better solved than what is late, unlike without."""
+    """A short training: early times are solved far better than late ones, only with weights."""
     ratio = {}
     for name, epsilons in (("causal", [10.0]), ("plain", [])):
         module = build(
@@ -250,7 +250,7 @@ def test_figure_says_how_far_the_weights_are_open():
     ("make", "message"),
     [
         (lambda: build(CausalPINN, epsilons=[-1.0]), "epsilons must be positive"),
-        (lambda: build(CausalPINN, hard_initial=True), "time alone"),
+        (lambda: build(CausalPINN, hard_initial=True), "without axes of space"),
         (
             lambda: build(CausalPINN, equation=HELMHOLTZ, points=[40, 40], collocation=[5]),
             "causal weights need time",

@@ -18,7 +18,7 @@ NEUMANN = {"name": "poisson", "wall": "neumann"}
 
 @pytest.mark.parametrize(
     ("gaussians", "dims", "parameters"),
-    [(800, 2, 16_097), (4000, 3, 112_097), (100, 3, 2_897)],  # the card's, from the paper's code
+    [(800, 2, 16_097), (4000, 3, 112_097), (100, 3, 2_897)],  # from the paper's code
 )
 def test_parameters_of_the_paper(gaussians, dims, parameters):
     module = build(PIG, gaussians=gaussians)
@@ -38,7 +38,7 @@ def test_gaussians_are_gaussians():
 
 
 def test_float32_keeps_the_second_derivatives():
-    """Powers about the origin cancel; at the paper's widths little is lost."""
+    """Powers around the origin cancel; little is lost at the paper's widths."""
     module = build(PIG, gaussians=200, sigma=0.1, weight_std=1.0)
     points = 2 * torch.rand(300, 2, generator=generator())
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Error over lead time: by how a network is told the parameters, and by how it was trained."""
+"""Error over lead time, by how a network sees the parameters and how it was trained."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def draw(inputs: Inputs) -> Figure:
     scores = inputs.rows("nrmse")
     groups = _groups(inputs, set(scores["method"]))
     if not groups:
-        return _style.note("No two networks differ in how they are told the parameters.")
+        return _style.note("No two networks differ in how they see the parameters.")
     figure = _style.blank(11.0, 4.6)
     panels = figure.subplots(1, len(groups), sharey=True, squeeze=False)[0]
     for axes, (title, members) in zip(panels, groups.items(), strict=True):
@@ -58,7 +58,7 @@ def _groups(inputs: Inputs, scored: set[str]) -> dict[str, dict[str, str]]:
             for name, entry in of_base.items()
             if entry.get("conditioning", "cape") == "cape"
         }
-        panels[f"{base}: how it is told the parameters"] = told
+        panels[f"{base}: how it sees the parameters"] = told
         panels[f"{base}: how it was trained"] = trained
     return {title: members for title, members in panels.items() if len(members) > 1}
 

@@ -17,7 +17,7 @@ SCORES = ("relative_l1",)
 
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
-    """Draw one curve per family of methods `name_n` that differ in their n trajectories alone."""
+    """Draw one curve per family of methods `name_n` that differ only in their n trajectories."""
     rows = inputs.rows("relative_l1")
     rows = rows[rows["step"] == rows["step"].max()]
     families = _families(inputs, set(rows["method"]))
@@ -74,7 +74,7 @@ def _words(name: str) -> str:
 
 
 def _sources(axes: Axes, inputs: Inputs, rows: pd.DataFrame, members: list[str]) -> None:
-    """Draw what the fine-tuned methods start from as a level: it saw no trajectory of the task."""
+    """Draw as a level what fine-tuned methods start from, which saw no trajectory of the task."""
     starts = [inputs.spec["methods"][method].get("starts_from", {}) for method in members]
     own = {start["method"] for start in starts if start and "experiment" not in start}
     for source in _style.order(inputs, own):

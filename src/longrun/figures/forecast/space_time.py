@@ -59,7 +59,7 @@ def draw(inputs: Inputs) -> Figure:
 def _first(kept: xr.Dataset) -> xr.Dataset:
     """Take the first trajectory and field, and the first line of a two-dimensional field."""
     sample = kept.isel({dim: 0 for dim in ("trajectory", "field", "y") if dim in kept.dims})
-    # The axes are means over trajectories; this one has a clock and a domain of its own.
+    # The axes are means over trajectories; this one has its own time step and domain.
     if "seconds_per_step" in sample.coords:
         steps = np.arange(1, sample.sizes["lead_time"] + 1)
         sample = sample.assign_coords(lead_time=float(sample["seconds_per_step"]) * steps)
@@ -96,7 +96,7 @@ def _panel(axes: Axes, field: xr.DataArray, scale: float) -> AxesImage:
 
 
 def _crossing(inputs: Inputs, method: str, sample: xr.Dataset) -> tuple[float | None, bool]:
-    """Time at which this very rollout's correlation crosses 0.8, and whether it never did."""
+    """Time at which this rollout's correlation crosses 0.8, and whether it never did."""
     scores: pd.DataFrame = inputs.rows("correlation_time_0.8")
     trajectory = int(sample["trajectory"]) if "trajectory" in sample.coords else 0
     scores = scores[(scores["method"] == method) & (scores["trajectory"] == trajectory)]

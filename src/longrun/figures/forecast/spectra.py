@@ -28,7 +28,7 @@ def draw(inputs: Inputs) -> Figure:
         if step is not None:
             truth, rows = truth[truth["step"] == step], rows[rows["step"] == step]
         black = truth.groupby("wavenumber")["value"].mean()
-        # Where single precision has nothing to say there is nothing to compare.
+        # Below single precision there is nothing to compare.
         black = black[black > black.max() * 1e-13]
         upper.plot(black, color=_style.TRUTH, linewidth=3.2, alpha=0.85, label="truth")
         lower.axhline(1, color=_style.TRUTH, linewidth=1.2)

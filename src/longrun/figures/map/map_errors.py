@@ -1,4 +1,4 @@
-"""How wrong a steady map is, with how many parameters, and how much less so where it has learnt."""
+"""Error of a steady map: over its parameters, against that on training states, while training."""
 
 from typing import Any
 
@@ -103,7 +103,7 @@ def _gaps(
     axes.margins(x=0.16)
     axes.set(xscale="log", xlabel="relative L2 error (%): bar on training, symbol on test")
     _percent(axes.xaxis)
-    axes.set_title("what is lost on states not seen")
+    axes.set_title("what is lost on unseen states")
 
 
 def _curves(axes: Axes, inputs: Inputs) -> None:
@@ -128,14 +128,14 @@ def _curves(axes: Axes, inputs: Inputs) -> None:
 
 
 def _percent(axis: Axis) -> None:
-    """Mark a logarithmic axis of shares with percentages, so few that they stay apart."""
+    """Label a logarithmic axis of shares with percentages, few enough not to overlap."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 
 def _spread(value: float, interval: dict[str, float] | None) -> np.ndarray | None:
-    """Distances to the ends of an interval, as error bars want them."""
+    """Distances to the ends of an interval, as error bars need them."""
     if not interval or interval.get("low") is None or interval.get("high") is None:
         return None
     return np.abs([[interval["low"] - value], [interval["high"] - value]])

@@ -67,7 +67,7 @@ def draw(inputs: Inputs) -> Figure:
 
 
 def _first(kept: xr.Dataset) -> xr.Dataset | None:
-    """Take the first state; None where there is none, or it has not two dimensions."""
+    """Take the first state; None where there is none, or it isn't two-dimensional."""
     if not kept.sizes.get("trajectory") or not {"x", "y"} <= set(kept.dims) or "z" in kept.dims:
         return None
     return kept.isel(trajectory=0, lead_time=0)

@@ -67,7 +67,7 @@ def _errors(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
     axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
     axes.minorticks_off()
     axes.set(xlabel="evaluations of the network", ylabel="end-point error (std of the data)")
-    axes.set_title("error in so many Euler steps (range over seeds)")
+    axes.set_title("error by number of Euler steps (range over seeds)")
     axes.legend(loc="lower left")
 
 

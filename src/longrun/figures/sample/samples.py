@@ -127,7 +127,7 @@ def _lines(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: i
     axes.plot(x, first["truth"].isel(lead_time=0), color=_style.TRUTH, linewidth=2)
     if "observation" in first:
         seen = first["observation"].values
-        shown = seen != np.median(seen)  # what is not seen holds one number, the mean
+        shown = seen != np.median(seen)  # unseen points hold one number, the mean
         shown = shown if shown.sum() < len(x) / 2 + 1 else np.ones_like(shown)
         axes.plot(x[shown], seen[shown], "o", color="#777777", markersize=4)
     axes.set(xlabel="x (unit length)", ylabel=f"{sample['field'].values[0]} (1)")

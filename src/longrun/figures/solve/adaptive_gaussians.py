@@ -18,7 +18,7 @@ MAPS = "RdBu_r"
 
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
-    """Draw one row per method: prediction, error, and what Gaussians it is made of."""
+    """Draw one row per method: prediction, error, and its Gaussians."""
     kept = {method: inputs.predictions[method] for method in inputs.predictions}
     planes = {m: _plane(d) for m, d in kept.items() if "y" in d.dims and d.sizes["trajectory"]}
     methods = _style.order(inputs, planes)
@@ -44,7 +44,7 @@ def draw(inputs: Inputs) -> Figure:
     for axes in grid[-1]:
         axes.set_xlabel("x (length)")
     best = min(methods, key=lambda method: errors.get(method, np.inf))
-    title = f"The least error is that of {best}: {errors.get(best, np.nan):.1e} relative L2"
+    title = f"{best} has the smallest error: {errors.get(best, np.nan):.1e} relative L2"
     hint = "fields of seed 0; each error has its own scale; a Gaussian's diameter is its width"
     return _style.finish(figure, inputs, title, scores, hint)
 

@@ -53,7 +53,7 @@ def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[QuadMesh, f
     )
     is_open = (table.to_numpy() > OPEN).cumprod(axis=0).sum(axis=0)  # of each update, in a row
     front = pd.Series(time[np.maximum(is_open - 1, 0)], index=table.columns)
-    window = max(1, len(front) // 20)  # points are drawn anew, so the weights jump
+    window = max(1, len(front) // 20)  # points are redrawn, so the weights jump
     front = front.rolling(window, min_periods=1).median()
     axes.plot(front, color="white", linewidth=1.5)
     axes.set(xlabel="updates", ylim=(0, last))

@@ -7,7 +7,7 @@ Rules:
     young  per system, omega = 1 + (beta / (1 + sqrt(1 - beta^2)))^2, beta the spectral radius of
            I - D^-1 A: what minimises the spectral radius of SOR (Young, 1950)
 
-The last costs an eigenvalue problem per system: it is no rival, but shows what can be reached.
+The last costs an eigenvalue problem per system: not a competitor, but it shows what is attainable.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from longrun.tasks.accelerate import AbstractRelaxation, systems
 
 
 class FixedRelaxation(AbstractRelaxation):
-    """Choose omega by a rule that no cost changes.
+    """Choose omega by a rule that ignores costs.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Learning to relax (Khodak, Chow, Balcan and Talwalkar, 2024, arXiv:2310.02246).
 
-A bandit chooses omega from a grid of d values for each of a sequence of systems and sees nothing
-but the iterations that it took. Its total tends to that of the best fixed omega; with a context,
-to that of the best omega per context.
+A bandit chooses omega from a grid of d values for each of a sequence of systems and sees only the
+iterations that it took. Its total tends to that of the best fixed omega; with a context, to that of
+the best omega per context.
 
     tsallis_inf     k_i: cumulative cost of arm i, (cost - 1) / p_i added when it is played
                     s: running mean of cost - 1;  eta = 2 / sqrt(t)
@@ -19,15 +19,15 @@ to that of the best omega per context.
                     alpha = (pi + 2 / pi log(2 m + 1)) C L / (2 S (m + 1))
 
 The formulas are those of the authors' public programs, which differ from the theory in their
-normalisation and in eta, which grows with time. Three decisions of ours:
+normalisation and in eta, which grows with time. Our three decisions:
 
 - Newton's iteration for x starts left of all k_i / s, at min k / s - 2 / eta, where sum p >= 1. The
-  function is convex and rises to the right, so it falls to the root without a step too far. The
+  function is convex and rises to the right, so it falls to the root without overshooting. The
   programs start at -1, can miss the root, and then draw uniformly.
-- The target of ChebCB's errors R is the one that is fitted, (cost - 1) / S with the present S; the
+- The target of ChebCB's errors R is the one that is fitted, (cost - 1) / S with the current S; the
   programs use cost / S there and deduct the residual of a bounded fit.
-- The extremes of costs are those seen so far; the programs' minimum is 0 until the last round,
-  where the number of rounds is known beforehand.
+- The extremes of costs are those seen so far; in the programs, which know the number of rounds
+  beforehand, the minimum is 0 until the last.
 """
 
 import math
@@ -53,7 +53,7 @@ class LearningToRelax(AbstractRelaxation):
     Parameters
     ----------
     learner : {"tsallis_inf", "tsallis_inf_cb", "cheb_cb"}
-        Which; the last two see the context.
+        Kind of bandit; the last two see the context.
     smallest, largest : float
         Ends of the grid.
     arms : int
@@ -114,7 +114,7 @@ class LearningToRelax(AbstractRelaxation):
             self._bandits = [TsallisINF(arms) for _ in range(count)]
 
     def choose(self, context: float, matrix: sparse.csr_array, generator: torch.Generator) -> float:
-        """Draw an arm; the matrix is not looked at."""
+        """Draw an arm; the matrix is ignored."""
         probabilities = self.probabilities(context)
         drawn = float(torch.rand((), dtype=torch.float64, generator=generator))
         last = len(probabilities) - 1
@@ -152,7 +152,7 @@ class TsallisINF:
         return self._last
 
     def learn(self, arm: int, cost: int, context: float) -> None:
-        """Add the cost of an arm, as large as it is seldom."""
+        """Add the cost of an arm over its probability."""
         self.losses[arm] += (cost - 1) / self._last[arm]
         self.total += cost - 1
         self.rounds += 1
@@ -173,8 +173,8 @@ def tsallis(losses: Float[ndarray, " arm"], eta: float) -> Float[ndarray, " arm"
 class ChebCB:
     """Contextual bandit: a Chebyshev series of the cost per arm, and inverse gap weighting.
 
-    Least squares need the sums of products alone, so a round costs the same however many were
-    before it.
+    Least squares need only the sums of products, so a round costs the same however many came
+    before.
     """
 
     def __init__(self, arms: int, terms: int, low: float, high: float):
@@ -221,7 +221,7 @@ class ChebCB:
         alpha = (math.pi + 2 / math.pi * math.log(2 * m + 1)) * spread / (2 * self.scale * (m + 1))
         error = float(self.sums @ (1, -2 / self.scale, 1 / self.scale**2))
         known = max(error, 0.0) + 2 * alpha**2 * rounds
-        # where all costs were 1 nothing is known, and arms are drawn alike
+        # where all costs were 1 nothing is known, and all arms are equally likely
         return 2 * rounds * math.sqrt(arms * rounds / known) if known else 0.0
 
 
@@ -232,7 +232,7 @@ def least_squares(
 ) -> Float[ndarray, " term"]:
     """Return argmin |F theta - y|, given F^T F and F^T y.
 
-    It is the shortest one where that keeps to |theta_j| <= bounds_j, else the one that does.
+    The shortest one if it satisfies |theta_j| <= bounds_j, otherwise the best that does.
     """
     values, vectors = np.linalg.eigh(squares)
     kept = values > RANK * max(values[-1], 1e-300)
@@ -242,6 +242,6 @@ def least_squares(
     theta = vectors[:, kept] @ (right / root)
     if (np.abs(theta) <= bounds).all():
         return np.asarray(theta)
-    room = np.maximum(bounds, 1e-300)  # lsq_linear wants an interval
+    room = np.maximum(bounds, 1e-300)  # lsq_linear needs an interval
     # active sets: exact, and on 6 unknowns six times faster than the interior method
     return np.asarray(lsq_linear(matrix, right, (-room, room), method="bvls").x)

@@ -2,8 +2,8 @@
 
 The oldest way to assimilate data (Charney, Halem and Jastrow, 1969), and without later
 measurements a forecast from the last one. The model is the residual Fourier neural operator that
-NODA predicts with (Singh et al., 2024, arXiv:2402.15656), trained on forecasts alone: what is
-inserted would hide the forecast's error from the loss.
+NODA predicts with (Singh et al., 2024, arXiv:2402.15656), trained on forecasts only: insertion
+would hide the forecast's error from the loss.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from longrun.tasks.assimilate import AbstractAssimilator
 class DirectInsertion(AbstractAssimilator):
     """Residual Fourier neural operator; measurements overwrite its state.
 
-    Trained on windows as long as those of other methods, from one noisy frame, none of whose
-    steps is measured unless `most_measured` says so.
+    Trained on windows as long as other methods', from one noisy frame; no step is measured unless
+    `most_measured` says so.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Ensemble transform Kalman filter (Bishop et al., 2001; Hunt et al., 2007, arXiv:physics/0511236).
 
-The reference that knows everything but the state: the data's own solver, the noise of the
+The reference that knows everything except the state: the data's own solver, the noise of the
 measurements and their place. An ensemble carries the uncertainty; with M members, anomalies A and
 what sensors see of them, Y, both in standard deviations of the noise,
 
@@ -34,8 +34,8 @@ class EnsembleKalmanFilter(AbstractAssimilator):
     members : int
         Size of the ensemble.
     inflation : float
-        Factor on the ensemble's covariance before a correction, for the spread that few members
-        lose.
+        Factor on the ensemble's covariance before a correction, to make up for the spread that a
+        small ensemble loses.
     substeps : int or None
         Steps of the solver per frame; None takes the data's own.
     """
@@ -67,7 +67,7 @@ class EnsembleKalmanFilter(AbstractAssimilator):
     def _solver(
         self, parameters: Float[Tensor, "batch parameter"], dtype: torch.dtype
     ) -> AbstractSolver:
-        """Return the solver of these parameters; every step asks for the same one."""
+        """Return the solver of these parameters; every step needs the same one."""
         key = (dtype, parameters.device)
         if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
             return self._cached[2]
@@ -88,7 +88,7 @@ class EnsembleKalmanFilter(AbstractAssimilator):
         mask: Bool[Tensor, "batch channel *space"],
         generator: torch.Generator,
     ) -> Float[Tensor, "batch member channel *space"]:
-        """Return an ensemble about the first measurement; between sensors it spans the climate."""
+        """Return an ensemble around the first measurement; between sensors it spans the climate."""
         centre = super().begin(measurement, mask, generator)
         spread = torch.where(mask, self.noise_std(self.snr), self.per_channel(self.field_std))
         shape = (len(centre), self.members, *centre.shape[1:])

@@ -12,9 +12,9 @@ random share is measured, with the loss
 
     |analysis - z|^2 / |z|^2 + weight |mask (E(forecast) - y)|^2 / |mask y|^2
 
-The paper's own code could not be obtained; E and K are small as its text leaves them open. Choices
-of ours: the networks see normalised states; E is the identity plus a network; where sensors leave
-gaps, two spectral layers spread the innovation over them before the gate.
+The paper's own code could not be obtained; E and K are small, since its text doesn't specify them.
+Our choices: the networks see normalised states; E is the identity plus a network; where sensors
+leave gaps, two spectral layers spread the innovation over them before the gate.
 """
 
 import itertools
@@ -46,7 +46,7 @@ class NODA(AbstractAssimilator):
     gain_width : int
         Channels of the hidden layers of gain and measurement map.
     gain : {"pointwise", "spectral"}
-        Correct a point by the innovation at that point alone, for sensors everywhere; or spread
+        Correct a point by the innovation at that point only, for sensors everywhere; or spread
         innovations with two Fourier layers first.
     first_gain : float
         Gain before training: near 1 it would copy the noise.
@@ -82,7 +82,7 @@ class NODA(AbstractAssimilator):
             if gain == "spectral"
             else None
         )
-        # begin at E(z) = z and at a constant gain, but for a little
+        # begin near E(z) = z and near a constant gain
         _begin_near(self.measurement_map, 0.0)
         _begin_near(self.gate, math.log(first_gain / (1 - first_gain)))
 
@@ -91,7 +91,7 @@ class NODA(AbstractAssimilator):
         state: Float[Tensor, "batch channel *space"],
         parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "batch channel *space"]:
-        """Return the next state, no measurement seen."""
+        """Return the next state, before any measurement."""
         increment = self.network(self.network_input(state, parameters))
         return state + self.keep_mean(self.per_channel(self.increment_std) * increment)
 
@@ -149,7 +149,7 @@ def _convolutions(dims: int, widths: list[int]) -> nn.Sequential:
 
 
 def _begin_near(layers: nn.Sequential, value: float) -> None:
-    """Let the last layer give a constant, and a tenth of what it would have added."""
+    """Make the last layer return a constant, plus a tenth of what it would have added."""
     last: Any = layers[-1]
     with torch.no_grad():
         last.weight.mul_(0.1)

@@ -14,18 +14,18 @@ then sees the frame and the estimate.
     loss = sum over steps of |prediction - u| / |u| + a |e - u| / |u|
          + b mean (|d prediction / d lambda| - c)^2     (first step, random lambda)
 
-Training goes over from true frames to rollouts with the scheme `curriculum`; in the first
-`block_updates` updates the second term trains the block alone. `conditioning` also gives what CAPE
-is compared with: parameters as constant channels, or none.
+Training moves from true frames to rollouts by the scheme `curriculum`; in the first
+`block_updates` updates the second term trains the block alone. `conditioning` also offers CAPE's
+baselines: parameters as constant channels, or none.
 
-Decisions of ours, where the description leaves a choice or has a flaw:
+Our decisions, where the description leaves a choice or has a flaw:
 
 - Parameters are taken as they are (s above), not scaled to the range of the training data.
 - The public loop adds the second term's running sum at every step, which multiplies its weight by
   about half the number of steps; here each step counts once. The loss is the mean over the steps
   instead of their sum, so b is divided by their number.
 - |d prediction / d lambda| is the norm of the Jacobian over the whole frame, and lambda is uniform
-  between the least and the greatest in training.
+  between its extremes in training.
 - Convolutions are periodic, and the last one of the block has no bias: the norm would remove it.
 """
 
@@ -47,7 +47,7 @@ BLOCK_MODES = {1: 16, 2: 9}  # the paper's
 
 
 class CAPE(AbstractForecaster):
-    """A Fourier neural operator or a U-Net, told the equation's parameters in one of three ways.
+    """A Fourier neural operator or a U-Net, given the equation's parameters in one of three ways.
 
     Parameters
     ----------
@@ -66,15 +66,15 @@ class CAPE(AbstractForecaster):
         Channels of the block, even.
     block_modes : int or None
         Wavenumber indices of the block's spectral convolution are below this; None is 16 in one
-        dimension, 9 in two. As many are used as the pooled grid has.
+        dimension, 9 in two. The pooled grid may have fewer.
     block_updates : int
-        First updates, that train the block alone.
+        Initial updates, which train only the block.
     auxiliary_weight : float
         a, of the block's own error.
     gradient_weight, gradient_norm : float
         b and c, of the norm of the derivative by the parameters; the paper has b in one dimension.
     coordinates : bool
-        Show the network where it is on the grid.
+        Show the network the grid's coordinates.
     """
 
     supported_dims = (1, 2)
@@ -308,7 +308,7 @@ class Block(nn.Module):
 
 
 class SpectralConvolution(nn.Module):
-    """Mix channels of each wavenumber index below `modes` by a matrix of its own.
+    """Mix channels of each wavenumber index below `modes` by its own matrix.
 
     Parameters
     ----------
@@ -317,7 +317,7 @@ class SpectralConvolution(nn.Module):
     inputs, outputs
         Channels.
     modes
-        Least index, of either sign, that is left out.
+        Smallest index, of either sign, that is left out.
     """
 
     def __init__(self, points: Sequence[int], inputs: int, outputs: int, modes: int):
@@ -341,7 +341,7 @@ class SpectralConvolution(nn.Module):
         self, x: Float[Tensor, "batch input *space"]
     ) -> Float[Tensor, "batch output *space"]:
         """Return the mixed field."""
-        with torch.autocast(x.device.type, enabled=False):  # transforms know no half precision
+        with torch.autocast(x.device.type, enabled=False):  # FFTs lack half precision
             spectrum = torch.fft.rfftn(x.to(self.weight.real.dtype), dim=self.axes)
             chosen = spectrum[(..., *self._places(x.device))]
             mixed = torch.einsum("bi...,io...->bo...", chosen, self.weight)

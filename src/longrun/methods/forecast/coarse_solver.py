@@ -1,8 +1,8 @@
 """The classical baseline: the data's own solver on a coarser grid or with larger steps.
 
 A surrogate is only worth its training if it beats this at the same cost or at the same error
-(McGreivy and Hakim, 2024, arXiv:2407.07218). Which grid and step that is, is measured on validation
-data against the method named by `starts_from`, not chosen by hand.
+(McGreivy and Hakim, 2024, arXiv:2407.07218). Grid and step are chosen by measurement on validation
+data against the method named by `starts_from`, not by hand.
 """
 
 import itertools
@@ -122,7 +122,7 @@ class CoarseSolver(AbstractForecaster):
     def _solver(
         self, parameters: Float[Tensor, "batch condition"], dtype: torch.dtype
     ) -> AbstractSolver:
-        """Return the solver of these parameters; a rollout asks for the same one at every step."""
+        """Return the solver of these parameters; a rollout needs the same one at every step."""
         key = (int(self.points), int(self.steps), dtype, parameters.device)
         if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
             return self._cached[2]

@@ -1,9 +1,9 @@
 """Direct surrogate of Melissa's online training (Meyer et al., 2023, arXiv:2306.16133).
 
 A fully connected network from the parameters of a simulation and a time to the whole field at that
-time. It sees no frame: what it knows of a simulation are the parameters that differ between them,
-so those must say all, the initial condition too. The paper trains it on time steps that solvers
-stream (`trainer.online`), and compares with epochs over simulations that were stored.
+time. It sees no frame, only the parameters that differ between simulations, so those must determine
+everything, including the initial condition. The paper trains it on time steps that solvers stream
+(`trainer.online`), and compares with epochs over stored simulations.
 
 Decisions:
 
@@ -37,7 +37,7 @@ class DirectMLP(AbstractForecaster):
     horizon : int
         Model steps of a trajectory, over which the time goes from -1 to 1.
     options
-        See `AbstractForecaster`; history, target, training and normalisation are the method's own.
+        See `AbstractForecaster`; the method fixes history, target, training and normalisation.
     """
 
     direct = True

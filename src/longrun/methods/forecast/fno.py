@@ -1,6 +1,6 @@
 """Fourier neural operator (Li et al., 2021, arXiv:2010.08895) as a forecaster.
 
-Two choices of ours: no grid channels, because a periodic domain has no origin, and the conditions
+Our two choices: no grid channels, because a periodic domain has no origin, and the conditions
 enter as constant channels.
 """
 

@@ -2,7 +2,7 @@
 
 One network first predicts the scaled increment y, then refines it K times: the prediction is
 perturbed with Gaussian noise of a smaller and smaller standard deviation, and the network removes
-it again. Each noise level asks for the content of y whose amplitude is just below that level.
+it again. Each noise level targets the content of y whose amplitude is just below that level.
 
     beta_j = s^((K - j) / K),  s = min_noise_std^2,
     alpha_j = 1 - beta_j,  abar_j = prod_{i<=j} alpha_i
@@ -45,11 +45,11 @@ class PDERefiner(AbstractForecaster):
     refinement_steps : int
         K; 0 is the one-step U-Net.
     min_noise_std : float
-        Standard deviation of the last step's noise, relative to the scaled target; it belongs just
-        under the network's own one-step error.
+        Standard deviation of the last step's noise, relative to the scaled target; it should be
+        just below the network's own one-step error.
     level_shares : list of float or None
-        How often each level j = 0..K is trained, relative to the others; None is equally often, as
-        in the paper.
+        How often each level j = 0..K is trained, relative to the others; None means equally often,
+        as in the paper.
     level_weight : float
         Power p of the noise level's standard deviation sigma_j by which its squared error is
         multiplied. 0 is the paper's, an equal weight in v; 2 is an equal weight in y, which lets

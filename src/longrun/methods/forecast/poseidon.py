@@ -21,13 +21,13 @@ The loss is a relative L1 error per group of channels, averaged over the whole b
 without the samples that lack a masked channel, as incompressible flow lacks a pressure.
 
 Pre-training and fine-tuning are two runs of this method: `starts_from` copies the weights and the
-normalisation, and embedding and recovery begin anew where the channels differ.
+normalisation, and embedding and recovery start afresh where the channels differ.
 
 Decisions:
 
 - The network isn't told of boundaries. The mask keeps tokens apart that lie on opposite sides of
-  the domain, and convolutions pad with zeros, on a periodic domain as on any other: one
-  pre-trained network is to serve all of them.
+  the domain, and convolutions pad with zeros, on periodic domains too: one pre-trained network must
+  serve all domains.
 - Conditions other than the lead time enter as constant channels.
 - Frames are normalised by the training data's statistics, where the paper has one set of constants
   for all its data; those of the pre-training serve the fine-tuning too, so the weights see what
@@ -128,14 +128,14 @@ def cut(x: Tokens, window: Sides) -> Float[Tensor, "batch window token channel"]
 
 
 def join(parts: Float[Tensor, "batch window token channel"], window: Sides, sides: Sides) -> Tokens:
-    """Put windows together again."""
+    """Join windows again."""
     rows, columns = (n // side for n, side in zip(sides, window, strict=True))
     grid = parts.unflatten(1, (rows, columns)).unflatten(3, window)
     return grid.transpose(2, 3).flatten(3, 4).flatten(1, 2)
 
 
 def shift_mask(sides: Sides, window: Sides, shift: Sides) -> Float[Tensor, "window 1 token token"]:
-    """Return -100 for pairs of tokens that only the cyclic shift has brought into one window."""
+    """Return -100 for pairs of tokens that only the cyclic shift puts into one window."""
     borders = []
     for n, size, offset in zip(sides, window, shift, strict=True):
         place = torch.arange(n)
@@ -146,7 +146,7 @@ def shift_mask(sides: Sides, window: Sides, shift: Sides) -> Float[Tensor, "wind
 
 
 class SwinLayer(nn.Module):
-    """Attention in windows, then an MLP, both normalised after and not before."""
+    """Attention in windows, then an MLP, both normalised after, not before."""
 
     def __init__(self, width: int, heads: int, window: int, shifted: bool):
         super().__init__()
@@ -195,7 +195,7 @@ def stage(width: int, depth: int, heads: int, window: int) -> Timed:
 
 
 class Merge(nn.Module):
-    """Make one token of 2 x 2, with twice the channels."""
+    """Merge 2 x 2 tokens into one, with twice the channels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -209,7 +209,7 @@ class Merge(nn.Module):
 
 
 class Unmerge(nn.Module):
-    """Make 2 x 2 tokens of one, with half the channels."""
+    """Split one token into 2 x 2, with half the channels."""
 
     def __init__(self, width: int):
         super().__init__()
@@ -300,7 +300,7 @@ class ScOT(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch inputs x y"], t: Float[Tensor, "batch 1"]
     ) -> Float[Tensor, "batch outputs x y"]:
-        """Return the frame at lead time t, as a part of T.
+        """Return the frame at lead time t, a fraction of T.
 
         Raises
         ------
@@ -324,7 +324,7 @@ class ScOT(nn.Module):
         return self.smoothing(self.recovery(h.movedim(-1, 1)))
 
     def outer(self) -> list[nn.Module]:
-        """List what meets the data: the embedding and the recovery."""
+        """List the outermost layers: the embedding and the recovery."""
         return [self.embedding, self.recovery, self.smoothing]
 
 
@@ -399,7 +399,7 @@ class Poseidon(AbstractForecaster):
     ):
         super().__init__(fields, dims, conditions, criterion=criterion, **options)
         if not depths or len(depths) != len(heads) or min(*depths, *heads, patch, window) < 1:
-            raise ValueError("depths and heads must be as many, and they, patch, window at least 1")
+            raise ValueError("depths, heads must be equally many; they, patch, window at least 1")
         for level, number in enumerate(heads):
             if (width * 2**level) % number:
                 raise ValueError(
@@ -459,7 +459,7 @@ class Poseidon(AbstractForecaster):
         return grouped_relative_l1(error, truth, self.groups)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Return the trunk, and what learns `outer_factor` times as fast."""
+        """Return the trunk, and the weights that learn `outer_factor` times as fast."""
         norms = [module for module in self.network.modules() if isinstance(module, TimeNorm)]
         fast = [p for module in norms + self.network.outer() for p in module.parameters()]
         known = {id(parameter) for parameter in fast}
@@ -477,7 +477,7 @@ class Poseidon(AbstractForecaster):
         Raises
         ------
         ValueError
-            A source that is no such network, or one of other sizes.
+            A source that is another network, or of other sizes.
         """
         if not isinstance(source, Poseidon):
             raise ValueError("starts_from must be another run of poseidon")

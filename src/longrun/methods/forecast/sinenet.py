@@ -1,7 +1,7 @@
 """SineNet (Zhang et al., 2024, arXiv:2403.19507).
 
 A skip connection of a U-Net puts features of the input beside features that have already moved to
-the output time. SineNet lays K narrow U-shaped blocks, "waves", one after another, so that each
+the output time. SineNet chains K narrow U-shaped blocks, "waves", so that each
 moves the state by a K-th of the step and its skips are nearly aligned.
 
     x_0 = stem(frames),  x_k = x_(k-1) + wave_k(x_(k-1)),  target = head(x_K)
@@ -46,8 +46,8 @@ class SineNet(AbstractForecaster):
     width : int
         Channels between waves.
     multiplier : float
-        Growth of the channels from level to level; at K waves that which keeps the number of
-        parameters: 1.425, 1.5, 1.611, 1.8075 and 2 for K = 8, 6, 4, 2 and 1.
+        Growth of the channels from level to level; the one that keeps the number of parameters is
+        1.425, 1.5, 1.611, 1.8075 and 2 for K = 8, 6, 4, 2 and 1.
     levels : int
         Times that a wave halves the grid.
     blocks : int
@@ -59,7 +59,7 @@ class SineNet(AbstractForecaster):
     """
 
     supported_dims = (2,)
-    translates = False  # by cells of the coarsest level, 2^levels points, it does
+    translates = False  # only by cells of the coarsest level, 2^levels points
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ def grid_multiple(levels: int, **_: object) -> int:
 
 
 class Wave(nn.Module):
-    """One U-shaped block, from `channels[0]` to as many on the same grid.
+    """One U-shaped block, from `channels[0]` channels to as many.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
 """Temporal stencil modelling, TSM (Sun, Yang and Yoo, 2023, arXiv:2302.08105).
 
 A coarse finite-volume solver of incompressible flow keeps its time stepping, projection and
-diffusion, and a network gives the interpolation of velocities to the faces of control volumes. The
-network sees what each face has gone through, not what it is: its velocities so far, projected on
-Laguerre functions (HiPPO, Gu et al., 2020, arXiv:2008.07669). One call of it gives the
+diffusion, and a network provides the interpolation of velocities to the faces of control volumes.
+The network sees the history of each face, not its present state: its velocities so far, projected
+on Laguerre functions (HiPPO, Gu et al., 2020, arXiv:2008.07669). One call returns the
 interpolations of the next `bundle` steps.
 
     c <- (I - A/2)^-1 [(I + A/2) c + 1 v],  A = I/2 - (lower triangle of ones)    (step 1, bilinear)
@@ -12,24 +12,24 @@ interpolations of the next `bundle` steps.
 
 Two components times two faces of a control volume times two roles (advecting, advected) make 8
 interpolations. w0 is the mean of the two nearest velocities; the rows of N are an orthonormal basis
-of the weights that sum to 0, so w sums to 1 whatever the network says. With zero logits z this is
-the classical scheme with centred instead of Lax-Wendroff interpolation under the limiter of van
+of the weights that sum to 0, so w sums to 1 whatever the network returns. With zero logits z this
+is the classical scheme with centred instead of Lax-Wendroff interpolation under the limiter of van
 Leer; the classical scheme itself is `learned: false`.
 
 Learned interpolation, LI (Kochkov et al., 2021, arXiv:2102.01010), is the same without a past: the
 network sees the last frame (`memory: frames, order: 1`) and is called at every step (`bundle: 1`).
 
-Decisions of ours:
+Our decisions:
 
 - Interpolations have the period `bundle`. In the authors' code, as far as we can read it, a call
-  serves one step more, the last interpolation twice, and the first `bundle` steps of a rollout are
-  not learned at all.
-- A stencil reaches from one cell below to two cells above, along both axes; along the one on which
-  its face is between two velocities that is symmetric.
+  serves one more step, using the last interpolation twice, and the first `bundle` steps of a
+  rollout are not learned at all.
+- A stencil reaches from one cell below to two cells above, along both axes; this is symmetric along
+  the axis on which its face lies between two velocities.
 - Initial weights are those of the authors' library, truncated normal of variance 1 / inputs, with
   biases of zero.
-- Where a model step is several steps of the solver, its past between the frames that it is given is
-  interpolated linearly. The authors give every step.
+- Where a model step is several steps of the solver, the past between the given frames is
+  interpolated linearly. The authors use every step.
 """
 
 import itertools
@@ -65,13 +65,13 @@ class TSM(AbstractForecaster):
     Parameters
     ----------
     fields, dims, conditions : int
-        See `AbstractForecaster`, also for the options; `history` is the frames that the past is
-        begun with.
+        See `AbstractForecaster`, also for the options; `history` is the number of frames that start
+        the past.
     equation : dict
         The `equation` section of the dataset; from the data.
     stride : int
         Frames of the dataset per model step; from the data. A model step is as many steps of the
-        solver as its largest speed asks for on the stored grid.
+        solver as its largest speed requires on the stored grid.
     points : list of int
         The stored grid, which is the solver's; from the data.
     width, layers : int
@@ -85,8 +85,7 @@ class TSM(AbstractForecaster):
     learned : bool
         False is the classical scheme on the same grid, without a network.
     checkpointing : bool
-        While training, compute every step a second time instead of keeping what its gradient
-        needs.
+        While training, recompute every step instead of keeping what its gradient needs.
 
     Raises
     ------
@@ -127,7 +126,7 @@ class TSM(AbstractForecaster):
         super().__init__(fields, dims, count, target="state", normalise=False, **options)
         self.equation, self.stride, self.points = reference, stride, points[0]
         self.memory, self.order, self.bundle = memory, order, bundle
-        self.period = bundle  # the network is called anew after as many steps of the solver
+        self.period = bundle  # the network is called again after this many steps of the solver
         self.learned, self.checkpointing = learned, checkpointing
         self._cached: tuple[Any, Tensor, PeriodicMACSolver] | None = None
         if learned:
@@ -150,7 +149,7 @@ class TSM(AbstractForecaster):
     def _solver(
         self, parameters: Float[Tensor, "batch parameter"], dtype: torch.dtype
     ) -> PeriodicMACSolver:
-        """Return the solver of these parameters; a rollout asks for the same one at every step."""
+        """Return the solver of these parameters; a rollout needs the same one at every step."""
         key = (dtype, parameters.device)
         if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
             return self._cached[2]
@@ -173,7 +172,7 @@ class TSM(AbstractForecaster):
         past: Float[Tensor, "batch 2 order x y"],
         frame: Float[Tensor, "batch 2 x y"],
     ) -> Float[Tensor, "batch 2 order x y"]:
-        """Return what is known of the past with one more velocity."""
+        """Return the memory of the past, updated by one velocity."""
         if self.memory == "frames":
             return torch.cat([past[:, :, 1:], frame[:, :, None]], dim=2)
         kept = torch.einsum("mn,bcnxy->bcmxy", self.transition, past)
@@ -184,7 +183,7 @@ class TSM(AbstractForecaster):
         history: Float[Tensor, "batch frame 2 x y"],
         parameters: Float[Tensor, "batch parameter"],
     ) -> Memory:
-        """Return the last frame, what is known of those before it, and logits that are due."""
+        """Return the last frame, the memory of those before it, and logits that are due."""
         memory = {"frame": history[:, -1], "parameters": parameters}
         if not self.learned:
             return memory
@@ -315,8 +314,8 @@ def hippo(order: int) -> tuple[Float[Tensor, "order order"], Float[Tensor, " ord
     -------
     transition, entry
         The next coefficients are `transition @ coefficients + entry * velocity`: the bilinear rule
-        of step 1, of which the velocities so far are the coefficients' sum over orthonormal
-        sequences as long as there are enough.
+        of step 1. The velocities so far are the coefficients' sum over orthonormal sequences, if
+        there are enough of them.
     """
     identity = torch.eye(order, dtype=torch.float64)
     rate = 0.5 * identity - torch.ones_like(identity).tril()
@@ -339,5 +338,5 @@ def _tower(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
 
 
 def _with_lower_edge(faces: Float[Tensor, "batch x y"], axis: int) -> Tensor:
-    """Put the uppermost face before the first too: in a periodic box it is the same."""
+    """Put the uppermost face before the first: in a periodic box they are the same."""
     return torch.cat([faces.narrow(1 + axis, faces.shape[1 + axis] - 1, 1), faces], dim=1 + axis)

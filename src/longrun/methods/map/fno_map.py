@@ -1,8 +1,8 @@
 """Fourier neural operator (Li et al., 2021, arXiv:2010.08895) as a steady map.
 
 As in the paper's Darcy runs it sees the coordinates, and the grid is padded with zeros beyond its
-far walls, because Fourier layers are periodic. We pad what comes in, the public code what the
-lifting makes of it.
+far walls, because Fourier layers are periodic. We pad the input, the public code pads the output of
+the lifting.
 """
 
 from typing import Any

@@ -10,8 +10,8 @@ c, token t and pixel x, with q the learnt tokens, k, v and p linear in the pixel
     h <- h + softmax_t(p z^T) z
 
 The attention is not scaled by the root of the channels. All patches of a scale share q, A and B,
-which start uniform in [0, 1 / channels]. As in the paper, m begins at 0, where the sine is nothing
-and the cosine a bias.
+which start uniform in [0, 1 / channels]. As in the paper, m begins at 0, where the sine vanishes
+and the cosine is a bias.
 
 `spectral: false` leaves out the expansion, `blocks: false` the whole blocks: the U-Net alone.
 """
@@ -118,7 +118,7 @@ class LSM(AbstractMap):
     fields, dims, conditions, points
         See `AbstractMap`, also for the options.
     width : int
-        d, channels of the finest scale; they double from scale to scale, but not to the coarsest.
+        d, channels of the finest scale; they double from scale to scale, except to the coarsest.
     scales : int
         Grids of the U-Net, each half as fine as the one before.
     patch : int

@@ -11,7 +11,7 @@ B_i and Q act point by point. Each W is one V-cycle of multigrid, u = W f, on gr
     restriction, of stride 2:               f_(l+1) = R f_l,  u_(l+1) = P u_l as initial guess
     on the way up, transposed of stride 2:  u_l <- u_l + T u_(l+1), then smoothing with f_l
 
-So W is linear, and what lies beyond a wall is the padding's matter alone. The restriction takes
+So W is linear, and only the padding decides what lies beyond a wall. The restriction takes
 f, not the residual f - A u, as the paper's runs do.
 
 The variant "navier_stokes" has a bias in A and S, layer normalisation after each T, and no B.
@@ -69,7 +69,7 @@ class Prolongation(nn.Module):
         kernel = [3 if side % 2 else 4 for side in finer]
         self.mode = None if padding == "zeros" else padding
         self.border = (1, 1) * dims
-        cut = 3 if self.mode else 1  # what is not zero beyond the grid reaches two points further
+        cut = 3 if self.mode else 1  # nonzero padding reaches two points further
         self.transposed = TRANSPOSED[dims](width, width, kernel, 2, padding=cut, bias=False)
 
     def forward(
@@ -164,8 +164,8 @@ class MgNO(AbstractMap):
     Parameters
     ----------
     fields, dims, conditions, points
-        See `AbstractMap`, also for the options. The weights fit grids whose sides have as many
-        points, or at least halve with the same parities.
+        See `AbstractMap`, also for the options. The weights fit grids of the same size, or whose
+        sides halve with the same parities.
     width : int
         Channels of a layer.
     layers : int
@@ -174,8 +174,8 @@ class MgNO(AbstractMap):
         Steps of smoothing on the way down and on the way up, from the finest grid to the coarsest;
         as many levels as entries. The coarsest has no way up.
     padding : {"zeros", "circular", "reflect"}
-        What lies beyond the grid: zeros, right where the solution is zero on the walls (paper, for
-        Darcy flow); its other end; or its mirror image.
+        What lies beyond the grid: zeros, suitable where the solution is zero on the walls (paper,
+        for Darcy flow); its other end; or its mirror image.
     variant : {"darcy", "navier_stokes"}
         The form of a layer, see the module's docstring.
     """
@@ -252,6 +252,6 @@ def _check(
         raise ValueError(f"variant: {variant}; allowed: darcy, navier_stokes")
     times = 2 ** (len(smoothing) - 1)
     if min(points) <= times:
-        raise ValueError(f"{len(smoothing)} levels leave less than 2 points of {points}")
+        raise ValueError(f"{len(smoothing)} levels leave fewer than 2 points of {points}")
     if padding == "circular" and any(side % times for side in points):
         raise ValueError(f"on a periodic grid every side must be a multiple of {times}: {points}")

@@ -1,7 +1,7 @@
-"""The deterministic baseline of a sampler: a network fitted by squares to the mean.
+"""The deterministic baseline of a sampler: a network fitted to the mean by least squares.
 
-E[next frame | what is seen of this one] is the best single forecast and no sample: where the future
-is open it is smoother than any truth. It is also what a rectified flow (Liu et al., 2022,
+E[next frame | what is seen of this one] is the best single forecast but not a sample: where the
+future is open it is smoother than any truth. It is also what a rectified flow (Liu et al., 2022,
 arXiv:2209.03003) gives in one step: v*(z0, 0) = E[z1] - z0.
 """
 
@@ -70,5 +70,5 @@ class ConditionalMean(AbstractSampler):
         generator: torch.Generator,
         nfe: int | None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """Return the mean, by one evaluation whatever is asked for."""
+        """Return the mean, always by one evaluation."""
         return self.network(context, conditions)

@@ -1,13 +1,13 @@
 """The exact rectified flow of a mixture of Gaussians (after Liu et al., 2022, arXiv:2209.03003).
 
-With data from sum_k w_k N(mu_k, S_k) and normal noise, every distribution between is a mixture
+With data from sum_k w_k N(mu_k, S_k) and normal noise, every distribution in between is a mixture
 too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: with r_k the posterior weights of the components,
 
     v*(x, t) = sum_k r_k(x, t) (mu_k + (t S_k - (1 - t)) / (t^2 S_k + (1 - t)^2) (x - t mu_k))
 
-This is the limit of a perfect 1-rectified flow: what is left of its curvature and its errors in few
-steps is the method's, not the network's. Equal to (D - x) / (1 - t) with the denoiser D, without
-its singularity at t = 1.
+This is the limit of a perfect 1-rectified flow: its remaining curvature and its errors in few steps
+are the method's, not the network's. Equal to (D - x) / (1 - t) with the denoiser D, without its
+singularity at t = 1.
 """
 
 from typing import Any
@@ -45,7 +45,7 @@ def mixture_velocity(
 
 
 class ExactFlow(AbstractFlow):
-    """The flow that rectified flow would learn from infinitely much data; learns nothing.
+    """The flow that rectified flow would learn from infinite data; learns nothing.
 
     Parameters
     ----------

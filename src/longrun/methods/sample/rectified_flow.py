@@ -1,17 +1,17 @@
 """Rectified flow (Liu, Gong and Liu, 2022, arXiv:2209.03003).
 
 A velocity is fitted to the straight lines between pairs of noise z0 and data z1; its flow has the
-same distribution at every time as the lines have, but its paths can't cross. Repeating the fit on
-the pairs (z0, flow(z0)), the re-flow, straightens them until one step of Euler's suffices.
+same distribution as the lines at every time, but its paths can't cross. Repeating the fit on the
+pairs (z0, flow(z0)), the re-flow, straightens them until one step of Euler's suffices.
 
     z_t = t z1 + (1 - t) z0,  t ~ U(1e-3, 1)                 noise at t = 0, data at t = 1
     fit:      min_v E | v(z_t, t) - (z1 - z0) |^2             v*(z, t) = E[z1 - z0 | z_t = z]
     sample:   dz/dt = v(z, t),  z_0 ~ N(0, I)
     re-flow:  draw z0, take z1 = the flow of the last round, which is frozen, and fit again,
               beginning with its weights
-    distil:   the same pairs, t = 0 alone: v(z0, 0) = z1 - z0 is the one step there is
+    distil:   the same pairs, t = 0 only: v(z0, 0) = z1 - z0 is the only step
 
-Decisions of ours:
+Our decisions:
 
 - The public sampler visits t = 1e-3 + (1 - 1e-3) i/N and multiplies by 1/N, so it ends beyond 1.
   We visit i/N, and give the network no time below 1e-3: on straight paths one step is exact.
@@ -20,7 +20,7 @@ Decisions of ours:
   first update, with fresh noise and, where there is a condition, one of the training data, which
   the pair keeps. They are held in memory, not in the checkpoint: a resumed run makes the same.
 - The paper distils images with LPIPS; fields have no such distance, so it is the square here too.
-- `coupling: optimal` is no rectified flow but its rival: the noise of a batch is assigned to its
+- `coupling: optimal` is not a rectified flow but its rival: the noise of a batch is assigned to its
   data at least squared distance, in groups of 128 (Tong et al., 2023, arXiv:2302.00482).
 """
 
@@ -61,7 +61,7 @@ class RectifiedFlow(AbstractFlow):
     multipliers : list of int
         Growth of the U-Net's width from level to level, cumulative.
     coupling : {"independent", "optimal"}
-        How noise meets data in a batch, see above.
+        How noise is paired with data in a batch, see above.
     pairs : int
         Pairs of a re-flow.
     distil : bool
@@ -70,7 +70,7 @@ class RectifiedFlow(AbstractFlow):
     Raises
     ------
     ValueError
-        Impossible sizes, or an optimal coupling with a condition, whose pairs must stay.
+        Impossible sizes, or an optimal coupling with a condition, which would break pairs.
     """
 
     supported_dims = (0, 1, 2)
@@ -92,7 +92,7 @@ class RectifiedFlow(AbstractFlow):
         if min(width, layers, pairs) < 1:
             raise ValueError("width, layers and pairs must be at least 1")
         if coupling == "optimal" and self.conditional:
-            raise ValueError("coupling: optimal would part data from their conditions")
+            raise ValueError("coupling: optimal would separate data from their conditions")
         self.coupling, self.pairs, self.distil = coupling, pairs, distil
         inputs = fields + self.observed_fields
         self.network: nn.Module = (
@@ -100,7 +100,7 @@ class RectifiedFlow(AbstractFlow):
             if dims
             else _perceptron(inputs + conditions + 1, width, layers, fields)
         )
-        self._teacher: tuple[Any, Any] | None = None  # in a tuple, so that it is no submodule
+        self._teacher: tuple[Any, Any] | None = None  # in a tuple, so that it isn't a submodule
         self._made: _Pairs | None = None
 
     # Flow ----------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ class RectifiedFlow(AbstractFlow):
         conditions: Float[Tensor, "batch condition"],
         nfe: int | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """Carry noise to data, in the one step that was distilled where one was."""
+        """Carry noise to data, in one step if that was distilled."""
         return super().solve(noise, context, conditions, 1 if self.distil else nfe)
 
     def paths(
@@ -136,7 +136,7 @@ class RectifiedFlow(AbstractFlow):
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator,
     ) -> Float[Tensor, "time batch channel *space"]:
-        """Return the states of the exact flow, or the ends of the one step that was distilled."""
+        """Return the states of the exact flow, or the ends of the distilled step."""
         if not self.distil:
             return super().paths(context, conditions, generator)
         noise = self._noise(context, generator)
@@ -153,7 +153,7 @@ class RectifiedFlow(AbstractFlow):
     ) -> Float[Tensor, ""]:
         """Return the squared error of the velocity on lines to data, or on those of the teacher."""
         if self._teacher is not None:
-            if self._made is None:  # only now is it known on which device the training is
+            if self._made is None:  # only now is the device of the training known
                 self._made = self._make_pairs(data)
             noise, data, context, conditions = self._made.draw(len(data), generator)
         else:
@@ -169,12 +169,12 @@ class RectifiedFlow(AbstractFlow):
         return (self.velocity(state, time, context, conditions) - (data - noise)).square().mean()
 
     def prepare(self, data: Any, sources: Sequence[Any]) -> None:
-        """Take the flow `starts_from` as the teacher of a re-flow, and its weights as a beginning.
+        """Use the flow `starts_from` as the teacher of a re-flow, starting from its weights.
 
         Raises
         ------
         ValueError
-            A source that is no flow, has another network, or sees something else; distillation
+            A source that isn't a flow, has another network, or sees something else; distillation
             without a source.
         """
         source: Any = only(sources)
@@ -183,7 +183,7 @@ class RectifiedFlow(AbstractFlow):
                 raise ValueError("distil needs starts_from: the flow whose step is learnt")
             return
         if not hasattr(source, "solve"):
-            raise ValueError(f"{type(source).__name__} is no flow: re-flow can't start from it")
+            raise ValueError(f"{type(source).__name__} is not a flow: re-flow can't start from it")
         mine, theirs = (
             (m.conditional, m.observe_noise, m.observe_every, m.field_mean, m.field_std)
             for m in (self, source)
@@ -224,7 +224,7 @@ class RectifiedFlow(AbstractFlow):
 
 
 class _Pairs:
-    """Noise and where a flow carries it, with the conditions that it carried it under."""
+    """Noise, the data that a flow carries it to, and their conditions."""
 
     def __init__(self, *columns: Tensor):
         self.columns = columns
@@ -237,7 +237,7 @@ class _Pairs:
 
 
 def _perceptron(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """Return a network of rectified units: smooth ones take far longer to part narrow clusters."""
+    """Return a network of rectified units: smooth ones separate narrow clusters far later."""
     sizes = [inputs] + [width] * layers
     hidden = [
         layer
@@ -250,7 +250,7 @@ def _perceptron(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequen
 def _assignment(
     noise: Float[Tensor, "batch value"], data: Float[Tensor, "batch value"]
 ) -> Int[Tensor, " batch"]:
-    """Return for each datum the row of the noise that it is assigned, in groups of `GROUP`."""
+    """Return for each datum the row of its noise, assigned in groups of `GROUP`."""
     rows = []
     for first in range(0, len(data), GROUP):
         some = slice(first, first + GROUP)

@@ -7,25 +7,25 @@ is solved:
     w_i = exp(-epsilon (sum_{j<i} L_j + L_0)),    loss = mean_i(w_i L_i) + L_0
 
 L_i is the mean squared residual at time t_i, L_0 the weighted error of the initial state. The sum
-is over strictly earlier slices, and w is a constant for the gradient: else the network would raise
-early losses to get rid of late ones. `epsilons` is a list of stages; a stage ends when min_i w_i
-exceeds `solved`, or after its share of the updates. The paper stops altogether when that happens in
-the last stage; here the last stage goes on until the last update, so that all methods of a
-comparison have equally many. Without `epsilons` it is the plain PINN.
+is over strictly earlier slices, and w is a constant for the gradient: otherwise the network would
+raise early losses to get rid of late ones. `epsilons` is a list of stages; a stage ends when min_i
+w_i exceeds `solved`, or after its share of the updates. The paper stops altogether when that
+happens in the last stage; here the last stage goes on until the last update, so that all methods of
+a comparison have the same number. Without `epsilons` it is the plain PINN.
 
 On periodic axes the coordinates enter as 1, cos(k w x), sin(k w x), which makes the field exactly
 periodic (products of these where there are several axes); between walls they enter as they are,
 scaled to [-1, 1], and the walls are a term of the loss. Derivatives are Taylor coefficients that
 go through the layers along each coordinate.
 
-Deviations: time is scaled to [0, 1] (the paper's is already, but for Lorenz), the stopping rule is
-tested after every update instead of every thousand. Not here: one network after the other for
+Deviations: time is scaled to [0, 1] (the paper's is already, except for Lorenz), the stopping rule
+is tested after every update instead of every thousand. Not here: one network after the other for
 consecutive windows of time, powers of ten of the time among the inputs, and the balancing of
 gradients and the factorised weights of later work by the same group.
 
 The authors' public code is licensed CC BY-NC-SA 4.0, and says that the algorithm is protected by a
-patent for commercial use. Nothing of it is used here; whoever uses this method for profit should
-ask its authors.
+patent for commercial use. Nothing of it is used here; ask its authors before commercial use of this
+method.
 """
 
 import itertools
@@ -64,7 +64,7 @@ class CausalPINN(AbstractFieldSolver):
     solved : float
         Smallest weight at which a stage ends.
     stage_steps : int or None
-        Updates after which a stage but the last ends in any case; None shares them equally.
+        Updates after which any stage except the last ends; None shares them equally.
     initial_in_weights : bool
         Let L_0 delay all slices, as in the paper's formula; its code for Allen-Cahn does not.
     hard_initial : bool
@@ -103,7 +103,7 @@ class CausalPINN(AbstractFieldSolver):
         if layers < 1 or harmonics < 1:
             raise ValueError("layers and harmonics must be at least 1")
         if hard_initial and (self.dims or self.steady):
-            raise ValueError("hard_initial is for equations of time alone")
+            raise ValueError("hard_initial is for equations without axes of space")
         if len(set(self.given_boundary)) > 1:
             raise ValueError("a box with both walls and periodic axes is not supported")
         orders = _orders(self.variables, self.equation.derivatives)
@@ -221,7 +221,7 @@ class CausalPINN(AbstractFieldSolver):
 
     @property
     def epsilon(self) -> float:
-        """Steepness of the weights in the present stage; 0 for equal weights."""
+        """Steepness of the weights in the current stage; 0 for equal weights."""
         return self.epsilons[int(self.stage)] if self.epsilons else 0.0
 
     def weigh(self, slices: Float[Tensor, " time"], given: Float[Tensor, ""]) -> Float[Tensor, ""]:

@@ -6,16 +6,16 @@ weights are trained with it, so that they go where the solution needs them:
     F_j(s) = sum_i W_ji exp(-1/2 sum_d ((s_d - mu_jid) / sigma_jid)^2),   u = A tanh(B F + b) + a
 
 Every feature has its own Gaussians. Derivatives are in closed form. With p = 1 / sigma^2, a
-derivative of a Gaussian is the Gaussian times a polynomial in s whose coefficients depend on the
-Gaussian alone, so that all derivatives are matrix products of one table of Gaussians:
+derivative of a Gaussian is the Gaussian times a polynomial in s whose coefficients depend only on
+the Gaussian, so that all derivatives are matrix products of one table of Gaussians:
 
     dG/ds = (p mu - s p) G,    d2G/ds2 = (s^2 p^2 - 2 s p^2 mu + p^2 mu^2 - p) G
     u_dd = A (tanh'(h) h_dd + tanh''(h) h_d^2),  h = B F + b
 
 Coordinates, time among them, are scaled to [-1, 1], where the centres are drawn. Deviations: the
-public code trains sigma itself, which can cross zero; here it is its logarithm. The box is
-[-1, 1] for every equation; the public code has [0, 1] and [0, 2] for some. Not here: Gaussians of
-full covariance.
+public code trains sigma itself, which can cross zero; here we train its logarithm. The box is [-1,
+1] for every equation; the public code has [0, 1] and [0, 2] for some. Not here: Gaussians of full
+covariance.
 """
 
 import math
@@ -50,8 +50,8 @@ class PIG(AbstractFieldSolver):
     weight_std : float
         Standard deviation of the initial weights.
     centres : {"random", "lattice"}
-        Train the centres, from uniformly random ones; or leave them where a lattice of rank one
-        puts all k N of them, the generalised golden ratios' (Roberts, 2018), for any number.
+        Train the centres, from uniformly random ones; or fix all k N of them on a lattice of rank
+        one, by the generalised golden ratios (Roberts, 2018), for any number.
 
     Raises
     ------
@@ -113,12 +113,12 @@ class PIG(AbstractFieldSolver):
     def feature_derivatives(
         self, points: Float[Tensor, "point variable"], names: Sequence[str]
     ) -> dict[str, Float[Tensor, "point feature"]]:
-        """Return the features ("") and their derivatives, of first order where of second, too."""
+        """Return the features ("") and their derivatives; second orders bring the first."""
         scale = 2 / self.extent
         s = points * scale - 1
         gaussians = self.gaussians(s)
         precision = torch.exp(-2 * self.log_sigma)
-        # what the Gaussians are weighed with, per derivative and power of the coordinate
+        # weights of the Gaussians, per derivative and power of the coordinate
         parts: dict[tuple[str, int], Tensor] = {("", 0): self.weight}
         letters = sorted({name[0] for name in names}, key=self.variables.index)
         for letter in letters:
