@@ -18,6 +18,7 @@ from longrun.config.tasks import _common, forecast
 from longrun.data.store import write_predictions
 from longrun.figures._inputs import Inputs
 from longrun.judge import judge
+from longrun.metrics.table import ABSENT
 
 LENGTH, POINTS, STEP, FRAMES = 64.0, 96, 0.8, 110
 TRAJECTORIES, SEEDS, KEEP, PREDICTABILITY = 8, 2, 2, 84.0
@@ -175,16 +176,7 @@ def crossing(correlation: np.ndarray, times: np.ndarray, level: float) -> tuple[
 
 def table(rows: list[dict]) -> pd.DataFrame:
     """Scores in the columns of scores.parquet."""
-    empty = {
-        "dataset": EXPERIMENT["dataset"],
-        "trajectory": -1,
-        "member": -1,
-        "stage": -1,
-        "step": -1,
-        "lead_time": np.nan,
-        "wavenumber": np.nan,
-        "censored": False,
-    }
+    empty = ABSENT | {"dataset": EXPERIMENT["dataset"]}
     return pd.DataFrame([empty | row for row in rows])
 
 

@@ -6,7 +6,7 @@ Outputs
 `equations/{equation}.md` beside it: what is solved; fields, parameters, a picture of each dataset.
 `datasets/`: the pictures.
 
-What was made at another time, at the same preset, keeps its row and its part.
+Datasets that were made at another time, at the same preset, keep their row and their part.
 """
 
 import argparse
@@ -23,8 +23,9 @@ from longrun.runtime.cli import UserError
 HEADING = """# Datasets
 
 Written by the workflow (`make datasets`), preset `{preset}`. Each dataset is a file in
-`configs/datasets/`; each was generated, measured and drawn by the code of this repository. A name
-leads to the page of its equation, with fields, parameters and a picture.
+`configs/datasets/`, or a variant in one, which stands below it; each was generated, measured and
+drawn by the code of this repository. A name leads to the page of its equation, with fields,
+parameters and a picture.
 
 - **error**: relative RMSE of what is stored against a run from the same state at half the step and
   twice the resolution, after one frame and at the last frame that was followed. In a chaotic

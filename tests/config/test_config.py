@@ -312,7 +312,7 @@ REFUSALS = [
         ("equation", "points"),
         50,
         f"{PAPER}: methods.refined: needs a grid whose sides are multiples of 8, waves has 50 "
-        "points; change datasets/waves.yaml, or the method's depth",
+        "points; change the dataset's, or the method's depth",
     ),
     (
         PAPER,
@@ -629,6 +629,12 @@ REFUSALS = [
     ),
     (
         PAPER,
+        ("claims", "longer", "at"),
+        {"nfe": 4},
+        f"{PAPER}: claims.longer.at.nfe: unknown key 'nfe'; allowed: dataset, stage, step",
+    ),
+    (
+        PAPER,
         ("claims", "order"),
         {
             "says": "...",
@@ -647,7 +653,7 @@ REFUSALS = [
             "of": ["plain", "refined"],
             "slope": {"along": "target", "holds": 1, "direction": "above"},
         },
-        f"{PAPER}: claims.order.slope.along: must be stage, step or an option with a "
+        f"{PAPER}: claims.order.slope.along: must be step, stage or an option with a "
         "positive number, is 'target'",
     ),
     (
@@ -857,6 +863,21 @@ def test_cycles_are_refused(tree):
     assert refused(config.compose, ROOT, "paper", "smoke") == (
         f"{PAPER}: methods.plain.starts_from.method: a method can't start from itself"
     )
+
+
+@pytest.mark.parametrize(
+    ("experiment", "claim", "at", "problem"),
+    [
+        ("rectified_flow", "one_step", {"nfe": 3}, "nfe: unknown nfe 3; allowed: "),
+        ("noda", "forecast_early", {"measured": 11}, "measured: unknown measured 11; allowed: 0, "),
+        ("noda", "forecast_early", {"stage": 0}, "stage: unknown key 'stage'; allowed: "),
+    ],
+)
+def test_a_claim_is_about_what_is_scored(pytestconfig, experiment, claim, at, problem):
+    configs = pytestconfig.rootpath / "configs"
+    changes = {"claims": {claim: {"at": at}}}
+    said = refused(config.compose, configs, experiment, "cpu", changes)
+    assert f"claims.{claim}.at.{problem}" in said
 
 
 @pytest.mark.parametrize("name", ["../paper", "paper/../paper", "Paper", "", "papers"])

@@ -12,7 +12,8 @@ from longrun.metrics import ensemble, pointwise, spectrum, statistics
 from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.statistics import Interval
-from longrun.metrics.table import ABSENT, ScoreTable
+from longrun.metrics.table import ABSENT, ScoreTable, read_scores, write_scores
+from longrun.runtime.cli import UserError
 
 few = settings(deadline=None, max_examples=25)
 seeds = st.integers(0, 2**32 - 1)
@@ -269,6 +270,17 @@ def test_a_table_has_a_row_per_cell_and_no_score_that_is_not_finite():
         table.add("rmse", [np.nan])
     with pytest.raises(TypeError, match="steps"):
         table.add("rmse", [1.0], steps=[1])
+
+
+def test_a_table_that_lacks_a_column_is_refused(tmp_path):
+    file = tmp_path / "scores.parquet"
+    table = ScoreTable("waves")
+    table.add("sliced_w2", [1.0, 2], nfe=[1, 4])
+    write_scores(file, table.frame())
+    assert read_scores(file)["nfe"].tolist() == [1, 4]
+    write_scores(file, table.frame().drop(columns="nfe"))  # as it was once
+    with pytest.raises(UserError, match="of an older version"):
+        read_scores(file, ["sliced_w2"])
 
 
 # Statistics ------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Training online: messages, the pool of solvers, batches of a stream, the verb."""
 
+import ast
 import csv
 import itertools
 import json
@@ -15,6 +16,7 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -605,16 +607,25 @@ def run_verb(project, monkeypatch, method, name, main=train_verb.main):
     monkeypatch.setattr(
         sys, "argv", ["verb", *(str(w) for k, v in words.items() for w in (f"--{k}", v))]
     )
-    threads = torch.get_num_threads()
-    try:
-        main()
-    finally:
-        torch.set_num_threads(threads)
+    main()
 
 
 def test_the_verb_trains_online_with_a_solver_of_its_own(project, monkeypatch):
-    """End to end: the solver is a process."""
-    run_verb(project, monkeypatch, "online", "made")
+    """End to end: the solver is a process, and the training leaves it a core."""
+    threads = []
+
+    def log(*arguments, log=OnlineData._log):
+        threads.append(torch.get_num_threads())
+        log(*arguments)
+
+    monkeypatch.setattr(OnlineData, "_log", log)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        run_verb(project, monkeypatch, "online", "made")
+        assert set(threads) == {2} and torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
     content = checkpoint.read(project / "made/model.ckpt")
     assert content["method"] == "direct_mlp" and content["updates"] == 30
     with (project / "made/curves.csv").open(newline="") as file:
@@ -625,6 +636,13 @@ def test_the_verb_trains_online_with_a_solver_of_its_own(project, monkeypatch):
     (folder,) = (project / "made/run").iterdir()
     assert len(arrivals(folder)) >= curve[-1]
     assert (folder / "solver0.log").read_text() == ""
+
+
+def test_a_training_from_a_store_loads_no_stream():
+    tree = ast.parse(Path(train_verb.__file__).read_text("utf-8"))
+    loaded = [node.module for node in tree.body if isinstance(node, ast.ImportFrom)]
+    assert "longrun.data.module" in loaded
+    assert not [module for module in loaded if module.startswith("longrun.online")]
 
 
 def test_the_gap_is_that_between_test_and_training(project, monkeypatch):

@@ -181,7 +181,7 @@ def test_every_method_and_seed_sees_the_same_measurements(store):
 def test_batches_change_no_measurement(store):
     whole = scored(Known("insert"), store, batch_size=512).scores
     single = scored(Known("insert"), store, batch_size=1).scores
-    order = ["metric", "trajectory", "member", "stage", "step"]
+    order = ["metric", "trajectory", "member", "measured", "step"]
     timeless = {"wall_time_per_second", "peak_memory_mb"}
     a, b = (
         frame[~frame["metric"].isin(timeless)].sort_values(order)["value"].to_numpy()
@@ -205,8 +205,8 @@ def test_the_warm_up_is_measured_and_then_the_share_that_was_asked_for(store):
 
 def test_scores_are_of_the_corrected_state_against_the_next_frames(store):
     evaluation = scored(Known("insert"), store, snr=200.0)
-    assert rows(evaluation, "relative_mse", stage=100)["value"].max() < 1e-10
-    free = rows(evaluation, "relative_mse", stage=0, trajectory=1, member=0)
+    assert rows(evaluation, "relative_mse", measured=100)["value"].max() < 1e-10
+    free = rows(evaluation, "relative_mse", measured=0, trajectory=1, member=0)
     truth = store.split("test").read(np.array([1]), slice(0, 23))[0, :, 0].astype(np.float64)
     error = np.square(truth[3:] - truth[2]).mean(1) / np.square(truth[3:]).mean(1)
     np.testing.assert_allclose(free["value"], error, rtol=1e-5)
@@ -216,9 +216,9 @@ def test_scores_are_of_the_corrected_state_against_the_next_frames(store):
 
 def test_early_is_the_first_two_lyapunov_times_and_late_the_second_half(store):
     evaluation = scored(Known(), store)
-    each = rows(evaluation, "relative_mse", stage=30, trajectory=2, member=1)
-    early = rows(evaluation, "early_relative_mse", stage=30, trajectory=2, member=1)["value"]
-    late = rows(evaluation, "late_relative_mse", stage=30, trajectory=2, member=1)["value"]
+    each = rows(evaluation, "relative_mse", measured=30, trajectory=2, member=1)
+    early = rows(evaluation, "early_relative_mse", measured=30, trajectory=2, member=1)["value"]
+    late = rows(evaluation, "late_relative_mse", measured=30, trajectory=2, member=1)["value"]
     assert early.item() == pytest.approx(each[each["lead_time"] <= 8.0]["value"].mean())
     assert late.item() == pytest.approx(each[each["step"] > 10]["value"].mean())
     assert rows(scored(Known(), store, lyapunov_time=None), "early_relative_mse").empty
@@ -226,7 +226,7 @@ def test_early_is_the_first_two_lyapunov_times_and_late_the_second_half(store):
 
 def test_the_horizon_is_that_of_the_free_forecast(store):
     found = rows(scored(Known(), store), "correlation_time_0.8")
-    assert set(found["stage"]) == {0} and len(found) == 6
+    assert set(found["measured"]) == {0} and len(found) == 6
     assert rows(scored(Known(), store, measured=[0.5]), "correlation_time_0.8").empty
 
 
@@ -304,6 +304,6 @@ def test_the_figure_says_what_measurements_are_worth(store, keep):
     panels = ["free forecast", "30 % of steps measured", "100 % of steps measured"]
     assert titles[:4] == [*panels, "mean over all steps"]
     assert titles[4:8] == ["truth", *(f"insert, {panel}" for panel in panels)][: 4 * keep]
-    mean = rows(found["insert"], "relative_mse").groupby("stage")["value"].mean()
+    mean = rows(found["insert"], "relative_mse").groupby("measured")["value"].mean()
     title = " ".join(figure.get_suptitle().split())
     assert f"by {mean[0] / mean[30]:.3g} with 30 %" in title

@@ -133,15 +133,15 @@ def test_scores_of_a_known_sampler(store, conditional):
     found = module.evaluate(store, OPTIONS | {"members": 6}, seed=0)
     scores = found.scores
     assert np.isfinite(scores["value"]).all()
-    ends = scores[scores["metric"] == "endpoint_error"].groupby("stage")["value"].mean()
+    ends = scores[scores["metric"] == "endpoint_error"].groupby("nfe")["value"].mean()
     np.testing.assert_allclose(ends.to_numpy(), [0.5, 0.125], rtol=1e-5)
-    law = scores[scores["metric"] == "sliced_w2"].set_index("stage")["value"]
+    law = scores[scores["metric"] == "sliced_w2"].set_index("nfe")["value"]
     assert law[1] > law[3] > 0 and list(law.index) == [1, 3]
     assert set(scores.loc[scores["metric"] == "sliced_w2", "trajectory"]) == {-1}
     per_trajectory = scores[scores["metric"] == "crps"]
     if conditional:
         assert set(per_trajectory["trajectory"]) == set(range(10))
-        skill = scores[(scores["metric"] == "spread_skill") & (scores["stage"] == 3)]
+        skill = scores[(scores["metric"] == "spread_skill") & (scores["nfe"] == 3)]
         assert 0.7 < skill["value"].item() < 1.3  # the truth is noise of the same distribution
     else:
         assert per_trajectory.empty

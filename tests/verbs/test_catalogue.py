@@ -100,9 +100,9 @@ def test_the_command_wants_the_facts_of_every_dataset(root, tmp_path, monkeypatc
     with pytest.raises(UserError, match="was not made; snakemake"):
         catalogue.main()
     found = facts(tmp_path / "waves.zarr")
-    for file in (root / "configs" / "datasets").glob("*.yaml"):
-        (tmp_path / f"{file.stem}.json").write_text(json.dumps(found))
-        (tmp_path / f"{file.stem}.png").write_bytes(b"picture")
+    for name in config.datasets(root / "configs"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(found))
+        (tmp_path / f"{name}.png").write_bytes(b"picture")
     catalogue.main()
     text = (tmp_path / "docs" / "equations" / "kuramoto_sivashinsky.md").read_text()
     assert "## kuramoto_sivashinsky" in text

@@ -287,15 +287,15 @@ def test_a_run_without_scores_is_named(tmp_path):
 def test_a_method_is_compared_with_itself_at_another_stage():
     level = np.arange(TRAJECTORIES) % 7 + 1.0
     scores = [
-        rows("new", "rmse", level * noise(0), stage=0),
-        rows("new", "rmse", 0.25 * level * noise(1), stage=10),
+        rows("new", "rmse", level * noise(0), measured=0),
+        rows("new", "rmse", 0.25 * level * noise(1), measured=10),
     ]
     judged = verdict(
         scores,
         metric="rmse",
         against="new",
-        at={"stage": 0},
-        against_at={"stage": 10},
+        at={"measured": 0},
+        against_at={"measured": 10},
         ratio={"holds": 2.0},
     )
     assert judged["verdict"] == "holds"
@@ -310,16 +310,16 @@ def test_a_value_is_judged_against_a_number():
     assert verdict(scores, metric="nrmse", value={"holds": below["value"]})["verdict"] == "open"
 
 
-def test_a_slope_over_stages_is_the_order_of_the_error():
-    scores = [rows("new", "nrmse", 3 * calls**-2 * noise(0), stage=calls) for calls in (4.0, 8, 16)]
+def test_a_slope_over_evaluations_is_the_order_of_the_error():
+    scores = [rows("new", "nrmse", 3 * calls**-2 * noise(0), nfe=calls) for calls in (4.0, 8, 16)]
 
     def judged(holds, direction="below"):
-        test = {"along": "stage", "holds": holds, "direction": direction}
+        test = {"along": "nfe", "holds": holds, "direction": direction}
         return verdict(scores, metric="nrmse", slope=test)
 
     found = judged(-1.8)
     assert found["value"] == pytest.approx(-2) and found["verdict"] == "holds"
-    assert found["along"] == "stage" and found["high"] - found["low"] < 1e-6  # runs are shared
+    assert found["along"] == "nfe" and found["high"] - found["low"] < 1e-6  # runs are shared
     assert judged(-2.5)["verdict"] == "weaker"
     assert judged(1.0, "above")["verdict"] == "contradicted"  # it falls, and should grow
 

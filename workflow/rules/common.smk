@@ -18,7 +18,6 @@ from longrun import sweep
 from longrun.runtime.cli import UserError, may_have_gpu
 
 CONFIGS = Path("configs")
-DATASETS = yaml_files.datasets(CONFIGS)
 EXPERIMENTS = yaml_files.experiments(CONFIGS)
 RUN = "{preset}/{experiment}/{method}/seed{seed}"
 POINT = "{preset}/{experiment}/{method}/{point}/seed{seed}"
@@ -34,6 +33,15 @@ def compose(experiment, preset):
     """Return the composed experiment."""
     try:
         return yaml_files.compose(CONFIGS, experiment, preset)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
+
+
+@cache
+def datasets():
+    """Return the names of all datasets."""
+    try:
+        return yaml_files.datasets(CONFIGS)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -69,7 +77,7 @@ shell.prefix(STRICT if with_conda else STRICT + OWN_PYTHON)
 
 wildcard_constraints:
     preset="|".join(yaml_files.presets(CONFIGS)),
-    dataset="|".join(DATASETS),
+    dataset=r"[a-z][a-z0-9_]*",
     part=r"\d+",
     experiment="|".join(EXPERIMENTS),
     method=r"[a-z][a-z0-9_]*",
@@ -170,9 +178,14 @@ def test_stores(wildcards):
     return stores(wildcards.preset, experiment_of(wildcards)["test"])
 
 
-def stores(preset, datasets):
+def stores(preset, names):
     """Return the stores of these datasets."""
-    return expand("data/{preset}/{dataset}.zarr", preset=preset, dataset=datasets)
+    return expand("data/{preset}/{dataset}.zarr", preset=preset, dataset=names)
+
+
+def all_facts(wildcards):
+    """Return what is measured of every dataset."""
+    return [f"results/{config['preset']}/datasets/{name}.json" for name in datasets()]
 
 
 def start(wildcards):
@@ -457,7 +470,7 @@ def check_asked():
             for experiment in wanted():
                 check(experiment, preset)
         elif target == "datasets":
-            for dataset in DATASETS:
+            for dataset in datasets():
                 compose_dataset(dataset, preset)
         elif "/" in target:
             check_path(Path(target).parts)
@@ -470,7 +483,7 @@ def check_path(parts):
         name = part.partition(".")[0]
         if name in EXPERIMENTS:
             check(name, preset)
-        elif name in DATASETS:
+        elif name in datasets() or (parts[0] == "data" and part.endswith(".zarr")):
             compose_dataset(name, preset)
 
 

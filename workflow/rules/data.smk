@@ -87,7 +87,5 @@ rule inspect:
 
 rule datasets:
     input:
-        facts=expand(
-            "results/{preset}/datasets/{dataset}.json", preset=config["preset"], dataset=DATASETS
-        ),
+        facts=all_facts,
     localrule: True

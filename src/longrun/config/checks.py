@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from longrun.config import layers
-from longrun.config.layers import NAME, Source, datasets, experiments, named
+from longrun.config.layers import NAME, Source, datasets, experiments, is_dataset, named
 from longrun.config.runs import RESERVED, devices, method_spec, option, starts
 from longrun.config.section import Key
 from longrun.config.yaml import UNITS
@@ -295,7 +295,7 @@ def _check_slope(
     source: Source, spec: Mapping[str, Any], key: Key, claim: Mapping[str, Any]
 ) -> None:
     along, methods = claim["slope"]["along"], named(claim, "of")
-    if along in ("stage", "step"):
+    if along in spec["columns"]:
         if len(methods) > 1:
             source.fail((*key, "of"), f"must be one method, whose scores differ by {along}")
         if along in claim.get("at", {}):
@@ -305,18 +305,27 @@ def _check_slope(
     if not all(type(value) in (int, float) and value > 0 for value in values):
         source.fail(
             (*key, "slope", "along"),
-            f"must be stage, step or an option with a positive number, is {shown(along)}",
+            f"must be {', '.join(spec['columns'])} or an option with a positive number, is "
+            f"{shown(along)}",
         )
     if len(set(values)) < 2:
         source.fail((*key, "of"), f"must be methods that differ in {along}")
 
 
 def _check_place(source: Source, spec: Mapping[str, Any], key: Key, at: Mapping[str, Any]) -> None:
-    steps = spec["evaluate"].get("steps")
+    evaluate = spec["evaluate"]
+    steps = evaluate.get("steps")
     if steps is not None and at.get("step", 0) > steps:
         source.fail((*key, "step"), f"must be at most evaluate.steps ({steps})")
-    if "dataset" in at:
-        source.known((*key, "dataset"), at["dataset"], spec["test"], "unknown dataset")
+    scored = {
+        "dataset": spec["test"],
+        "nfe": evaluate.get("nfe"),
+        "measured": [round(100 * fraction) for fraction in evaluate.get("measured", ())],
+    }
+    for name, value in at.items():
+        source.known((*key, name), name, (*spec["columns"], "dataset"), "unknown key")
+        if name in scored:
+            source.known((*key, name), value, scored[name], f"unknown {name}")
 
 
 def _check_main(source: Source) -> None:
@@ -353,14 +362,17 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
             ("evaluate", "keep"),
             f"must be at most evaluate.trajectories ({evaluate['trajectories']})",
         )
-    known = datasets(configs)
+
+    def check(key: Key, name: str) -> None:
+        if not is_dataset(configs, name):  # to list all takes longer
+            source.known(key, name, datasets(configs), "unknown dataset")
+
     for role in ("train", "test"):
         for i, name in enumerate(spec[role]):
-            key: Key = ("dataset",) if len(spec["train"]) == 1 else (role, i)
-            source.known(key, name, known, "unknown dataset")
+            check(("dataset",) if len(spec["train"]) == 1 else (role, i), name)
     for method, entry in spec["methods"].items():
         for i, name in enumerate(entry.get("train", [])):
-            source.known(("methods", method, "train", i), name, known, "unknown dataset")
+            check(("methods", method, "train", i), name)
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
     composed = {
         name: compose_dataset(configs, name, preset)
@@ -438,7 +450,7 @@ def _check_grids(
                 source.fail(
                     ("methods", method),
                     f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
-                    f"points; change datasets/{name}.yaml, or the method's depth",
+                    f"points; change the dataset's, or the method's depth",
                 )
 
 

@@ -74,9 +74,10 @@ def compose(
         defaults of trainer and evaluate filled in, `dataset` written as `train` and `test`,
         `tracking`, `metrics` (those of the task and of its methods: heading, meaning, table),
         `all_devices` (whether an evaluation of the task uses all devices of a node), `validation`
-        (names of what its methods log on `valid`, smaller is better), `borrowed` (see
-        `method_spec`, of the methods whose runs are made by another experiment), and what was set
-        to null among methods (with the claims that need it) and claims dropped.
+        (names of what its methods log on `valid`, smaller is better), `columns` (of the scores,
+        that a claim may choose from), `borrowed` (see `method_spec`, of the methods whose runs are
+        made by another experiment), and what was set to null among methods (with the claims that
+        need it) and claims dropped.
 
     Raises
     ------
@@ -111,6 +112,7 @@ def _completed(
     source.check(spec["evaluate"], task.Evaluate, ("evaluate",))
     spec["evaluate"] = defaults(task.Evaluate) | spec["evaluate"]
     spec["all_devices"], spec["validation"] = task.ALL_DEVICES, list(task.VALIDATION)
+    spec["columns"] = list(task.COLUMNS)
     spec["metrics"] = task.METRICS | _common.METRICS
     has_settings = (configs / "config.yaml").exists()
     spec.setdefault("tracking", settings(configs)["tracking"] if has_settings else "disabled")

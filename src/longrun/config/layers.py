@@ -10,11 +10,12 @@ from pydantic import ValidationError
 
 from longrun.config import models
 from longrun.config.section import Key, Section, defaults, explain
-from longrun.config.yaml import ConfigError, load, merge
+from longrun.config.yaml import ConfigError, load, load_section, merge
 from longrun.runtime import registry
 from longrun.runtime.registry import allowed, shown
 
 NAME = re.compile(r"[a-z][a-z0-9_]*")
+SUFFIX = re.compile(r"[a-z0-9_]+")  # what a variant adds to the name of its file
 CHANGES = Path("changes")  # named as the file of an error that is in none
 
 
@@ -59,7 +60,7 @@ class Source:
             key, problem = explain(first, section)
             self.fail((*prefix, *key), problem)
 
-    def known(self, key: Key, name: object, names: Iterable[str], what: str) -> None:
+    def known(self, key: Key, name: object, names: Iterable[object], what: str) -> None:
         """Refuse an unknown name."""
         choices = list(names)
         if name not in choices:
@@ -81,8 +82,53 @@ def experiments(configs: Path) -> list[str]:
 
 
 def datasets(configs: Path) -> list[str]:
-    """Names of the datasets, sorted."""
-    return listing(configs, "datasets")
+    """Names of the datasets, by file: its own, then those of its variants."""
+    found = []
+    for stem in listing(configs, "datasets"):
+        found += [stem, *(f"{stem}_{suffix}" for suffix in _variants(configs, stem))]
+    return found
+
+
+def is_dataset(configs: Path, name: str) -> bool:
+    """Whether there is a dataset of this name; looks into those files alone that may hold it."""
+    return bool(_homes(configs, name))
+
+
+def _homes(configs: Path, name: str) -> list[tuple[Path, str]]:
+    """Return the files that have a dataset of this name, and the suffix of a variant in each."""
+    found = []
+    for stem in listing(configs, "datasets"):
+        suffix = name.removeprefix(stem).removeprefix("_")
+        if name == stem or (name == f"{stem}_{suffix}" and suffix in _variants(configs, stem)):
+            found.append((configs / "datasets" / f"{stem}.yaml", suffix))
+    return found
+
+
+def _home(configs: Path, name: str) -> tuple[Path, str]:
+    """Return the one file that has a dataset of this name, and the suffix of a variant in it."""
+    homes = _homes(configs, name) if NAME.fullmatch(str(name)) else []
+    if not homes:
+        _fail_unknown(configs, "datasets", name, datasets(configs))
+    (file, suffix), *others = homes
+    if others:
+        raise ConfigError(f"{file}: variants.{suffix}: {name} is in {others[0][0].name} already")
+    return file, suffix
+
+
+def _variants(configs: Path, stem: str) -> dict[str, dict[str, Any]]:
+    """Return the variants in a dataset's file, by what they add to its name."""
+    file = Path(configs) / "datasets" / f"{stem}.yaml"
+    found = load_section(file, "variants")
+    source = Source([Layer(file, (), {"variants": found})])
+    if not isinstance(found, dict):
+        source.fail(("variants",), f"must be a mapping of suffixes to sections, is {shown(found)}")
+    for suffix, section in found.items():
+        if not SUFFIX.fullmatch(suffix):
+            rule = "lower-case letters, digits and _"
+            source.fail(("variants",), f"{shown(suffix)} is not a valid suffix; allowed: {rule}")
+        if not isinstance(section, dict):
+            source.fail(("variants", suffix), f"must be a mapping, is {shown(section)}")
+    return found
 
 
 def presets(configs: Path) -> list[str]:
@@ -103,24 +149,29 @@ def listing(configs: Path, folder: str) -> list[str]:
 def file_of(configs: Path, folder: str, name: str) -> Path:
     """File of a name; only names that are listed, so none leads out of the folder."""
     if not NAME.fullmatch(str(name)) or name not in listing(configs, folder):
-        raise ConfigError(
-            f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
-            f"{allowed(listing(configs, folder), name)}"
-        )
+        _fail_unknown(configs, folder, name, listing(configs, folder))
     return configs / folder / f"{name}.yaml"
 
 
-def _sections(configs: Path, file: Path, base: Mapping[str, Any]) -> dict[str, Any]:
-    """Preset sections of a file, whose names must be presets."""
-    sections = base.get("presets") or {}
-    source = Source([Layer(file, (), dict(base))])
+def _fail_unknown(configs: Path, folder: str, name: str, names: Iterable[str]) -> NoReturn:
+    raise ConfigError(
+        f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
+        f"{allowed(names, name)}"
+    )
+
+
+def _with_preset(configs: Path, layer: Layer, preset: str) -> list[Layer]:
+    """Return a layer and what it says of a preset; the names of its sections must be presets."""
+    sections = layer.content.get("presets") or {}
+    source = Source([layer])
     if not isinstance(sections, dict):
         source.fail(("presets",), "must be a mapping of presets to sections")
     for name, section in sections.items():
         source.known(("presets", name), name, presets(configs), "unknown preset")
         if section is not None and not isinstance(section, dict):
             source.fail(("presets", name), f"must be a mapping, is {shown(section)}")
-    return sections
+    section = sections.get(preset) or {}
+    return [layer, Layer(layer.file, (*layer.prefix, "presets", preset), section)]
 
 
 def _drop(source: Source, spec: dict[str, Any]) -> None:
@@ -165,14 +216,9 @@ def experiment(
     file, cap_file = file_of(configs, "experiments", name), file_of(configs, "presets", preset)
     base, caps = load(file), load(cap_file)
     Source([Layer(cap_file, (), caps)]).check(caps, models.Preset)
-    source = Source(
-        [
-            Layer(file, (), base),
-            Layer(cap_file, (), caps),
-            Layer(file, ("presets", preset), _sections(configs, file, base).get(preset) or {}),
-            *([Layer(CHANGES, (), dict(changes))] if changes else []),
-        ]
-    )
+    whole, section = _with_preset(configs, Layer(file, (), base), preset)
+    changed = [Layer(CHANGES, (), dict(changes))] if changes else []
+    source = Source([whole, Layer(cap_file, (), caps), section, *changed])
     spec = source.merged()
     _drop(source, spec)
     source.check(spec, models.Experiment)
@@ -181,11 +227,20 @@ def experiment(
 
 
 def dataset(configs: Path, name: str, preset: str) -> tuple[Source, dict[str, Any]]:
-    """Merge the layers of a dataset, of the right types but for the options of its equation."""
-    file, _ = file_of(configs, "datasets", name), file_of(configs, "presets", preset)
+    """Merge the layers of a dataset, of the right types but for the options of its equation.
+
+    A variant is what its file says at the same preset, with changes: those of the variant, then
+    those of the variant at this preset.
+    """
+    file, suffix = _home(configs, name)
+    file_of(configs, "presets", preset)
     base = load(file)
-    section = _sections(configs, file, base).get(preset) or {}
-    source = Source([Layer(file, (), base), Layer(file, ("presets", preset), section)])
+    variants = base.pop("variants", {})
+    layers = _with_preset(configs, Layer(file, (), base), preset)
+    if suffix:
+        variant = Layer(file, ("variants", suffix), variants[suffix])
+        layers += _with_preset(configs, variant, preset)
+    source = Source(layers)
     spec = source.merged()
     source.check(spec, models.Dataset)
     for key, model in (("store", models.Storage), ("measure", models.Measure)):

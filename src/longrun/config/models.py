@@ -72,7 +72,12 @@ class Measure(Section):
 
 
 class Dataset(Section):
-    """`configs/datasets/*.yaml`, composed."""
+    """`configs/datasets/*.yaml`, composed.
+
+    A file may hold `variants: {suffix: section}`: datasets that differ from it in few values. That
+    of `darcy.yaml` with the suffix `32` is `darcy_32`, and is composed of `darcy` at the same
+    preset <- the variant's section <- that section's own `presets`.
+    """
 
     equation: Named
     seed: Natural
@@ -226,7 +231,13 @@ class At(Section):
     """Rows of the scores that a claim is about; all where nothing is said."""
 
     step: Count = OMITTED
-    stage: Natural = Field(default=OMITTED, description="the last one by default")
+    stage: Natural = Field(
+        default=OMITTED, description="of the refinements of a step; the last one by default"
+    )
+    nfe: Count = Field(default=OMITTED, description="evaluations for a sample; the most by default")
+    measured: Natural = Field(
+        default=OMITTED, le=100, description="steps that are measured, %; the most by default"
+    )
     dataset: str = Field(default=OMITTED, description="one of those that are tested")
 
 
@@ -248,7 +259,8 @@ class Slope(Threshold):
     """The number that decides a claim on how a score grows."""
 
     along: str = Field(
-        description="stage, step, or an option in which the methods of the claim differ"
+        description="step, stage, nfe, measured, or an option in which the methods of the claim "
+        "differ"
     )
 
 

@@ -21,6 +21,9 @@ FILES: dict[str, type[Section]] = {
     "experiment": Experiment,
     "preset": Preset,
 }
+VARIANTS = (
+    "datasets that differ from this one in what is said here, by what their names add to the file's"
+)
 
 
 def schemas() -> dict[str, dict[str, Any]]:
@@ -32,6 +35,8 @@ def schemas() -> dict[str, dict[str, Any]]:
         if name in ("dataset", "experiment"):
             schema["properties"]["presets"] = {"type": "object"}
             del schema["required"]
+        if name == "dataset":
+            schema["properties"]["variants"] = {"type": "object", "description": VARIANTS}
         if name == "experiment":
             schema["allOf"] = [_of_task(task) for task in registry.names("config/tasks")]
         found[name] = _lenient(schema)

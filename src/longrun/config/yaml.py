@@ -123,13 +123,22 @@ def load(path: Path) -> dict[str, Any]:
     ConfigError
         No file, not UTF-8, no YAML, not a mapping, or a key given twice.
     """
+    return _copy(_parse(path, _read(path)))
+
+
+def load_section(path: Path, key: str) -> Any:
+    """Read one section of a YAML file: an empty one, unparsed, where the file lacks the word."""
+    text = _read(path)
+    return _copy(_parse(path, text).get(key, {})) if key in text else {}
+
+
+def _read(path: Path) -> str:
     try:
-        text = path.read_text("utf-8")
+        return path.read_text("utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     except UnicodeError as error:
         raise ConfigError(f"{path}: is not text in UTF-8") from error
-    return _copy(_parse(path, text))
 
 
 @functools.cache

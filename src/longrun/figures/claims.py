@@ -25,7 +25,7 @@ AXES = {  # label below the axis of each kind of claim
     "ratio": "ratio of the two methods (1: no difference)",
     "updates": "updates, relative to those of the other method (1: no difference)",
     "value": "value, relative to what is needed",
-    "slope": "slope of log score over log of stage, step or option (0: no dependence)",
+    "slope": "slope of log score over the log of what varies (0: no dependence)",
     "r_squared": "R², share of variance explained",
     "rank_correlation": "Spearman's rank correlation (0: none)",
 }

@@ -15,7 +15,9 @@ ABSENT: dict[str, Any] = {
     "dataset": "",
     "trajectory": -1,  # over all trajectories
     "member": -1,  # of the ensemble, or there is none
-    "stage": -1,
+    "stage": -1,  # of the refinements of a step
+    "nfe": -1,  # evaluations of the network for a sample
+    "measured": -1,  # %, of the steps
     "step": -1,
     "lead_time": np.nan,  # s
     "wavenumber": np.nan,  # rad per unit of length
@@ -25,8 +27,11 @@ ABSENT: dict[str, Any] = {
 }
 """Columns in order, and the value of each in a row that doesn't set it."""
 
+SERIES = ("stage", "nfe", "measured")
+"""Columns that tell several answers of a run apart; the last is the one that counts."""
+
 _KINDS: dict[str, type] = {
-    **dict.fromkeys(("trajectory", "member", "stage", "step"), np.int32),
+    **dict.fromkeys(("trajectory", "member", *SERIES, "step"), np.int32),
     **dict.fromkeys(("lead_time", "wavenumber"), np.float64),
     "censored": np.bool_,
 }
@@ -130,7 +135,7 @@ def read_scores(
     Raises
     ------
     UserError
-        No such file, one that is not a table of scores, or one that is damaged.
+        No such file, one that is not a table of scores, lacks a column, or is damaged.
     """
     try:
         data = path.read_bytes()
@@ -141,9 +146,10 @@ def read_scores(
             raise ValueError("another checksum")
         return pd.read_parquet(
             io.BytesIO(data),
-            columns=None if columns is None else list(columns),
+            columns=list(ABSENT if columns is None else columns),
             filters=None if metrics is None else [("metric", "in", sorted(metrics))],
             page_checksum_verification=True,
         )
     except Exception as error:  # pyarrow raises many kinds for what it can't read
-        raise UserError(f"{path}: is damaged; run longrun.evaluate again") from error
+        problem = "is damaged, or of an older version"
+        raise UserError(f"{path}: {problem}; run longrun.evaluate again") from error

@@ -7,11 +7,12 @@ of the stream is saved. PyZMQ carries it, `longrun.online.pool` says why.
 """
 
 import collections
+import contextlib
 import csv
 import functools
 import itertools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,22 @@ class OnlineData(TrajectoryData):
                 logger.log_metrics(stream.state(), step=self.trainer.global_step)
 
 
+def source(section: Mapping[str, Any], folder: Path) -> Callable[..., OnlineData]:
+    """Return what makes the data module of a run from the section `trainer.online`."""
+    return functools.partial(OnlineData, online=Online(**section), folder=folder)
+
+
+@contextlib.contextmanager
+def _fewer_threads(solvers: int) -> Iterator[None]:
+    """Leave a core of the job to each solver."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - solvers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 class _Stream:
     """A buffer, the windows that wait at its gate, and the solvers behind it."""
 
@@ -172,6 +189,7 @@ class _Stream:
             csv.writer(file).writerows([COLUMNS, *rows])
         self.began, self.number = time.monotonic(), first
         with (
+            _fewer_threads(self.online.solvers),
             self.path.open("a", encoding="utf-8", newline="", buffering=1) as file,
             SolverPool(
                 self.job,

@@ -37,8 +37,8 @@ GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # of NVIDIA, AMD, and Wi
 BUSY, NO_LOCKS = -1, -2
 # options that several verbs have
 SHARED: dict[str, dict[str, Any]] = {
-    "dataset": {"required": True, "help": "name of a file in configs/datasets"},
-    "experiment": {"required": True, "help": "name of a file in configs/experiments"},
+    "dataset": {"required": True, "help": "a file in configs/datasets, or a variant in one"},
+    "experiment": {"required": True, "help": "a file in configs/experiments"},
     "method": {"required": True, "help": "one of the experiment's methods"},
     "seed": {"type": int, "required": True, "help": "number of the run: 0, 1, ..."},
     "preset": {"required": True, "help": "smoke, cpu, gpu or paper"},

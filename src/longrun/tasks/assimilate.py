@@ -13,8 +13,8 @@ for a free forecast. The protocol of a test, for every method of an experiment a
   after the warm-up, at lead time `dt * stride` since the last frame of the warm-up. What is scored
   is the state after the correction.
 - Each trajectory is followed `draws` times, with other noise and other measured steps; the column
-  `member` of the scores is the number of the draw, `stage` the percentage of measured steps. Noise
-  and measured steps depend on the trajectory and the draw alone: they are the same for every
+  `member` of the scores is the number of the draw, `measured` the percentage of measured steps.
+  Noise and measured steps depend on the trajectory and the draw alone: they are the same for every
   method, seed and machine, and a step measured at one percentage is measured at all larger ones.
 - A state has diverged as in `longrun.tasks._rollout`: not finite, or more than 100 standard
   deviations from the climate's mean. From then on it counts as a constant field at that bound,
@@ -374,9 +374,11 @@ class _Cases:
         self.batch_size = options.get("batch_size", 64)
         self.lyapunov_time = options.get("lyapunov_time")
         self.keep = min(self.keep, self.trajectories)
-        self.stages = [round(100 * fraction) for fraction in self.measured]
-        if len(set(self.stages)) < len(self.stages):
-            raise UserError(f"evaluate.measured: two fractions are one percentage: {self.stages}")
+        self.percentages = [round(100 * fraction) for fraction in self.measured]
+        if len(set(self.percentages)) < len(self.percentages):
+            raise UserError(
+                f"evaluate.measured: two fractions are one percentage: {self.percentages}"
+            )
         self.frames = self.warm_up + self.steps
         last = self.start + (self.frames - 1) * self.stride
         check_size(store, self.split, self.trajectories, last + 1)
@@ -389,8 +391,8 @@ class _Cases:
         self.bound = (mean + UNBOUNDED * std).reshape(shape)
 
     def groups(self) -> Iterator[np.ndarray]:
-        """Trajectories whose draws and stages fit into one call of the network."""
-        size = max(1, self.batch_size // (self.draws * len(self.stages)))
+        """Trajectories whose draws and percentages fit into one call of the network."""
+        size = max(1, self.batch_size // (self.draws * len(self.percentages)))
         for first in range(0, self.trajectories, size):
             yield np.arange(first, min(first + size, self.trajectories))
 
@@ -415,7 +417,7 @@ def _follow(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the truth (trajectory, step, ...) and the estimates.
 
-    The latter are (trajectory, draw, stage, step, channel, *space), NaN where diverged.
+    The latter are (trajectory, draw, percentage, step, channel, *space), NaN where diverged.
     """
     truth = cases.truth(chosen)
     shape = truth.shape[2:]
@@ -427,7 +429,7 @@ def _follow(
     noise = torch.from_numpy(np.array([[pair[1] for pair in row] for row in drawn]))
     measured = torch.from_numpy(when[:, :, None] < np.array(cases.measured)[:, None])
     frames = torch.from_numpy(truth)[:, None].to(module.device)
-    lead = (len(chosen), cases.draws, len(cases.stages))
+    lead = (len(chosen), cases.draws, len(cases.percentages))
     samples = frames + module.noise_std(cases.snr) * noise.to(module.device)
     samples = samples[:, :, None].expand(*lead, *samples.shape[2:]).flatten(0, 2)
     mask = _where_measured(samples, measured.flatten(0, 2).to(module.device), cases.spacing)
@@ -463,7 +465,7 @@ def _score(
     rows: dict[str, Any] = {
         "trajectory": chosen[:, None, None],
         "member": np.arange(cases.draws)[:, None],
-        "stage": np.array(cases.stages),
+        "measured": np.array(cases.percentages),
     }
     each = {name: values[..., None] for name, values in rows.items()}
     each |= {"step": steps, "lead_time": times[:, None, None]}
@@ -478,10 +480,10 @@ def _score(
         inside = np.where(part[:, None, None], square, 0.0)
         mean = inside.sum(-1) / part.sum(-1)[:, None, None]
         table.add(name, mean, censored=inside.max(-1) >= UNBOUNDED**2, **rows)
-    if 0 in cases.stages:  # the horizon of the free forecast; with measurements there is none
-        free = cases.stages.index(0)
+    if 0 in cases.percentages:  # the horizon of the free forecast; with measurements there is none
+        free = cases.percentages.index(0)
         time, censored = crossing_time(correlation[:, :, free], times[:, None], THRESHOLD)
-        only = {"trajectory": chosen[:, None], "member": np.arange(cases.draws), "stage": 0}
+        only = {"trajectory": chosen[:, None], "member": np.arange(cases.draws), "measured": 0}
         table.add(f"correlation_time_{THRESHOLD}", time, censored=censored, **only)
 
 
@@ -514,8 +516,8 @@ def _predictions(cases: _Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr
     dims = (schema.TRAJECTORY, schema.LEAD_TIME, schema.FIELD, *axes)
     truth, estimate = (np.concatenate(parts) for parts in zip(*kept, strict=True))
     fields = {"truth": (dims, truth)}
-    for place, stage in enumerate(cases.stages):
-        name = f"prediction_{stage}" if place else "prediction"
+    for place, percentage in enumerate(cases.percentages):
+        name = f"prediction_{percentage}" if place else "prediction"
         fields[name] = (dims, estimate[:, place].astype(np.float32))
     seconds = cases.seconds[: max(cases.keep, 1)]
     length = cases.parameters.get(schema.LENGTH, np.ones(cases.trajectories))

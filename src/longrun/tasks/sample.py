@@ -12,7 +12,7 @@ What is drawn, and what is shown:
   open is what the distribution is made of.
 
 Evaluation draws with `nfe` N = 1, 2, 4, ... calls of the network, each from the same noise,
-and scores every N (the column `stage`):
+and scores every N (the column `nfe`):
 
 - All scores are in standard deviations of the training data, field by field.
 - `trajectories` of the test split give one truth each: frame `start`, or with a condition
@@ -29,7 +29,7 @@ and scores every N (the column `stage`):
 - `endpoint_error` is the root mean square distance to the method's own exact answer from the same
   noise; `transport_cost` is the mean square of z1 - z0 per value; `straightness` is the integral
   over time of the mean square of (z1 - z0) - dz/dt per value, 0 for straight paths. The latter
-  two, of the exact answer, have no stage and exist where the method is a flow.
+  two, of the exact answer, have no N and exist where the method is a flow.
 - Straightness and cost have one row per trajectory; so have scores that compare a few samples with
   their truth, and the error of the end-point, where there is a condition.
 """
@@ -432,8 +432,8 @@ def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None
         wavenumber = spectrum.wavenumbers(cases.split.space, box)
     for count, samples in drawn.samples.items():
         alive = drawn.alive[count]
-        table.add("bounded", alive.mean(), stage=count)
-        rows = {"stage": count, "censored": not alive.all()}
+        table.add("bounded", alive.mean(), nfe=count)
+        rows = {"nfe": count, "censored": not alive.all()}
         points = samples.reshape(len(repeated), -1)
         distance = sliced_w2(points, repeated, cases.projections)
         table.add("sliced_w2", distance, **rows)
@@ -445,7 +445,7 @@ def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None
         for band, mask in cases.bands.items():
             error = min(float(spectrum.relative_error(energy, true_energy, mask)), UNBOUNDED**2)
             table.add(f"spectrum_error_{band}", error, **rows)
-        table.add("energy_spectrum", energy, stage=count, wavenumber=wavenumber)
+        table.add("energy_spectrum", energy, nfe=count, wavenumber=wavenumber)
     if true_energy is not None:
         table.add("truth_spectrum", true_energy, wavenumber=wavenumber)
     train = cases.store.split("train")
@@ -464,7 +464,7 @@ def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
         squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
-        rows: dict[str, Any] = {"stage": count}
+        rows: dict[str, Any] = {"nfe": count}
         if cases.conditional:
             rows["trajectory"] = trajectories
         error = np.sqrt(squares if cases.conditional else squares.mean())
@@ -480,7 +480,7 @@ def _score_conditional(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     for count, samples in drawn.samples.items():
         rows: dict[str, Any] = {
             "trajectory": np.arange(cases.trajectories),
-            "stage": count,
+            "nfe": count,
             "censored": ~drawn.alive[count].all(axis=1),
         }
         table.add("crps", ensemble.crps(samples, drawn.truth, dims), **rows)
@@ -493,7 +493,7 @@ def _score_conditional(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
             table.add("spread", spread, **rows)
             # of the means over trajectories: a ratio of single cases is dominated by lucky hits
             whole = np.sqrt(np.square(spread).mean()) / np.sqrt(np.square(error).mean())
-            table.add("spread_skill", min(whole, UNBOUNDED), stage=count)
+            table.add("spread_skill", min(whole, UNBOUNDED), nfe=count)
 
 
 def _score_cost(module: AbstractSampler, cases: _Cases, table: ScoreTable) -> None:
@@ -503,7 +503,7 @@ def _score_cost(module: AbstractSampler, cases: _Cases, table: ScoreTable) -> No
     _, seen, parameters = next(cases.batches(module))
     generator = seeded(module.device, 2)
     wall = seconds_per_call(lambda: module.draw(seen, parameters, generator, 1))
-    table.add("wall_time_per_sample", wall / len(seen), stage=1)
+    table.add("wall_time_per_sample", wall / len(seen), nfe=1)
     score_size(module, table)
 
 

@@ -36,6 +36,7 @@ class Evaluate(Section):
 ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ()
+COLUMNS: tuple[str, ...] = ("step",)  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "iterations_late": metric(
         "late iterations",

@@ -48,6 +48,7 @@ VALIDATION: tuple[str, ...] = (
     "free_relative_mse",
     "measured_relative_mse",
 )
+COLUMNS: tuple[str, ...] = ("step", "measured")  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "early_relative_mse": metric(
         "early relative MSE",

@@ -38,6 +38,7 @@ VALIDATION: tuple[str, ...] = (
     "increment_error",
     "field_error",
 )
+COLUMNS: tuple[str, ...] = ("step", "stage")  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "correlation_time_0.8": metric(
         "r > 0.8 (s)",

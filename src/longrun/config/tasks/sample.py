@@ -32,6 +32,7 @@ class Evaluate(Section):
 ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("sliced_w2",)
+COLUMNS: tuple[str, ...] = ("nfe",)  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "sliced_w2": metric(
         "sliced W2",

@@ -29,6 +29,7 @@ class Evaluate(Section):
 ALL_DEVICES = False  # an evaluation uses one device
 # what methods log on `valid`, smaller is better
 VALIDATION: tuple[str, ...] = ("residual_rms",)
+COLUMNS: tuple[str, ...] = ("step",)  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "relative_l2": metric(
         "relative L2",

@@ -21,15 +21,15 @@ def draw(inputs: Inputs) -> Figure:
     scores = inputs.rows("relative_mse")
     if scores.empty:
         return _style.note("No method of this experiment assimilates measurements.")
-    stages = sorted(scores["stage"].unique())
+    percentages = sorted(scores["measured"].unique())
     methods = _style.order(inputs, scores["method"])
     pictures = _pictures(inputs, methods[0])
-    figure = _style.blank(3.4 * (len(stages) + 1), 7.4 if pictures else 4.6)
+    figure = _style.blank(3.4 * (len(percentages) + 1), 7.4 if pictures else 4.6)
     parts: Any = figure.subfigures(2, 1, height_ratios=(3.2, 2)) if pictures else [figure]
-    grid = parts[0].subplots(1, len(stages) + 1, sharey=True)
-    for axes, stage in zip(grid, stages, strict=False):
-        _over_time(axes, inputs, scores[scores["stage"] == stage], methods)
-        axes.set_title("free forecast" if stage == 0 else f"{stage} % of steps measured")
+    grid = parts[0].subplots(1, len(percentages) + 1, sharey=True)
+    for axes, percentage in zip(grid, percentages, strict=False):
+        _over_time(axes, inputs, scores[scores["measured"] == percentage], methods)
+        axes.set_title("free forecast" if percentage == 0 else f"{percentage} % of steps measured")
     grid[0].set(ylabel="relative MSE (error / truth, squared)", yscale="log")
     _against_fraction(grid[-1], inputs, scores, methods)
     parts[0].legend(*grid[-1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
@@ -43,7 +43,7 @@ def draw(inputs: Inputs) -> Figure:
 
 def _title(scores: pd.DataFrame, method: str) -> str:
     """Say what measurements are worth to the first method."""
-    mean = scores[scores["method"] == method].groupby("stage")["value"].mean()
+    mean = scores[scores["method"] == method].groupby("measured")["value"].mean()
     if 0 not in mean.index or len(mean) == 1:
         return f"{method}: relative MSE {mean.iloc[-1]:.3g} with {mean.index[-1]} % measured"
     worth = [f"{mean[0] / mean[s]:.3g} with {s} %" for s in mean.index if s and mean[s] > 0]
@@ -76,8 +76,8 @@ def _over_time(axes: Axes, inputs: Inputs, rows: pd.DataFrame, methods: list[str
 
 def _against_fraction(axes: Axes, inputs: Inputs, scores: pd.DataFrame, methods: list[str]) -> None:
     for method in methods:
-        runs = scores[scores["method"] == method].groupby(["seed", "stage"])["value"].mean()
-        band = runs.groupby("stage").agg(["mean", "min", "max"])
+        runs = scores[scores["method"] == method].groupby(["seed", "measured"])["value"].mean()
+        band = runs.groupby("measured").agg(["mean", "min", "max"])
         spread = band[["min", "max"]].sub(band["mean"], axis=0).abs().to_numpy().T
         look = _style.look(inputs, method)
         axes.errorbar(band.index, band["mean"], spread, capsize=4, label=method, **look)
@@ -88,7 +88,7 @@ def _against_fraction(axes: Axes, inputs: Inputs, scores: pd.DataFrame, methods:
         linewidth=1.0,
         label="noise of measurements",
     )
-    axes.set(xlabel="measured steps (%)", xticks=sorted(scores["stage"].unique()))
+    axes.set(xlabel="measured steps (%)", xticks=sorted(scores["measured"].unique()))
     axes.set_title("mean over all steps")
 
 

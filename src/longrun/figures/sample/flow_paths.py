@@ -53,8 +53,8 @@ def _errors(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
     """Draw the error against the method's own exact answer over the evaluations."""
     rows = inputs.rows("endpoint_error")
     for method in methods:
-        runs = rows[rows["method"] == method].groupby(["seed", "stage"])["value"].mean()
-        band = runs.groupby("stage").agg(["mean", "min", "max"])
+        runs = rows[rows["method"] == method].groupby(["seed", "nfe"])["value"].mean()
+        band = runs.groupby("nfe").agg(["mean", "min", "max"])
         band = band[band["mean"] > 0]  # a distilled step is its own exact answer
         if band.empty:
             continue
@@ -63,7 +63,7 @@ def _errors(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
         axes.fill_between(
             band.index, band["min"], band["max"], color=look["color"], alpha=0.2, linewidth=0
         )
-    ticks = sorted(rows["stage"].unique())
+    ticks = sorted(rows["nfe"].unique())
     axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
     axes.minorticks_off()
     axes.set(xlabel="evaluations of the network", ylabel="end-point error (std of the data)")

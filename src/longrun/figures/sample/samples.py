@@ -62,10 +62,10 @@ def draw(inputs: Inputs) -> Figure:
 def _distances(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
     rows = inputs.rows("sliced_w2")
     for method in methods:
-        runs = rows[rows["method"] == method].groupby(["seed", "stage"])["value"].mean()
+        runs = rows[rows["method"] == method].groupby(["seed", "nfe"])["value"].mean()
         if runs.empty:
             continue
-        band = runs.groupby("stage").agg(["mean", "min", "max"])
+        band = runs.groupby("nfe").agg(["mean", "min", "max"])
         look = _style.look(inputs, method)
         axes.plot(band.index, band["mean"], label=method, **look)
         axes.fill_between(
@@ -75,7 +75,7 @@ def _distances(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
     if floor is not None:
         label = "as many true frames: a perfect sampler"
         axes.axhline(floor, color=_style.TRUTH, linestyle=(0, (1, 1.5)), label=label)
-    ticks = sorted(rows["stage"].unique())
+    ticks = sorted(rows["nfe"].unique())
     if ticks:
         axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
         axes.minorticks_off()
@@ -94,7 +94,7 @@ def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) 
     for method in methods:
         mine = rows[rows["method"] == method]
         for count, style in ((counts[0], ":"), (counts[-1], "-")):
-            mean = mine[mine["stage"] == count].groupby("wavenumber")["value"].mean()
+            mean = mine[mine["nfe"] == count].groupby("wavenumber")["value"].mean()
             axes.plot(mean, **_style.line(inputs, method) | {"linestyle": style})
     axes.set(yscale="log", xlabel="wavenumber (rad / unit length)")
     axes.set_ylabel("energy (variance of the data)")
