@@ -79,7 +79,7 @@ def judge(
         censored, else None) and note (what to know of the value).
         Value and interval are None where they are not finite.
     methods
-        One dict per method and metric: method, metric, value, low, high, censored, seeds,
+        One dict per method and metric: method, metric, at, value, low, high, censored, seeds,
         trajectories.
 
     Raises
@@ -93,7 +93,12 @@ def judge(
     claims = [court.judge(name, claim) for name, claim in experiment["claims"].items()]
     summary = _summary(list(experiment["methods"]), tabulated(experiment), groups)
     for method, gain in gains.items():
-        row = {"method": method, "metric": "last_doubling", **Interval(gain, gain, gain)._asdict()}
+        row = {
+            "method": method,
+            "metric": "last_doubling",
+            "at": {},
+            **Interval(gain, gain, gain)._asdict(),
+        }
         summary.append(row | {"censored": 0.0, "seeds": 1, "trajectories": 1})
     return claims, summary
 
@@ -414,7 +419,7 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
             table = _table(_collapse(values))
             scale = statistics.LOG if (table > 0).all() else statistics.LINEAR
             rows.append(
-                {"method": method, "metric": metric}
+                {"method": method, "metric": metric, "at": _place(values)}
                 | _finite(
                     statistics.interval(
                         statistics.value(), [table], _generator(f"{method} {metric}"), scale
@@ -427,6 +432,13 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
                 }
             )
     return rows
+
+
+def _place(rows: pd.DataFrame) -> dict[str, int]:
+    """Return which of several answers of a run the rows hold; a last stage needs no name."""
+    first = rows.iloc[0]
+    columns = [name for name in SERIES if name != "stage" and first[name] != ABSENT[name]]
+    return {name: int(first[name]) for name in columns}
 
 
 def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:

@@ -357,6 +357,8 @@ def compared(claim: dict[str, Any]) -> str:
         "".join(f" at {place(*one)}" for one in (claim.get(where) or {}).items())
         for where in ("at", "against_at")
     )
+    if claim["against"] is None:
+        return f"{claim['metric']}: {claim['of']}{first}"
     return f"{claim['metric']}: {claim['of']}{first} / {claim['against']}{second}"
 
 
@@ -385,7 +387,14 @@ def method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str], 
     shown = [metric for metric in metrics if any(key[1] == metric for key in cells)]
     methods = dict.fromkeys(method for method, _ in cells)
     rows = [[name] + [cells.get((name, metric), DASH) for metric in shown] for name in methods]
-    return ["method"] + [outcome.metrics[metric]["heading"] for metric in shown], rows
+    places = {row["metric"]: row["at"] for row in outcome.judged["methods"]}
+    headings = [
+        ", ".join(
+            [outcome.metrics[metric]["heading"], *(place(*at) for at in places[metric].items())]
+        )
+        for metric in shown
+    ]
+    return ["method", *headings], rows
 
 
 def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[str]:
