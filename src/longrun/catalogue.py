@@ -6,7 +6,7 @@ Outputs
 `equations/{equation}.md` beside it: what is solved; fields, parameters, a picture of each dataset.
 `datasets/`: the pictures.
 
-What was made at another time, at the same preset, keeps its row and its part.
+Datasets that were made at another time, at the same preset, keep their row and their part.
 """
 
 import argparse

@@ -24,13 +24,13 @@ from typing import Any
 
 from longrun.runtime import cli
 
-PYTHONS = ((3, 11), (3, 14))  # from, up to but without
+PYTHONS = ((3, 11), (3, 14))  # the first, and the first that is too new
 MALWARE = {"pytorch-lightning": ("2.6.2", "2.6.3"), "lightning": ("2.6.2", "2.6.3")}
 PIN = re.compile(r"([\w.-]+)==([\w.]+)(?:; *python_version *(<|>=) *'(\d+)\.(\d+)')?")
 FREE = 10  # GB: the data and results of preset cpu, and room for logs and checkpoints
 MEMORY = 8  # GB for one run, as the rules ask
-HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # under which wandb has kept keys
-SHOWN = 3  # names of a list that may be long
+HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # under which wandb keeps keys
+SHOWN = 3  # names of a long list
 WAIT = 10  # seconds for another program
 
 
@@ -72,7 +72,7 @@ def python(version: tuple[int, ...]) -> Line:
 
 
 def pins(requirements: Iterable[str], version: tuple[int, ...]) -> dict[str, str]:
-    """Version by package, of those pins that are meant for this version of Python."""
+    """Return the pinned version by package, for this version of Python."""
     found = {}
     for requirement in requirements:
         match = PIN.fullmatch(requirement)
@@ -86,7 +86,7 @@ def pins(requirements: Iterable[str], version: tuple[int, ...]) -> dict[str, str
 
 
 def installed(names: Iterable[str]) -> dict[str, str]:
-    """Version by package, of those packages that are there."""
+    """Return the version by package, of those that are installed."""
     found = {}
     for name in names:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -121,7 +121,7 @@ def devices(torch: Any, has_driver: bool) -> list[Line]:
     Parameters
     ----------
     torch
-        The module, or what stands for it.
+        The module, or a stand-in.
     has_driver
         Whether `nvidia-smi` is there.
     """
@@ -154,7 +154,7 @@ def accelerator(preset: str, wanted: str, may_have_gpu: bool, cluster: bool) -> 
     may_have_gpu
         See `longrun.runtime.cli`.
     cluster
-        Whether there is one, where jobs could run.
+        Whether there is one to run jobs on.
     """
     if wanted != "gpu" or may_have_gpu:
         return Line("device", f"preset {preset} runs here")
@@ -166,7 +166,7 @@ def accelerator(preset: str, wanted: str, may_have_gpu: bool, cluster: bool) -> 
 
 
 def cache(environment: Mapping[str, str]) -> Line:
-    """Judge the folder in which Snakemake and other programs keep files of theirs."""
+    """Judge the folder in which Snakemake and other programs keep their files."""
     home = environment.get("HOME") or str(Path("~").expanduser())
     folder = Path(environment.get("XDG_CACHE_HOME") or Path(home, ".cache"))
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
@@ -277,7 +277,7 @@ def slurm(sinfo: str | None, run: Callable[..., str | None], plugin: str | None)
 
 
 def snakemake(folder: Path) -> list[Line]:
-    """Look for locks and unfinished jobs that a Snakemake left which was killed."""
+    """Look for locks and unfinished jobs that a killed Snakemake left."""
     if not folder.exists():
         return [Line("snakemake", "has not run here yet")]
     lines = []
@@ -296,7 +296,7 @@ def snakemake(folder: Path) -> list[Line]:
 
 
 def _marked(marker: Path) -> str:
-    """Name of the output that Snakemake's marker stands for: base 64, in folders where long."""
+    """Return the output that Snakemake's marker names in base 64, in folders where long."""
     encoded = "".join(part.removeprefix("@") for part in marker.parts)
     try:
         return base64.urlsafe_b64decode(encoded).decode()
@@ -345,7 +345,7 @@ def _wanted(folder: Path) -> tuple[str, str]:
 
 
 def examine(configs: Path, environment: Mapping[str, str]) -> Iterator[Line]:
-    """Look at everything, the fundamental first."""
+    """Look at everything, the most fundamental first."""
     version = tuple(sys.version_info[:3])
     yield python(version)
     project = Path("pyproject.toml")
@@ -404,7 +404,7 @@ def main() -> None:
     for line in examine(arguments.configs, os.environ):
         print(line.text(), flush=True)
         stops, count = stops or line.stops, count + bool(line.remedy)
-    print(f"\n{count or 'nothing'} to mend" + (", and nothing will run before" if stops else ""))
+    print(f"\n{count or 'nothing'} to mend" + ("; until then nothing will run" if stops else ""))
     sys.exit(int(stops))
 
 

@@ -126,7 +126,7 @@ def evaluate(
 def _own_scores(
     module: Any, stores: Sequence[Store], options: Mapping[str, Any]
 ) -> list[pd.DataFrame]:
-    """Return the scores that a method alone has, of each store; none for most methods."""
+    """Return the scores that only this method has, by store; most methods have none."""
     name = type(module).__module__.rpartition(".")[2]
     if name not in registry.names("methods") or not (declared := registry.metrics(name)):
         return []

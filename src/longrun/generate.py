@@ -66,14 +66,14 @@ def build(equation: Mapping[str, Any]) -> AbstractEquation:
     """
     try:
         built: AbstractEquation = registry.build("equations", equation)
-    # numpy and torch say the latter two of a grid that is too large for the machine
+    # numpy and torch raise the last two for a grid that is too large for the machine
     except (ValueError, TypeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UserError(f"equation {equation['name']}: {str(error)[:300]}") from error
     return built
 
 
 def check_room(equation: AbstractEquation, spec: Mapping[str, Any], folder: Path) -> None:
-    """Refuse a dataset that the disk, or one of whose shards the memory, can't hold.
+    """Refuse a dataset too large for the disk, or with a shard too large for the memory.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def check_room(equation: AbstractEquation, spec: Mapping[str, Any], folder: Path
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Compute in one thread: on some processors transforms round otherwise in several."""
+    """Compute in one thread: on some processors transforms round differently in several."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -132,7 +132,7 @@ def simulate(
 ]:
     """Simulate trajectories of a split, without their burn-in.
 
-    Trajectory i depends on `(seed, split, i)` alone: the same bits in any company.
+    Trajectory i depends on `(seed, split, i)` alone: the same bits whatever is simulated with it.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def _observed(
 def measure(
     equation: AbstractEquation, seed: int, frames: int, dtype: str, trajectories: int = 8
 ) -> Measured:
-    """Measure on a handful of test trajectories how good the stored solution is.
+    """Measure the error of the stored solution on a few test trajectories.
 
     Parameters
     ----------
@@ -231,9 +231,9 @@ def measure(
         measured by its root mean square over the frames that are followed.
     attributes
         `reference_error` after one frame; `predictability`, the time for which two runs that differ
-        by 1e-6 stay correlated above 0.8, mean over trajectories, and the part of them that was
-        still correlated when it was no longer followed, `predictability_censored`. A steady map has
-        no time: both are None.
+        by 1e-6 stay correlated above 0.8, mean over trajectories; `predictability_censored`, the
+        share of them that were still correlated at the end. A steady map has no time: both are
+        None.
     """
     frames = max(2, frames)
     parameters, solver, state = _begin(equation, seed, "test", range(trajectories))
@@ -288,7 +288,7 @@ def _predictability(
     """Time until each trajectory and its perturbed twin decorrelate, and whether it is censored.
 
     The perturbation has the shape of another trajectory: unlike white noise it has no part that
-    is damped at once, and it keeps to what the solution conserves and to its boundary.
+    is damped at once, and it respects conservation laws and the boundary.
     """
     shape = (len(state), state.shape[1], -1)
 
@@ -319,8 +319,8 @@ def _alike(
 ) -> Float[ndarray, "trajectory time"]:
     """Correlation of two runs, mean over those fields that vary in space.
 
-    Without space it is what a correlation is of the distance: 1 - |difference|^2 / (2 variance),
-    the variance being that over the frames of the run that measures the error.
+    Without space it is 1 - |difference|^2 / (2 variance), as in the mean over runs of equal
+    variance; the variance is that over the frames of the run that measures the error.
     """
     if not dims:
         distance = np.square(left - right) / (2 * variance[:, None].clip(min=1e-300))
@@ -340,7 +340,7 @@ def _blocks(
 ) -> Iterator[tuple[int, Float[Tensor, "trajectory time channel *space"]]]:
     """Yield the initial state, then the following frames in blocks, each with its first frame.
 
-    Raises what `diverged` makes of the row and frame that is not finite or beyond all bounds.
+    Raises what `diverged` returns for a row and frame that is not finite or beyond all bounds.
     """
     limit = DIVERGED * state.abs().flatten(1).amax(1, keepdim=True).clamp_min(1.0)
     block, start = state[:, None], 0
@@ -377,7 +377,7 @@ def generate(
     spec
         Composed dataset: `equation`, `seed`, `splits`, `store`, `measure`; `jobs` is ignored.
     output
-        Folder of the store. A store of another configuration that is there is replaced.
+        Folder of the store. A store of another configuration is replaced.
     provenance
         Origin of the code and machine, see `longrun.runtime.cli.provenance`.
     workers
@@ -390,8 +390,8 @@ def generate(
     Raises
     ------
     UserError
-        `output` is something else than a store, a part is of another dataset, a trajectory
-        diverged, or a worker died.
+        `output` is not a store, a part is of another dataset, a trajectory diverged, or a worker
+        died.
     """
     with cli.locked(output):
         _generate(spec, output, provenance, workers, report, parts)
@@ -496,8 +496,7 @@ def _writer(
 ) -> StoreWriter:
     """Return a writer for a new store, with the shards that an earlier call left.
 
-    Nothing else of what it left is believed: neither coordinates nor what describes an array, which
-    has no checksum.
+    Nothing else of it is trusted: coordinates and the metadata of arrays have no checksum.
     """
     cli.discard_parts(partial)
     fresh = cli.beside(partial)
@@ -536,7 +535,7 @@ def _code(equation: str) -> str:
 
 
 def _same(attrs: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
-    """Whether a store was made from this configuration by this code, on whatever machine."""
+    """Whether a store was made from this configuration by this code, on any machine."""
     stored, wanted = attrs.get(schema.PROVENANCE, {}), origin[schema.PROVENANCE]
     return attrs.get(schema.CONFIG) == origin[schema.CONFIG] and all(
         stored.get(key) == wanted[key] for key in ("code", "versions")
@@ -554,7 +553,7 @@ def _finished(output: Path, origin: Mapping[str, Any]) -> bool:
 
 
 def _resumes(partial: Path, origin: Mapping[str, Any]) -> bool:
-    """Whether an earlier call left something, and was making the same."""
+    """Whether an earlier call left a part of the same store."""
     if not partial.exists():
         return False
     with contextlib.suppress(StoreError):  # killed before it was a store, or damaged
@@ -702,7 +701,7 @@ def _progress(name: str) -> Iterator[Report]:
         def report(done: int, total: int) -> None:
             nonlocal first
             if first is None:
-                first = bar.initial = bar.n = done  # what is resumed doesn't count as speed
+                first = bar.initial = bar.n = done  # what was there doesn't count as speed
                 bar.total = total
             if terminal:
                 bar.update(done - bar.n)

@@ -114,11 +114,11 @@ def facts(store: Store) -> dict[str, Any]:
 
 
 def preview(store: Store, split: str = "train") -> Figure:
-    """Draw a few trajectories so that one sees what kind of field it is.
+    """Draw a few trajectories to show what kind of field it is.
 
     Without space: fields over time, one line per trajectory. In one dimension: space and time. In
-    two: frames of one trajectory; in three the plane through the middle. A steady map: what is
-    given and what is sought, for a few of them; without space, one point for each of many.
+    two: frames of one trajectory; in three the plane through the middle. A steady map: given and
+    sought fields of a few samples; without space, one point for each of many.
     """
     part = store.split(split)
     names = store.fields[:FIELDS]

@@ -28,11 +28,11 @@ _Chosen = Mapping[str, list[str]]  # methods of a claim by role
 NOTHING = pd.DataFrame(columns=[*ABSENT, "method", "seed"])
 NO_CURVES = pd.DataFrame(columns=["method", "seed", "step", "metric", "value"])
 
-UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging is only seen to run
+UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging need only run
 NOT_JUDGED = "not judged"
 SEEDS = 3  # fewer runs of a method whose runs differ say too little of how much they do
 UNDER_TRAINED = 0.05  # the last doubling of the updates took away more of the error on valid
-TOO_SHORT = 0.5  # censored in more than this share of both methods, a ratio says nothing
+TOO_SHORT = 0.5  # if more than this share of both methods is censored, a ratio says nothing
 # where there is no effect, by kind of claim; others have no such value
 EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
 
@@ -79,7 +79,7 @@ def judge(
         censored, else None) and note (what to know of the value).
         Value and interval are None where they are not finite.
     methods
-        One dict per method and metric: method, metric, value, low, high, censored, seeds,
+        One dict per method and metric: method, metric, at, value, low, high, censored, seeds,
         trajectories.
 
     Raises
@@ -93,18 +93,23 @@ def judge(
     claims = [court.judge(name, claim) for name, claim in experiment["claims"].items()]
     summary = _summary(list(experiment["methods"]), tabulated(experiment), groups)
     for method, gain in gains.items():
-        row = {"method": method, "metric": "last_doubling", **Interval(gain, gain, gain)._asdict()}
+        row = {
+            "method": method,
+            "metric": "last_doubling",
+            "at": {},
+            **Interval(gain, gain, gain)._asdict(),
+        }
         summary.append(row | {"censored": 0.0, "seeds": 1, "trajectories": 1})
     return claims, summary
 
 
 def tabulated(experiment: Mapping[str, Any]) -> list[str]:
-    """Metrics that stand in a table of methods; a method has those that its scores hold."""
+    """Return the metrics that the tables of methods show."""
     return [name for name, entry in experiment["metrics"].items() if entry.get("table")]
 
 
 class _Court:
-    """The claims of an experiment, each measured by the method of its kind's name."""
+    """The claims of an experiment, each measured by the method named after its kind."""
 
     def __init__(
         self,
@@ -225,7 +230,7 @@ class _Court:
         return self._measure(name, statistic, parts, statistics.LINEAR, shares, paired)
 
     def _updates(self, name: str, claim: Mapping[str, Any], chosen: _Chosen) -> Measured:
-        """Measure updates until the last value of another is reached, over those of the other."""
+        """Measure the updates until another's last value is reached, over the other's."""
         reached, others = (
             [curve for method in chosen[role] for curve in self._curves(method, claim["metric"])]
             for role in ("of", "against")
@@ -310,7 +315,7 @@ class _Court:
         return self._origin(start["method"])
 
     def _chosen(self, claim: Mapping[str, Any]) -> tuple[_Chosen, list[str]]:
-        """Return the methods that a claim rests on, and what to say of the choice."""
+        """Return the methods that a claim rests on, and notes on the choice."""
         chosen, notes = {}, []
         for role in ("of", "against"):
             methods = named(claim, role)
@@ -370,7 +375,7 @@ def _until(curve: tuple[np.ndarray, np.ndarray], target: float) -> tuple[float, 
 
 
 def _numbered(runs: int) -> pd.DataFrame:
-    """Return a table that holds each run's number: what the statistic then looks up."""
+    """Return a table of the runs' numbers, by which a statistic looks them up."""
     keys = pd.MultiIndex.from_tuples(
         [(seed, "", -1) for seed in range(runs)], names=["seed", "dataset", "trajectory"]
     )
@@ -384,11 +389,11 @@ def _share(parts: Sequence[pd.DataFrame]) -> float:
 def _bound(
     kind: str, claim: Mapping[str, Any], censored: Sequence[float]
 ) -> tuple[str | None, str]:
-    """Say what a value is when some of what it is made of are lower bounds."""
+    """Say what a value bounds when some of its parts are lower bounds."""
     if not any(censored):
         return None, ""
     if len(censored) == 1 or kind == "updates":
-        share = f"{censored[0]:.0%} of what it is made of are lower bounds"
+        share = f"{censored[0]:.0%} of its parts are lower bounds"
         if kind == "slope":
             return "unclear", f"made with lower bounds: {share}"
         return "lower", f"only a lower bound: {share}"
@@ -414,7 +419,7 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
             table = _table(_collapse(values))
             scale = statistics.LOG if (table > 0).all() else statistics.LINEAR
             rows.append(
-                {"method": method, "metric": metric}
+                {"method": method, "metric": metric, "at": _place(values)}
                 | _finite(
                     statistics.interval(
                         statistics.value(), [table], _generator(f"{method} {metric}"), scale
@@ -427,6 +432,13 @@ def _summary(methods: list[str], metrics: list[str], groups: Groups) -> list[dic
                 }
             )
     return rows
+
+
+def _place(rows: pd.DataFrame) -> dict[str, int]:
+    """Return which of several answers of a run the rows hold; a last stage needs no name."""
+    first = rows.iloc[0]
+    columns = [name for name in SERIES if name != "stage" and first[name] != ABSENT[name]]
+    return {name: int(first[name]) for name in columns}
 
 
 def _rows(groups: Groups, method: str, metric: str, at: Mapping[str, Any]) -> pd.DataFrame:
@@ -458,7 +470,7 @@ def _table(values: pd.DataFrame) -> np.ndarray:
 def _check_equal(
     name: str, parts: Sequence[pd.DataFrame], keys: Sequence[str] = ("dataset", "trajectory")
 ) -> None:
-    """Refuse scores of different trajectories, or where the runs are a key too of other runs."""
+    """Refuse scores of different trajectories, or of different runs where `seed` is a key."""
     cells = [set(part.reset_index()[[*keys]].itertuples(index=False, name=None)) for part in parts]
     if any(cell != cells[0] for cell in cells):
         raise UserError(f"claims.{name}: compares scores of different trajectories: evaluate anew")

@@ -35,7 +35,7 @@ class Predictions(Mapping[str, xr.Dataset]):
         self.paths = {method: path for method, path in paths.items() if path.exists()}
 
     def __getitem__(self, method: str) -> xr.Dataset:  # noqa: D105
-        from longrun.data.store import read_predictions  # zarr: one figure of nine needs it
+        from longrun.data.store import read_predictions  # imports zarr, which few figures need
 
         return read_predictions(self.paths[method])
 
@@ -106,7 +106,7 @@ def _existing(path: Path, verb: str) -> Path:
 
 
 def _below(tables: list[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables below each other; the first, empty one only gives the columns."""
+    """Stack tables; the first is empty and only gives the columns."""
     full = [table for table in tables if len(table)]
     return pd.concat(full, ignore_index=True) if full else tables[0]
 
@@ -125,8 +125,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "figure",
         nargs="?",
-        help="all of the experiment where none is named; one of: "
-        + ", ".join(registry.names("figures")),
+        help="default: all of the experiment; one of: " + ", ".join(registry.names("figures")),
     )
     made.add_argument(
         "--output", type=Path, required=True, help="SVG, PNG or PDF; without a figure, a folder"

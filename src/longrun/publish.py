@@ -109,7 +109,7 @@ def main() -> None:
         log.info("tracking is disabled: %s is written, nothing is logged", arguments.output)
     else:
         from longrun.runtime import (
-            tracking,  # Lightning: seconds that a disabled mode need not wait
+            tracking,  # Lightning, which takes seconds to import
         )
 
         folder = arguments.runs / preset / experiment / "artefacts" / config.fingerprint(listed)

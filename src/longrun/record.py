@@ -7,9 +7,9 @@ picture beside it.
 `RESULTS.md`: one row for each of these pages.
 `README.md`: its table of papers.
 
-A page keeps its sections of other presets. The other two are made from the pages alone, so what was
-made at another time, on another machine, stays as it was measured. Where nothing was made here, all
-follow what the pages, and the files of the methods, say.
+A page keeps its sections of other presets. RESULTS.md and README.md are made from the pages alone,
+so what was measured at another time or on another machine stays. Where nothing was made here, all
+are written anew from the pages' own sections and the files of the methods.
 """
 
 import argparse
@@ -101,9 +101,9 @@ def page(name: str, spec: Mapping[str, Any], sections: Mapping[str, str]) -> str
 
 
 def how_it_works(spec: Mapping[str, Any]) -> str:
-    """Return what the file of the paper's method says at its top: equations and deviations.
+    """Return the docstring of the file of the paper's method: equations and deviations.
 
-    It is the one that cites the paper; where several do or none, the main claim decides.
+    The method is the one that cites the paper; where several do, or none, the main claim decides.
     """
     main = main_claim(spec)
     names = named(spec["claims"][main], "of") if main else []
@@ -185,7 +185,7 @@ def readme(document: str, tasks: Mapping[str, str], file: Path) -> str:
     Raises
     ------
     UserError
-        They are missing.
+        The markers are missing.
     """
     old = sections_of(document, file)
     if "papers" not in old:
@@ -206,7 +206,7 @@ def _cell(text: str) -> str:
 
 
 def picture_of(outcome: Outcome, spec: Mapping[str, Any]) -> str | None:
-    """Name of the figure that shows most of the paper: its own, its task's, or the claims."""
+    """Return the figure closest to the paper: its own, else its task's, else a shared one."""
 
     def shared(name: str) -> tuple[bool, bool]:
         file = registry.path("figures", name)

@@ -1,9 +1,9 @@
 """Run whole experiments at preset smoke, to see that everything runs here.
 
 The verbs of each experiment run in the order of the workflow, write the files that it would write,
-and log where it would log. What takes long in a run of seconds, the start of a program and its
-imports, happens once: every job is forked from a process that has them. Nothing is taken over from
-an earlier call, and a job whose inputs failed is left out. What failed is listed at the end.
+and log where it would log. Programs start and import once, which takes longest in a run of seconds:
+every job is forked from a process that has done so. Nothing is reused from an earlier call, a job
+whose inputs failed is left out, and what failed is listed at the end.
 """
 
 import argparse
@@ -45,9 +45,9 @@ class Job:
     words
         Its command line.
     log
-        File that takes what it prints.
+        File for what it prints.
     needs
-        Names of the jobs that must have been done before.
+        Names of the jobs that must be done first.
     """
 
     verb: str
@@ -57,7 +57,7 @@ class Job:
 
 
 def plan(configs: Path, experiments: Iterable[str]) -> dict[str, Job]:
-    """Compose experiments, and list their jobs by name, those of the workflow at preset smoke.
+    """Compose experiments and list their jobs by name, as the workflow has them at preset smoke.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> Non
     spec = config.compose(configs, experiment, PRESET)
     at = ("--experiment", experiment, "--preset", PRESET, "--configs", f"{configs}")
     logs, results = Path("logs", PRESET, experiment), f"results/{PRESET}/{experiment}"
-    # the last parts of a run's folder say who makes it: another experiment, where it is borrowed
+    # the end of a run's folder says who makes it: another experiment where it is borrowed
     scored = tuple(
         _add_run(jobs, configs, run.folder.parts[-3], run.folder.parts[-2], run.seed)
         for run in config.runs(spec, Path(results))
@@ -94,7 +94,7 @@ def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> Non
 
 
 def _add_run(jobs: dict[str, Job], configs: Path, experiment: str, method: str, seed: int) -> str:
-    """Add training and evaluation of a method, and what they rest on; return the last's name."""
+    """Add training and evaluation of a method, and what they need; return the latter's name."""
     spec = config.compose(configs, experiment, PRESET)
     trained = _add_training(jobs, configs, experiment, method, seed)
     tests = tuple(_add_dataset(jobs, configs, name) for name in spec["test"])
@@ -154,7 +154,7 @@ def run(
     failed
         Names of the jobs that failed.
     seconds
-        What all jobs took of the processor, besides the imports.
+        Processor time of all jobs, without the imports.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_modules())
@@ -168,7 +168,7 @@ def run(
     try:
         while order.is_active():
             waiting += order.get_ready()
-            # depth first: what a started experiment still needs comes before another one
+            # depth first: what is begun is finished before another experiment starts
             while waiting and len(running) < workers:
                 name = waiting.pop()
                 if lost & {*jobs[name].needs} and jobs[name].verb != "tabulate":
@@ -180,7 +180,7 @@ def run(
                 process = context.Process(target=_call, args=(jobs[name], spent))
                 process.start()
                 running[process] = name, time.perf_counter()
-            if running:  # else all that was ready has been left out
+            if running:  # else all ready jobs were left out
                 wait([process.sentinel for process in running])
             for process in [one for one in running if not one.is_alive()]:
                 name, began = running.pop(process)
@@ -219,7 +219,7 @@ def _call(job: Job, spent: Any) -> None:
     sys.argv = [f"longrun.{job.verb}", *job.words]
     try:
         cli.run(importlib.import_module(f"longrun.{job.verb}").main)
-    except Exception:  # a fault of the program: whoever reads the log wants to see where
+    except Exception:  # a bug: the log shows where
         traceback.print_exc()
         sys.exit(1)
     finally:
@@ -229,7 +229,7 @@ def _call(job: Job, spent: Any) -> None:
 
 
 def last_line(file: Path) -> str:
-    """Return the last line of a log that says something."""
+    """Return the last line of a log that is not blank."""
     lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was logged")
 
@@ -284,7 +284,7 @@ def main() -> None:
     seconds = time.perf_counter() - began
     runs = sum(job.verb == "train" for job in jobs.values())
     what = f"{len(experiments)} experiments, {runs} runs, {len(jobs)} jobs"
-    log.info("%s in %.0f s, %.0f s of the processor besides imports", what, seconds, spent)
+    log.info("%s in %.0f s, %.0f s of processor time without imports", what, seconds, spent)
     for name in failed:
         log.info("failed: %s: %s (%s)", name, last_line(jobs[name].log), jobs[name].log)
     if failed:

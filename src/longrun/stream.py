@@ -1,9 +1,9 @@
-"""Simulate for a training that runs: one solver of a stream.
+"""Simulate for a running training: one solver of its stream.
 
-The trainer says which equation and which trajectories; they are those of the dataset, bit by bit.
-A training starts solvers of its own on its machine. Others, as jobs of a cluster, come by this
-program, before the training or after it has begun; docs/cluster.md says how. It ends when the
-training does, with exit code 0. What lies between the two is in `longrun.online.pool`.
+The trainer orders trajectories of an equation; they are those of the dataset, bit by bit. A
+training starts solvers on its own machine. This program adds others, for example jobs of a cluster,
+before the training or while it runs; docs/cluster.md says how. It ends when the training does, with
+exit code 0. `longrun.online.pool` holds what connects the two.
 """
 
 import argparse
@@ -30,9 +30,9 @@ def stream(address: str, name: str, patience: float) -> None:
     address
         The trainer's, `tcp://host:port`.
     name
-        How the trainer calls this solver.
+        Of this solver, in the trainer's log.
     patience
-        Seconds to wait for any word of the trainer.
+        Seconds to wait for each message of the trainer.
 
     Raises
     ------
@@ -76,12 +76,12 @@ def parser() -> argparse.ArgumentParser:
         "--patience",
         type=float,
         default=60.0,
-        help="seconds to wait for a word of the training, also for its first; default: 60",
+        help="seconds to wait for each message of the training; default: 60",
     )
     made.add_argument(
         "--name",
         default=f"{platform.node()}-{os.getpid()}",
-        help="in the log of the training, no other's; default: machine and process",
+        help="unique, for the log of the training; default: machine and process",
     )
     return made
 
@@ -93,7 +93,7 @@ def main() -> None:
     try:
         stream(arguments.connect, arguments.name, arguments.patience)
     except MessageError as error:
-        raise UserError(f"{arguments.connect}: is no training of this version: {error}") from None
+        raise UserError(f"{arguments.connect}: not a training of this version: {error}") from None
 
 
 if __name__ == "__main__":

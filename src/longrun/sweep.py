@@ -1,9 +1,9 @@
 """Write a sweep over keys of one method, for wandb's agents and for Snakemake.
 
-The file is one of wandb's: `wandb sweep FILE` and `wandb agent ID` train its points and record
+The file has wandb's format: `wandb sweep FILE` and `wandb agent ID` train its points and record
 them. In configs/sweeps/ it is also a target: `snakemake sweep.NAME` trains every point of the grid,
-without wandb, and sorts them by the metric. Points are compared on the split `valid`; test data has
-no part in it.
+without wandb, and sorts them by the metric. Points are compared on the split `valid`; test data is
+not read.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from longrun.runtime.registry import allowed
 log = logging.getLogger(__name__)
 
 SEARCHES = ("grid", "random", "bayes")
-# what a dataset calls a distribution, and what wandb calls it
+# distributions, as a dataset and as wandb names them
 DISTRIBUTIONS = {"uniform": "uniform", "log_uniform": "log_uniform_values"}
 PREFIX = "valid/"  # of what training logs on validation data
 
@@ -121,7 +121,7 @@ def write(
         "method": search,
         "metric": {"name": metric, "goal": "minimize"},
         "parameters": dict(parameters),
-        # presets may switch tracking off; an agent without it would learn nothing
+        # presets may switch tracking off, but agents need it
         "command": [
             *("${env}", "WANDB_MODE=online", "python", "-m", "longrun.train"),
             *(*options, "--set", "${args_no_hyphens}"),
@@ -137,7 +137,7 @@ def read(path: Path) -> Sweep:
     Raises
     ------
     UserError
-        What is missing, or of another form.
+        Something is missing or malformed.
     """
     content = config.load(path)
     command = content.get("command")
@@ -239,7 +239,7 @@ def main() -> None:
     name = f"{arguments.experiment}_{arguments.method}.yaml"
     output = arguments.output or arguments.configs / "sweeps" / name
     if not NAME.fullmatch(output.stem):
-        raise UserError(f"--output {output}: a name is of lower-case letters, digits and _")
+        raise UserError(f"--output {output}: a name has only lower-case letters, digits and _")
     write(output, run, parameters, arguments.search, metric)
     log.info("%s: written; train its points with wandb's agents:", output)
     log.info("  wandb sweep --project longrun %s", output)

@@ -57,7 +57,7 @@ TERMS = {
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one experiment left at one preset.
+    """The results of one experiment at one preset.
 
     Attributes
     ----------
@@ -200,7 +200,7 @@ def page(outcome: Outcome, preset: str, captions: dict[str, str]) -> str:
 
 
 def _whole(title: str, body: list[str]) -> str:
-    template = importlib.resources.files("longrun").joinpath("tabulate.html").read_text("utf-8")
+    template = importlib.resources.files("longrun.figures").joinpath("page.html").read_text("utf-8")
     return string.Template(template).substitute(title=_text(title), body="\n".join(body))
 
 
@@ -271,7 +271,7 @@ def interval(row: dict[str, Any]) -> str:
 
 
 def _bound(row: dict[str, Any]) -> str:
-    """Sign of a value that rollouts which never crossed make a bound."""
+    """Sign of a value that is only a bound, because rollouts never crossed."""
     if "verdict" in row:
         return {"lower": "≥ ", "upper": "≤ "}.get(row.get("bound") or "", "")
     return "≥ " if row.get("censored") else ""
@@ -291,6 +291,11 @@ def _facts(runs: list[Path], methods: list[dict[str, Any]]) -> dict[str, Any]:
             row["value"] * row["seeds"] for row in methods if row["metric"] == "train_seconds"
         ),
         "evaluate": sum(note["wall_seconds"] for note in notes),
+        "diverged": [
+            f"{run.parent.name} {run.name}"
+            for run, note in zip(runs, notes, strict=True)
+            if note.get("diverged")
+        ],
         "predictability": float(scores["value"].mean()),
     }
 
@@ -318,6 +323,9 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if math.isfinite(facts["predictability"]):
         limit = number(facts["predictability"])
         described.append(("predictability", f"{limit} s: scores beyond it are meaningless"))
+    if facts["diverged"]:
+        text = f"{', '.join(facts['diverged'])}: the last weights with a finite loss are scored"
+        described.append(("diverged in training", text))
     return described
 
 
@@ -349,6 +357,8 @@ def compared(claim: dict[str, Any]) -> str:
         "".join(f" at {place(*one)}" for one in (claim.get(where) or {}).items())
         for where in ("at", "against_at")
     )
+    if claim["against"] is None:
+        return f"{claim['metric']}: {claim['of']}{first}"
     return f"{claim['metric']}: {claim['of']}{first} / {claim['against']}{second}"
 
 
@@ -364,7 +374,7 @@ def needed(claim: dict[str, Any]) -> str:
 
 
 def runs_of(claim: dict[str, Any]) -> str:
-    """Say on how many runs and trajectories a claim rests, and what to know of it."""
+    """Say on how many runs and trajectories a claim rests, with its note."""
     seeds = "1 seed" if claim["seeds"] == 1 else f"{claim['seeds']} seeds"
     text = f"{seeds} × {claim['trajectories']} trajectories"
     return text + (f"; {claim['note']}" if claim.get("note") else "")
@@ -377,7 +387,14 @@ def method_table(outcome: Outcome, tables: tuple[str, ...]) -> tuple[list[str], 
     shown = [metric for metric in metrics if any(key[1] == metric for key in cells)]
     methods = dict.fromkeys(method for method, _ in cells)
     rows = [[name] + [cells.get((name, metric), DASH) for metric in shown] for name in methods]
-    return ["method"] + [outcome.metrics[metric]["heading"] for metric in shown], rows
+    places = {row["metric"]: row["at"] for row in outcome.judged["methods"]}
+    headings = [
+        ", ".join(
+            [outcome.metrics[metric]["heading"], *(place(*at) for at in places[metric].items())]
+        )
+        for metric in shown
+    ]
+    return ["method", *headings], rows
 
 
 def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[str]:
@@ -416,7 +433,7 @@ def _section(outcome: Outcome, preset: str, captions: dict[str, str]) -> list[st
 
 
 def _figure(name: str, path: Path, caption: str) -> str:
-    """Show an SVG where it was drawn, two folders away."""
+    """Show an SVG from where it was drawn, two folders away."""
     title = name.replace("_", " ").capitalize()
     alt = f"{title}. {caption}".strip()
     source = f"../{path.parent.parent.name}/figures/{path.name}"

@@ -5,7 +5,7 @@ Outputs
 `model.ckpt`: weights (averaged, where the method averages), options, data description, provenance.
 `curves.csv` beside it: step, metric, value.
 
-What a killed run needs to go on is in `--run-dir`, in a folder named after everything that the run
+`--run-dir` holds what a killed run needs to resume, in a folder named after all that the run
 depends on.
 """
 
@@ -56,9 +56,8 @@ PREVIEW = 8  # validation trajectories in the summary that is tracked
 class ResumeCheckpoint(pl.Callback):
     """Keep one whole checkpoint of the trainer, replaced every `every` updates and on SIGTERM.
 
-    Only between updates: gradients accumulated so far are no part of a checkpoint. It takes its
-    place when what its last update logged is in the curves: a run that goes on from there misses no
-    row.
+    It is saved between updates alone, since it holds no accumulated gradients. It replaces the last
+    one once the curves hold all that was logged before, so that a resumed run misses no row.
     """
 
     def __init__(self, path: Path, every: int):
@@ -70,11 +69,11 @@ class ResumeCheckpoint(pl.Callback):
         self._to_end = False
 
     def on_train_start(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        """Take a resumed run's step as saved."""
+        """Count the step of a resumed run as saved."""
         self.trains = True
         self._saved = trainer.global_step
         if trainer.world_size > 1:
-            # Lightning's own handler broadcasts, in the middle of whatever the others exchange.
+            # Lightning's own handler would broadcast in the middle of another exchange.
             signal.signal(signal.SIGTERM, self._note)
 
     def _note(self, *_: Any) -> None:
@@ -83,23 +82,23 @@ class ResumeCheckpoint(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, _: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Put what the last update saved into its place."""
+        """Publish what the last update saved."""
         self._publish(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, _: pl.LightningModule) -> None:
-        """Put the last one into its place."""
+        """Publish the last one."""
         self._publish(trainer)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, _: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save when it is time."""
+        """Save when it is due."""
         self._between_updates = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if not self._between_updates:
             return
         if trainer.global_step % self.every == 0:
             self._save(trainer)
-        # all of them end after the same update, one whose loss they exchange anyway
+        # all processes end after the same update, one at which they exchange the loss anyway
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.world_size > 1 and trainer.global_step % every == 0:
             ends = trainer.strategy.reduce_boolean_decision(self._to_end, all=False)
@@ -108,7 +107,7 @@ class ResumeCheckpoint(pl.Callback):
     def on_exception(
         self, trainer: pl.Trainer, _: pl.LightningModule, error: BaseException
     ) -> None:
-        """Save when the scheduler asks the job to go."""
+        """Save when the scheduler ends the job."""
         if isinstance(error, SIGTERMException) and self._between_updates:
             self._save(trainer)
             self._publish(trainer)
@@ -117,7 +116,7 @@ class ResumeCheckpoint(pl.Callback):
         if trainer.global_step == self._saved:
             return
         with writing(self.path):
-            # also the optimiser and the counters
+            # with optimiser and counters
             trainer.save_checkpoint(self._part, weights_only=False)
         self._saved = trainer.global_step
 
@@ -139,7 +138,7 @@ class WholeWeights(pl.Callback):
 
 
 class LastFinite(pl.Callback):
-    """Hold the weights of the last finite loss: averaged ones, where they are averaged."""
+    """Keep the weights of the last finite loss, averaged where the method averages."""
 
     def __init__(self, average: WeightAveraging | None):
         self.average = average
@@ -148,7 +147,7 @@ class LastFinite(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, module: pl.LightningModule, loss: torch.Tensor
     ) -> None:
-        """Copy the weights, whose loss is finite: else `training_step` would have raised."""
+        """Copy the weights; their loss is finite, or `training_step` would have raised."""
         averaged: Any = self.average and self.average._average_model
         found = averaged.module if averaged else module
         for name, tensor in found.state_dict().items():
@@ -175,7 +174,7 @@ class LogLines(pl.Callback):
 
 
 def updates(trainer: dict[str, Any], windows: int) -> int:
-    """Return the optimiser's updates that a budget in steps or in epochs comes to."""
+    """Return how many updates a budget in steps or epochs amounts to."""
     if trainer.get("max_steps") is not None:
         return trainer["max_steps"]
     return math.ceil(
@@ -208,7 +207,7 @@ def fit(
     loggers: Sequence[Logger],
     progress: bool,
 ) -> dict[str, torch.Tensor] | None:
-    """Train until `data.batches` are used, from the checkpoint in `folder` where there is one.
+    """Train until `data.batches` are used up, from the checkpoint in `folder` if there is one.
 
     Parameters
     ----------
@@ -226,15 +225,13 @@ def fit(
     Returns
     -------
     dict or None
-        The weights, where the module is not left with them: they are spread over devices, and the
-        first has them all; the run was killed after its last update; or it diverged, and they are
-        those from before.
+        The weights where the module does not hold them: they were spread over devices and are now
+        in the first process; the run was killed after its last update; or it diverged.
 
     Raises
     ------
     SystemExit
-        With code 143 after SIGTERM; the next call goes on where this one stopped. Of several
-        processes, the first alone, with the others' work done.
+        After SIGTERM, with code 143 in the first of several processes; the next call resumes.
     RuntimeError
         The trainer stopped before its last update.
     """
@@ -266,7 +263,7 @@ def fit(
         devices=options["devices"],
         num_nodes=options["num_nodes"],
         strategy=strategy,
-        sync_batchnorm=strategy != "auto" and on_gpus,  # which alone it is written for
+        sync_batchnorm=strategy != "auto" and on_gpus,  # written for GPUs alone
         precision=options["precision"],
         max_steps=data.batches // accumulate,
         max_epochs=-1,
@@ -285,9 +282,9 @@ def fit(
         plugins=[place],
         default_root_dir=folder,
     )
-    # before the average copies it, which the trainer would else do in single precision
+    # before the average copies it: else the copy would be in single precision
     trainer.precision_plugin.convert_module(module)
-    last.with_suffix(".part").unlink(missing_ok=True)  # of a run that was killed while it saved
+    last.with_suffix(".part").unlink(missing_ok=True)  # left by a run killed while saving
     if last.exists():
         try:
             checkpoint.check(last)
@@ -307,18 +304,18 @@ def fit(
         leave_group()
         return finite.state
     if trainer.received_sigterm:
-        # Of several processes one says so: another's failure would end it before it could.
+        # Only the first process says so: a failure of another would end it before it could.
         raise SystemExit(143 if trainer.is_global_zero else 0)
     if not trainer.state.finished or trainer.global_step < trainer.max_steps:
         raise RuntimeError(f"training stopped at {trainer.global_step} of {trainer.max_steps}")
     leave_group()
-    if not keeper.trains:  # then nobody has put the averaged weights, which it holds, in place
+    if not keeper.trains:  # then nothing has put in place the averaged weights, which it holds
         return torch.load(last, weights_only=True)["state_dict"]
     return whole.state if whole else None
 
 
 def leave_group() -> None:
-    """Part from the processes of the other devices: what follows is the first one's alone."""
+    """Leave the processes of the other devices: the first goes on alone."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
@@ -359,7 +356,7 @@ def train(
     module
         With the weights that a forecast uses.
     content
-        What a checkpoint needs besides: `method`, `arguments`, `description`, `updates`, and
+        What else a checkpoint needs: `method`, `arguments`, `description`, `updates`, and
         `diverged`: whether training ended because the loss was not finite.
     """
     spec = config.method_spec(experiment, method)
@@ -412,7 +409,7 @@ def train(
 
 
 def source_of_data(trainer: Mapping[str, Any], folder: Path) -> Callable[..., TrajectoryData]:
-    """Return what makes the data module: from stores, or from a stream that is loaded for it."""
+    """Return what makes the data module; that of a stream is imported only where there is one."""
     if not trainer.get("online"):
         return TrajectoryData
     from longrun.online.stream import source
@@ -421,7 +418,7 @@ def source_of_data(trainer: Mapping[str, Any], folder: Path) -> Callable[..., Tr
 
 
 def check_finite(module: torch.nn.Module) -> None:
-    """Refuse weights that training has ruined after it last looked at its loss.
+    """Refuse weights that are not finite: the last update follows the last check of the loss.
 
     Raises
     ------
@@ -488,7 +485,7 @@ def _sources(spec: Mapping[str, Any]) -> dict[str, str]:
 def fill_paths(
     arguments: argparse.Namespace, spec: Mapping[str, Any], changes: Mapping[str, Any]
 ) -> None:
-    """Put what the command line leaves out where the workflow has it."""
+    """Fill in the paths that the command line leaves out, as the workflow has them."""
     run = arguments.preset, arguments.experiment, arguments.method
     folder = config.run_folder(*run, arguments.seed, changes)
     arguments.data = arguments.data or config.stores(arguments.preset, spec["train"])
@@ -524,7 +521,7 @@ def parser() -> argparse.ArgumentParser:
         help="change options of the method, or of its trainer; results get a folder of their own",
     )
     made.add_argument(
-        "--output", type=Path, help="model.ckpt, curves.csv beside; default: in results/"
+        "--output", type=Path, help="model.ckpt, with curves.csv beside it; default: in results/"
     )
     made.add_argument("--run-dir", type=Path, help="what resuming needs; default: in runs/")
     made.add_argument(

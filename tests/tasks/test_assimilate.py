@@ -129,6 +129,17 @@ def test_training_measures_a_share_that_differs_between_batches():
     assert max(shares) - min(shares) > 0.2
 
 
+def test_a_share_may_be_drawn_for_each_sample():
+    spreads = {}
+    for of in ("batch", "sample"):
+        window = torch.randn(16, 41, 1, 8, generator=torch.Generator().manual_seed(0))
+        module = Known(unroll=40, share_of=of)
+        module.batch_loss({"window": window, "parameters": torch.zeros(16, 1)}, torch.Generator())
+        masks = torch.stack([mask for _, mask in module.shown]).float()
+        spreads[of] = masks.flatten(2).mean((0, 2)).std().item()
+    assert spreads["batch"] < 0.12 and spreads["sample"] > 0.2  # binomial alone; 0.29 with shares
+
+
 def test_the_loss_is_the_relative_error_of_the_analysis():
     window = 1 + torch.rand(5, 3, 1, 8, generator=generator())
     batch = {"window": window, "parameters": torch.zeros(5, 0)}

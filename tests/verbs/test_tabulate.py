@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -110,6 +111,18 @@ def test_page_says_what_when_and_where(html):
     for word in ("Imaginary CPU (2 cores)", "0123456789", "preset", "wall time", "84 s"):
         assert word in html
     assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
+
+
+def test_pages_name_the_runs_that_diverged(site, html, tmp_path):
+    assert "diverged" not in html
+    results = tmp_path / "results"
+    shutil.copytree(site / "results", results)
+    for method in ("unet", "sobolev"):
+        file = results / f"cpu/pde_refiner/{method}/seed0/evaluation.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"diverged": True}))
+    (outcome,) = tabulate.load(site / "configs", results, "cpu")
+    for page in (tabulate.page(outcome, "cpu", {}), record.section(outcome, "cpu")):
+        assert "diverged in training" in page and "unet seed0, sobolev seed0: the last" in page
 
 
 def test_page_shows_each_figure_with_its_caption_and_is_small(site, html, root):

@@ -106,6 +106,17 @@ def test_packages_that_are_imported_must_be_declared(root, tmp_path):
         assert done.returncode == code, (package, done.stderr)
 
 
+def test_what_is_no_python_is_packed_and_no_verb(root):
+    packed = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]
+    files = [file for file in (root / "src/longrun").rglob("*.*") if file.suffix[:3] != ".py"]
+    names = {}
+    for file in files:
+        package = ".".join(file.parent.relative_to(root / "src").parts)
+        names.setdefault(package, []).append(file.name)
+    assert "longrun" not in names
+    assert {package: sorted(found) for package, found in names.items()} == packed["package-data"]
+
+
 def test_the_workflow_starts_without_torch(root):
     code = (
         "import sys\n"

@@ -125,7 +125,7 @@ def halves(experiment: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     found = {}
     for method, entry in experiment["methods"].items():
         spec = method_spec(experiment, method)
-        learns = "run_of" not in entry and spec["seeds"] > 1 and experiment["validation"]
+        learns = "run_of" not in entry and spec["seeds"] > 1 and experiment.get("validation")
         for budget in ("max_steps", "max_epochs"):
             if experiment.get("halve") and learns and (spec["trainer"].get(budget) or 0) > 1:
                 half = {budget: spec["trainer"][budget] // 2, "validate_every": AT_THE_END}

@@ -135,7 +135,7 @@ def read_scores(
     Raises
     ------
     UserError
-        No such file, one that is not a table of scores or lacks a column, or one that is damaged.
+        No such file, one that is not a table of scores, lacks a column, or is damaged.
     """
     try:
         data = path.read_bytes()

@@ -24,7 +24,7 @@ for a free forecast. The protocol of a test, for every method of an experiment a
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ from longrun.tasks._scaling import ScaledLearner
 
 EARLY = 2  # Lyapunov times of `early_relative_mse`
 THRESHOLD = 0.8
+LOST = 1.0  # late relative error of the climate's mean
 
 
 class AbstractAssimilator(ScaledLearner):
@@ -69,7 +70,9 @@ class AbstractAssimilator(ScaledLearner):
         Steps before those, measured as they are, that the gradient stops at: with them the error of
         a state in training is one that assimilation leaves, not that of a first measurement.
     least_measured, most_measured : float
-        The fraction of measured steps is drawn uniformly between these, anew for each batch.
+        The fraction of measured steps is drawn uniformly between these.
+    share_of : {"batch", "sample"}
+        Whether it is drawn anew for each batch, as in the paper, or for each of its samples.
     fixed_mean : bool
         The mean over space of every field is always that of the climate, as where the equation
         conserves it and all trajectories share it: neither step nor correction changes it.
@@ -93,6 +96,7 @@ class AbstractAssimilator(ScaledLearner):
         spin_up: int = 0,
         least_measured: float = 0.0,
         most_measured: float = 1.0,
+        share_of: Literal["batch", "sample"] = "batch",
         fixed_mean: bool = False,
         coordinates: bool = True,
         **options: Any,
@@ -105,6 +109,7 @@ class AbstractAssimilator(ScaledLearner):
         self.snr, self.spacing = snr, spacing
         self.spin_up, self.unroll = spin_up, spin_up + unroll  # all frames of a window after one
         self.least_measured, self.most_measured = least_measured, most_measured
+        self.share_of = share_of
         self.fixed_mean, self.coordinates = fixed_mean, coordinates
 
     # What a method gives -------------------------------------------------------------------------
@@ -247,9 +252,10 @@ class AbstractAssimilator(ScaledLearner):
     # Training ------------------------------------------------------------------------------------
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
-        """Return the mean loss over the steps of windows, of which a random share is measured."""
+        """Return the mean loss over the steps of windows of which a random share is measured."""
         window, parameters = batch["window"], batch["parameters"]
-        share = torch.rand((), generator=generator, device=window.device)
+        shares = (len(window), 1) if self.share_of == "sample" else ()
+        share = torch.rand(shares, generator=generator, device=window.device)
         share = self.least_measured + (self.most_measured - self.least_measured) * share
         drawn = torch.rand(window.shape[:2], generator=generator, device=window.device)
         measured = drawn < share
@@ -480,6 +486,8 @@ def _score(
         inside = np.where(part[:, None, None], square, 0.0)
         mean = inside.sum(-1) / part.sum(-1)[:, None, None]
         table.add(name, mean, censored=inside.max(-1) >= UNBOUNDED**2, **rows)
+        if name == "late_relative_mse":
+            table.add("lost", mean > LOST, **rows)
     if 0 in cases.percentages:  # the horizon of the free forecast; with measurements there is none
         free = cases.percentages.index(0)
         time, censored = crossing_time(correlation[:, :, free], times[:, None], THRESHOLD)

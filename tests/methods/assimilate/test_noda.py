@@ -62,7 +62,7 @@ def test_an_open_gate_and_no_noise_return_the_measurement():
 def test_the_gate_starts_near_a_tenth_and_the_map_near_the_identity():
     module, _ = build("noda", first_gain=0.1, width=8, gain_width=32)
     state, *_ = given(module)
-    gain = module.gain(state)
+    gain = module.gain(state, torch.zeros_like(state))
     assert gain.min() > 0.07 and gain.max() < 0.14
     assert (module.measured_state(state) - state).square().mean() < 0.01 * state.var()
 
@@ -70,8 +70,16 @@ def test_the_gate_starts_near_a_tenth_and_the_map_near_the_identity():
 def test_the_correction_is_the_gated_innovation():
     module = perturb(build("noda")[0])
     state, measurement, mask, _ = given(module)
-    expected = state + module.gain(state) * (measurement - module.measured_state(state))
+    expected = state + module.gain(state, torch.zeros_like(state)) * (measurement - module.measured_state(state))
     torch.testing.assert_close(module.correct(state, measurement, mask), expected)
+
+
+def test_a_gate_that_sees_the_innovation_depends_on_it():
+    for sees, differs in (("forecast", False), ("innovation", True)):
+        module, _ = build("noda", gate_sees=sees)
+        state = torch.randn(2, 1, 64, generator=torch.Generator().manual_seed(1))
+        near, far = (module.gain(state, size * torch.ones_like(state)) for size in (0.1, 3.0))
+        assert torch.equal(near, far) != differs
 
 
 def test_neither_step_nor_correction_moves_a_known_mean():

@@ -84,10 +84,16 @@ def test_the_least_squares_solution_of_the_equation():
     assert (found - exact).norm() < 1e-2 * exact.norm()
 
 
-def test_a_lattice_is_even_and_not_trained():
+def test_centres_that_move_begin_where_others_stay():
+    still, moving = (build(PIG, gaussians=9, centres="lattice", moving=m) for m in (False, True))
+    assert "centre" not in dict(still.named_parameters())
+    assert "centre" in dict(moving.named_parameters())
+    assert torch.equal(still.centre, moving.centre)
+
+
+def test_a_lattice_is_even():
     module = build(PIG, gaussians=100, centres="lattice")
-    assert "centre" not in dict(module.named_parameters())
-    centres = module.centre.flatten(0, 1)
+    centres = module.centre.detach().flatten(0, 1)
     assert centres.abs().max() <= 1 and len(centres.unique(dim=0)) == 400
     counts = np.histogram2d(*centres.T.numpy(), bins=5, range=[[-1, 1]] * 2)[0]
     assert counts.min() >= 13 and counts.max() <= 19  # 16 on average

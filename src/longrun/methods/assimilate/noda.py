@@ -15,6 +15,10 @@ random share is measured, with the loss
 The paper's own code could not be obtained; E and K are small, since its text doesn't specify them.
 Our choices: the networks see normalised states; E is the identity plus a network; where sensors
 leave gaps, two spectral layers spread the innovation over them before the gate.
+
+A gate that sees the forecast alone can't know how far off it is: it is the best one for the average
+error in training. `gate_sees: innovation`, an extension of ours, shows it `y - E(forecast)` too, so
+that it may trust a measurement more after a long gap.
 """
 
 import itertools
@@ -48,6 +52,8 @@ class NODA(AbstractAssimilator):
     gain : {"pointwise", "spectral"}
         Correct a point by the innovation at that point only, for sensors everywhere; or spread
         innovations with two Fourier layers first.
+    gate_sees : {"forecast", "innovation"}
+        What the gate depends on: the forecast, as published, or the innovation too.
     first_gain : float
         Gain before training: near 1 it would copy the noise.
     measurement_weight : float
@@ -64,6 +70,7 @@ class NODA(AbstractAssimilator):
         layers: int = 4,
         gain_width: int = 32,
         gain: Literal["pointwise", "spectral"] = "pointwise",
+        gate_sees: Literal["forecast", "innovation"] = "forecast",
         first_gain: float = 0.1,
         measurement_weight: float = 0.1,
         **options: Any,
@@ -76,7 +83,9 @@ class NODA(AbstractAssimilator):
         self.measurement_weight = measurement_weight
         self.network = FNOBackbone(dims, self.inputs, fields, width, modes, layers)
         self.measurement_map = _convolutions(dims, [fields, gain_width, fields])
-        self.gate = _convolutions(dims, [fields, gain_width, gain_width, fields])
+        self.gate_sees = gate_sees
+        seen = 2 * fields if gate_sees == "innovation" else fields
+        self.gate = _convolutions(dims, [seen, gain_width, gain_width, fields])
         self.spread = (
             FNOBackbone(dims, 2 * fields, fields, gain_width, modes, layers=2)
             if gain == "spectral"
@@ -103,10 +112,15 @@ class NODA(AbstractAssimilator):
         return state + self.per_channel(self.field_std) * difference
 
     def gain(
-        self, forecast: Float[Tensor, "batch channel *space"]
+        self,
+        forecast: Float[Tensor, "batch channel *space"],
+        innovation: Float[Tensor, "batch channel *space"],
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the gate, between 0 (trust the forecast) and 1 (trust the measurement)."""
-        return self.gate(self.normalised(forecast)).sigmoid()
+        seen = self.normalised(forecast)
+        if self.gate_sees == "innovation":
+            seen = torch.cat([seen, innovation / self.per_channel(self.field_std)], dim=1)
+        return self.gate(seen).sigmoid()
 
     def correct(
         self,
@@ -121,7 +135,7 @@ class NODA(AbstractAssimilator):
             seen = torch.cat([self.normalised(forecast), innovation / scale], dim=1)
             anything = mask.flatten(1).any(1).reshape(-1, *(1,) * (mask.ndim - 1))
             innovation = innovation + torch.where(anything, scale * self.spread(seen), 0.0)
-        return forecast + self.keep_mean(self.gain(forecast) * innovation)
+        return forecast + self.keep_mean(self.gain(forecast, innovation) * innovation)
 
     def loss(
         self,

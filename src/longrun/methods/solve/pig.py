@@ -50,8 +50,10 @@ class PIG(AbstractFieldSolver):
     weight_std : float
         Standard deviation of the initial weights.
     centres : {"random", "lattice"}
-        Train the centres, from uniformly random ones; or fix all k N of them on a lattice of rank
-        one, by the generalised golden ratios (Roberts, 2018), for any number.
+        Where the centres begin: uniformly random, as in the paper; or all k N of them on a lattice
+        of rank one, by the generalised golden ratios (Roberts, 2018), for any number.
+    moving : bool
+        Train the centres; False leaves them where they begin.
 
     Raises
     ------
@@ -72,6 +74,7 @@ class PIG(AbstractFieldSolver):
         sigma: float = 0.1,
         weight_std: float = 0.01,
         centres: Literal["random", "lattice"] = "random",
+        moving: bool = True,
         **options: Any,
     ):
         super().__init__(points, equation, **options)
@@ -81,10 +84,11 @@ class PIG(AbstractFieldSolver):
             if len(set(name)) != 1 or len(name) > 2:
                 raise ValueError(f"first and second derivatives are supported, {name} is neither")
         shape = (features, gaussians, len(self.variables))
-        if centres == "lattice":
-            self.register_buffer("centre", _lattice(*shape))
+        centre = _lattice(*shape) if centres == "lattice" else 2 * torch.rand(shape) - 1
+        if moving:
+            self.centre = torch.nn.Parameter(centre)
         else:
-            self.centre = torch.nn.Parameter(2 * torch.rand(shape) - 1)
+            self.register_buffer("centre", centre)
         self.log_sigma = torch.nn.Parameter(torch.full(shape, math.log(sigma)))
         self.weight = torch.nn.Parameter(weight_std * torch.randn(features, gaussians))
         self.hidden = torch.nn.Linear(features, width)
