@@ -4,12 +4,14 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
+import warm
 
+OWN = Path(sys.executable).parent  # where the interpreter that runs the tests lies
 PARTS = ("Snakefile", "configs", "environment.yml", "src", "workflow")
 # Snakemake, run by an interpreter that is given as the first argument: its jobs take the same
 SNAKEMAKE = """
@@ -29,11 +31,12 @@ def root(request):
 class Tree:
     """A copy of the repository in which the workflow can run.
 
-    In `programs` is the `python` that runs Snakemake and its jobs. `tracking` is the mode of wandb.
+    In `programs` is the `python` that Snakemake's jobs call, by default the one that starts fast.
+    `tracking` is the mode of wandb.
     """
 
     folder: Path
-    programs: Path = Path(sys.executable).parent
+    programs: Path = field(default_factory=lambda: warm.python().parent)
     tracking: str = "disabled"
 
     @classmethod
@@ -60,7 +63,7 @@ class Tree:
     def python(self, *arguments):
         """Run Python in the copy, on the copy's package."""
         return subprocess.run(
-            [sys.executable, *map(str, arguments)],
+            [warm.python(), *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

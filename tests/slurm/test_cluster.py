@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import Tree
+from conftest import OWN, Tree
 
 from longrun import config
 
@@ -42,7 +42,7 @@ def one_node():
 @pytest.fixture
 def tree(root, tmp_path_factory):
     """A baseline that learns nothing, and a training that takes some seconds."""
-    tree = Tree.of_repository(root, tmp_path_factory.mktemp("cluster"))
+    tree = Tree.of_repository(root, tmp_path_factory.mktemp("cluster"), programs=OWN)
 
     def edit(name, change):
         path = tree.folder / "configs" / name

@@ -6,7 +6,7 @@ The cluster is `start_one_node.sh FOLDER 2`: the nodes are of one machine, and s
 import pytest
 import torch
 import yaml
-from conftest import Tree
+from conftest import OWN, Tree
 from test_cluster import running, slurm
 
 from longrun import config
@@ -27,7 +27,7 @@ def weights(tree):
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_two_nodes_learn_what_one_process_does(root, tmp_path_factory, monkeypatch):
-    alone = Tree.of_repository(root, tmp_path_factory.mktemp("alone"))
+    alone = Tree.of_repository(root, tmp_path_factory.mktemp("alone"), programs=OWN)
     done = alone.snakemake(MODEL)
     assert done.returncode == 0, done.stdout
 
