@@ -38,6 +38,8 @@ socket.send_fds(server, [b"."], [0, 1, 2])
 server.sendall(json.dumps(request).encode() + b"\\n")
 answers = server.makefile()
 program = int(answers.readline())
+with open("{{}}.{{}}".format({address!r}, os.getpid()), "w") as file:
+    file.write(str(program))
 for number in PASSED:
     signal.signal(number, lambda number, _: os.kill(program, number))
 code = int(answers.readline())
@@ -65,6 +67,11 @@ def python() -> Path:
     assert server.stdout.readline() == b"ready\n"
     python.server = server  # type: ignore[attr-defined]
     return stand_in
+
+
+def program(stand_in: int) -> int:
+    """Return the process that runs a stand-in's program, by that of the stand-in."""
+    return int(Path(f"{python().with_name('server')}.{stand_in}").read_text())
 
 
 def preload() -> None:
@@ -145,17 +152,19 @@ def report(clients: dict[int, socket.socket]) -> None:
                 client.sendall(b"%d\n" % os.waitstatus_to_exitcode(status))
 
 
-def run(folder: Path, words: list[str], environment: dict[str, str], stand_in: Path) -> int:
+def run(folder: Path, words: list[str], environment: dict[str, str]) -> int:
     """Be the program, to its exit code."""
     import torch
+    from lightning_fabric.utilities import rank_zero
 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
-    sys.executable = str(stand_in)  # programs that it starts are as fast
     sys.path[0] = str(folder)
     sys.path[1:1] = filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
-    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", torch.get_num_threads())))
+    # what the libraries read from the environment when they are imported
+    torch.set_num_threads(int(environment.get("OMP_NUM_THREADS", len(os.sched_getaffinity(0)))))
+    rank_zero.rank_zero_only.rank = rank_zero._get_rank() or 0
     how, what, *arguments = words
     sys.argv = [how, *arguments]
     try:
@@ -189,4 +198,4 @@ if __name__ == "__main__":
     gc.freeze()
     given = serve(Path(sys.argv[1]))
     if given:
-        end(run(stand_in=Path(sys.argv[1], "python"), **given))
+        end(run(**given))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import warm
 import yaml
 
 from longrun import generate as module
@@ -384,7 +385,7 @@ def test_sigkill_costs_the_shards_in_flight_and_no_bit(tmp_path, root):
     def start(workers):
         verb, *arguments = command(folder, output, "--workers", workers)
         return subprocess.Popen(
-            [sys.executable, "-m", f"longrun.{verb}", *arguments],
+            [warm.python(), "-m", f"longrun.{verb}", *arguments],
             cwd=root,
             env=os.environ | {"PYTHONPATH": str(root / "src"), "OMP_NUM_THREADS": "1"},
             stderr=subprocess.PIPE,
@@ -398,7 +399,8 @@ def test_sigkill_costs_the_shards_in_flight_and_no_bit(tmp_path, root):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.005)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    program = warm.program(process.pid)
+    children = Path(f"/proc/{program}/task/{program}/children").read_text().split()
     process.kill()
     process.communicate()
     assert process.returncode == -signal.SIGKILL
