@@ -22,6 +22,26 @@ main()
 """
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    """Keep tests that share what their file makes in one of xdist's processes; begin with groups.
+
+    The longest comes first, so that all processes end together.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+
+    def place(item):
+        group = item.get_closest_marker("xdist_group")
+        return 2 if group is None else 1 if group.args != ("smoke",) else 0
+
+    for item in items:
+        fixtures = [one for found in item._fixtureinfo.name2fixturedefs.values() for one in found]
+        if place(item) == 2 and any(fixture.scope == "module" for fixture in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=place)
+
+
 @pytest.fixture(scope="session")
 def root(request):
     return request.config.rootpath

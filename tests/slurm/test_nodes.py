@@ -6,7 +6,7 @@ The cluster is `start_one_node.sh FOLDER 2`: the nodes are of one machine, and s
 import pytest
 import torch
 import yaml
-from conftest import OWN, Tree
+from conftest import Tree
 from test_cluster import running, slurm
 
 from longrun import config
@@ -27,7 +27,7 @@ def weights(tree):
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_two_nodes_learn_what_one_process_does(root, tmp_path_factory, monkeypatch):
-    alone = Tree.of_repository(root, tmp_path_factory.mktemp("alone"), programs=OWN)
+    alone = Tree.of_repository(root, tmp_path_factory.mktemp("alone"))
     done = alone.snakemake(MODEL)
     assert done.returncode == 0, done.stdout
 
@@ -41,7 +41,7 @@ def test_two_nodes_learn_what_one_process_does(root, tmp_path_factory, monkeypat
     command = (
         f"-m snakemake {MODEL} --workflow-profile workflow/profiles/slurm-multinode "
         "--config preset=smoke --slurm-status-command squeue --latency-wait 5 "
-        "--slurm-init-seconds-before-status-checks 5 --default-resources mem_mb=4000 runtime=60"
+        "--slurm-init-seconds-before-status-checks 1 --default-resources mem_mb=4000 runtime=60"
     )
     done = tree.python(*command.split())
     if done.returncode:
