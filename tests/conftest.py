@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import typecheck
 import warm
 
 OWN = Path(sys.executable).parent  # where the interpreter that runs the tests lies
@@ -40,6 +41,11 @@ def pytest_collection_modifyitems(config, items):
         if place(item) == 2 and any(fixture.scope == "module" for fixture in fixtures):
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
     items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures
+def pytest_runtest_setup(item):
+    typecheck.begin()
 
 
 @pytest.fixture(scope="session")

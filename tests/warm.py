@@ -1,10 +1,10 @@
 """A Python that starts in a tenth of a second, to run programs in processes of their own.
 
-Most of what a verb takes at small sizes is the import of torch, Lightning and the like. Here a server
-has imported them. `python()` is a stand-in for the interpreter: it asks the server for a fork, which
-runs the program with the stand-in's command line, folder, environment, input and output, passes
-signals on to it, and ends as it does. The package itself is imported anew by each program, from
-where its environment says.
+Most of what a verb takes at small sizes is the import of torch, Lightning and the like. Here a
+server has imported them. `python()` is a stand-in for the interpreter: it asks the server for a
+fork, which runs the program with the stand-in's command line, folder, environment, input and
+output, passes signals on to it, and ends as it does. The package itself is imported anew by each
+program, from where its environment says.
 """
 
 import atexit
@@ -184,7 +184,7 @@ def run(folder: Path, words: list[str], environment: dict[str, str]) -> int:
 
 
 def end(code: int) -> None:
-    """End as the interpreter does, but for taking a thousand modules apart, which costs a second."""
+    """End as the interpreter does, without the second that it takes to take all modules apart."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

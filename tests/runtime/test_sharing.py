@@ -23,11 +23,7 @@ QUIET = {
 }
 # They draw what they train on: levels, pairs.
 NOISY = ("pde_refiner", "rectified_flow")
-LEARN = [
-    name
-    for name in test_methods.METHODS
-    if test_methods.fitted(test_methods.fresh(name))
-]
+LEARN = [name for name in test_methods.METHODS if test_methods.fitted(test_methods.fresh(name))]
 
 
 class Loss(nn.Module):
