@@ -50,11 +50,14 @@ datasets: $(INSTALLED) ## every dataset, docs/datasets.md and docs/equations
 doctor: $(INSTALLED) ## versions, devices, disk, Slurm, wandb: what is here, what to mend
 	@$(IN_VENV) python -m longrun.doctor
 
+# Compiled files are kept, whatever the environment says: each of some hundred programs would compile anew.
+TESTS = $(IN_VENV) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest
+
 test: lint ## all checks and tests
-	$(IN_VENV) OMP_NUM_THREADS=1 pytest --numprocesses logical --maxprocesses 8 --dist loadgroup --durations 10
+	$(TESTS) --numprocesses logical --maxprocesses 8 --dist loadgroup --no-loadscope-reorder --durations 10
 
 faults: $(INSTALLED) ## break everything on purpose, ten times as often as test; writes docs/reliability.md
-	$(IN_VENV) FAULTS=full OMP_NUM_THREADS=1 pytest tests/faults
+	FAULTS=full $(TESTS) tests/faults
 
 lint: $(INSTALLED) ## the checks alone
 	$(IN_VENV) ruff check

@@ -4,12 +4,15 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 import torch
+import typecheck
+import warm
 
+OWN = Path(sys.executable).parent  # where the interpreter that runs the tests lies
 PARTS = ("Snakefile", "configs", "environment.yml", "src", "workflow")
 # Snakemake, run by an interpreter that is given as the first argument: its jobs take the same
 SNAKEMAKE = """
@@ -18,6 +21,31 @@ from snakemake.cli import main
 sys.argv[0], sys.executable = "snakemake", sys.argv.pop(1)
 main()
 """
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config, items):
+    """Keep tests that share what their file makes in one of xdist's processes; begin with groups.
+
+    The longest comes first, so that all processes end together.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+
+    def place(item):
+        group = item.get_closest_marker("xdist_group")
+        return 2 if group is None else 1 if group.args != ("smoke",) else 0
+
+    for item in items:
+        fixtures = [one for found in item._fixtureinfo.name2fixturedefs.values() for one in found]
+        if place(item) == 2 and any(fixture.scope == "module" for fixture in fixtures):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)  # before fixtures
+def pytest_runtest_setup(item):
+    typecheck.begin()
 
 
 @pytest.fixture(scope="session")
@@ -29,11 +57,12 @@ def root(request):
 class Tree:
     """A copy of the repository in which the workflow can run.
 
-    In `programs` is the `python` that runs Snakemake and its jobs. `tracking` is the mode of wandb.
+    In `programs` is the `python` that Snakemake's jobs call, by default the one that starts fast.
+    `tracking` is the mode of wandb.
     """
 
     folder: Path
-    programs: Path = Path(sys.executable).parent
+    programs: Path = field(default_factory=lambda: warm.python().parent)
     tracking: str = "disabled"
 
     @classmethod
@@ -60,7 +89,7 @@ class Tree:
     def python(self, *arguments):
         """Run Python in the copy, on the copy's package."""
         return subprocess.run(
-            [sys.executable, *map(str, arguments)],
+            [warm.python(), *map(str, arguments)],
             cwd=self.folder,
             env=self.environment,
             stdout=subprocess.PIPE,

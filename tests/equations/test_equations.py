@@ -1,5 +1,6 @@
 """Contract of every equation in the folder, as every dataset of preset smoke sets it up."""
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,19 @@ DATASETS = {
 }
 
 
-@pytest.fixture(params=DATASETS)
+@functools.cache
+def built(name):
+    return build(DATASETS[name]["equation"])
+
+
+def together(name):
+    """Have the tests of a dataset share a process, and in it where they start from."""
+    return pytest.param(name, marks=pytest.mark.xdist_group(f"equation {name}"))
+
+
+@pytest.fixture(params=map(together, DATASETS))
 def equation(request):
-    return build(DATASETS[request.param]["equation"])
+    return built(request.param)
 
 
 @pytest.fixture
@@ -34,9 +45,15 @@ def generators(count, seed=0):
     return [np.random.default_rng([seed, number]) for number in range(count)]
 
 
-def start(equation, count, seed=0):
+def start(equation, count):
     """Parameters and states a little after the initial conditions, as tensors."""
-    parameters, state = equation.sample(generators(count, seed))
+    parameters, state = started(equation, count)
+    return dict(parameters), state.clone()
+
+
+@functools.cache
+def started(equation, count):
+    parameters, state = equation.sample(generators(count))
     parameters = {name: torch.tensor(value) for name, value in parameters.items()}
     with torch.no_grad():
         solver = equation.solver(parameters)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import warm
 from conftest import SNAKEMAKE, Tree
 
 from faults.project import VERBS, few, until
@@ -83,7 +84,7 @@ def test_two_workflows_in_one_folder(root, tmp_path, row):
     words[-2:-2] = ["experiments=[pde_refiner]"]
     command = ["-c", SNAKEMAKE, str(programs / "python"), *words]
     first = subprocess.Popen(
-        [sys.executable, *command],
+        [warm.python(), *command],
         cwd=tree.folder,
         env=tree.environment,
         stdout=subprocess.PIPE,

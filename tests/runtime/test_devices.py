@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 import toy
+import warm
 
 from longrun import evaluate as evaluate_verb
 from longrun import train as train_verb
@@ -90,7 +91,7 @@ def start(arguments, project, tracking="disabled"):
     """Start a verb as a user does: it starts the other process itself."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "WANDB_MODE": tracking}
     return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
+        [warm.python(), *map(str, arguments)],
         cwd=project,
         env=environment,
         stderr=subprocess.PIPE,
@@ -176,7 +177,7 @@ def disturb(project, name, how, rank, method="two"):
         if states and states[0].stat().st_mtime > began:
             break
         time.sleep(0.002)
-    (other,) = psutil.Process(process.pid).children()
+    (other,) = psutil.Process(warm.program(process.pid)).children()
     (other if rank else process).send_signal(how)
     asked = time.monotonic()
     _, log = process.communicate(timeout=LIMIT)

@@ -3,8 +3,11 @@
 Noise is drawn per process, so of methods with noise only those that work without it are compared.
 """
 
+import subprocess
+
 import pytest
 import torch
+import warm
 from methods import test_methods
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -20,11 +23,7 @@ QUIET = {
 }
 # They draw what they train on: levels, pairs.
 NOISY = ("pde_refiner", "rectified_flow")
-LEARN = [
-    name
-    for name in test_methods.METHODS
-    if any(p.requires_grad for p in test_methods.build(name)[0].parameters())
-]
+LEARN = [name for name in test_methods.METHODS if test_methods.fitted(test_methods.fresh(name))]
 
 
 class Loss(nn.Module):
@@ -84,7 +83,7 @@ def share(rank, folder):
 
 
 def fits(name, strategy):
-    module, _ = test_methods.build(name)
+    module = test_methods.fresh(name)
     parts = strategy == "fsdp"
     return module.shares_batches and not (
         parts and any(p.is_complex() for p in module.parameters())
@@ -94,10 +93,23 @@ def fits(name, strategy):
 CASES = [(name, strategy) for name in LEARN for strategy in STRATEGIES if fits(name, strategy)]
 
 
+PROGRAM = """
+import sys
+sys.path.insert(0, {tests!r})
+from runtime import test_sharing
+import torch
+torch.multiprocessing.start_processes(
+    test_sharing.share, ({folder!r},), test_sharing.WORLD, start_method="fork"
+)
+"""
+
+
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory):
+def shared(tmp_path_factory, root):
     folder = tmp_path_factory.mktemp("shared")
-    torch.multiprocessing.spawn(share, (str(folder),), nprocs=WORLD)
+    program = PROGRAM.format(tests=str(root / "tests"), folder=str(folder))
+    done = subprocess.run([warm.python(), "-c", program], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 0, done.stderr
     return folder
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from conftest import Tree
+from conftest import OWN, Tree
 
 from longrun import config
 
@@ -42,7 +42,7 @@ def one_node():
 @pytest.fixture
 def tree(root, tmp_path_factory):
     """A baseline that learns nothing, and a training that takes some seconds."""
-    tree = Tree.of_repository(root, tmp_path_factory.mktemp("cluster"))
+    tree = Tree.of_repository(root, tmp_path_factory.mktemp("cluster"), programs=OWN)
 
     def edit(name, change):
         path = tree.folder / "configs" / name
@@ -73,7 +73,7 @@ class Workflow:
         command = (
             "-m snakemake --workflow-profile workflow/profiles/slurm --config preset=smoke "
             "--slurm-status-command squeue --set-threads generate=2 --latency-wait 5 "
-            "--slurm-init-seconds-before-status-checks 5"
+            "--slurm-init-seconds-before-status-checks 1"
         )
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -123,7 +123,7 @@ def untimed(scores):
 @pytest.mark.slurm
 @pytest.mark.slow
 def test_a_cancelled_training_goes_on_to_the_same_bits(tree, workflow, tmp_path):
-    alone = tree.copy(tmp_path / "alone")
+    alone = Tree(tree.copy(tmp_path / "alone").folder)
     workflow.wait_for(lambda: list(tree.folder.glob(f"runs/{RUN}/*/last.ckpt")))
     (job,) = training()
     subprocess.run(["scancel", job], check=True)

@@ -41,7 +41,7 @@ def test_two_nodes_learn_what_one_process_does(root, tmp_path_factory, monkeypat
     command = (
         f"-m snakemake {MODEL} --workflow-profile workflow/profiles/slurm-multinode "
         "--config preset=smoke --slurm-status-command squeue --latency-wait 5 "
-        "--slurm-init-seconds-before-status-checks 5 --default-resources mem_mb=4000 runtime=60"
+        "--slurm-init-seconds-before-status-checks 1 --default-resources mem_mb=4000 runtime=60"
     )
     done = tree.python(*command.split())
     if done.returncode:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import yaml
-from conftest import Tree
+from conftest import OWN, Tree
 from test_cluster import PATIENCE, running, slurm, state
 
 from longrun import config
@@ -39,7 +39,7 @@ def port():
 @pytest.fixture
 def tree(root, tmp_path, port):
     """An online training that starts no solvers, and stands still without any."""
-    tree = Tree.of_repository(root, tmp_path)
+    tree = Tree.of_repository(root, tmp_path, programs=OWN)
     path = tree.folder / "configs/experiments/online_training.yaml"
     experiment = config.load(path)
     smoke = experiment["presets"]["smoke"]

@@ -6,7 +6,7 @@ import sys
 import pandas as pd
 import pytest
 import yaml
-from conftest import Tree
+from conftest import OWN, Tree
 from stores import make
 
 from longrun import config, rank, sweep, train
@@ -183,7 +183,7 @@ def test_what_a_command_line_leaves_out_is_where_the_workflow_has_it(root):
 @pytest.mark.xdist_group("workflow")
 def test_snakemake_trains_the_grid_without_test_data(root, tmp_path):
     """Two points on an existing store, by the target that the verb names."""
-    tree = Tree.of_repository(root, tmp_path)
+    tree = Tree.of_repository(root, tmp_path, programs=OWN)
     splits = {name: {"trajectories": 4, "frames": 60} for name in ("train", "valid", "test")}
     store = tmp_path / "data/smoke/kuramoto_sivashinsky.zarr"
     make(store, space=(32,), splits=splits, equation="kuramoto_sivashinsky")

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 import toy
+import warm
 from methods import test_methods
 
 from longrun import config
@@ -92,7 +93,7 @@ def command(project, name, method="refiner", **options):
         "run-dir": project / name / "run",
     } | options
     words = [str(word) for key, value in given.items() for word in (f"--{key}", value)]
-    return [sys.executable, "-m", "longrun.train", *words]
+    return [str(warm.python()), "-m", "longrun.train", *words]
 
 
 def start(arguments, project):
@@ -250,8 +251,10 @@ def test_refusals_come_before_any_work(project, verb, options, says):
 
 
 def test_a_refusal_is_one_line_and_not_success(project):
-    code, log = train(project, "refused", method="refine")
-    assert code == 2
+    words = [sys.executable, *command(project, "refused", method="refine")[1:]]
+    process = start(words, project)
+    _, log = process.communicate()
+    assert process.returncode == 2
     assert log.startswith("longrun.train: error: ") and log.count("\n") == 1
     assert "did you mean refiner?" in log
 

@@ -27,8 +27,8 @@ def test_every_declared_output_is_there_and_nothing_is_left_to_do(smoke_run):
         for figure in config.figures(spec):
             drawing = (results / experiment / "figures" / f"{figure}.svg").read_text()
             assert "</svg>" in drawing
-    for experiment in config.experiments(smoke_run.folder / "configs"):
-        assert "Nothing to be done" in smoke_run.snakemake(experiment, "--dry-run").stdout
+    every = config.experiments(smoke_run.folder / "configs")
+    assert "Nothing to be done" in smoke_run.snakemake(*every, "--dry-run").stdout
 
 
 def test_no_page_of_smoke_says_that_anything_was_decided(smoke_run):

@@ -251,6 +251,9 @@ def test_a_name_that_is_no_target_is_refused_with_the_nearest(fresh):
     assert "did you mean pde_refiner?" in fresh.snakemake("--dry-run", "pde_refinr").stdout
     done = fresh.snakemake("--dry-run", "data/smoke/darcy_3.zarr")
     assert "did you mean darcy_32?" in done.stdout
+    done = fresh.snakemake("--dry-run", "results/smoke/pde_refiner/unte/seed0/scores.parquet")
+    assert "pde_refiner: no method unte at preset smoke" in done.stdout
+    assert "did you mean unet?" in done.stdout
 
 
 def test_all_papers_are_those_of_the_folder_whatever_the_settings_name(fresh):

@@ -148,6 +148,10 @@ def method_of(wildcards):
 @cache
 def method_spec(experiment, preset, method, point=None):
     """Return what an experiment, or a point of a sweep of it, says of a method."""
+    methods = compose(experiment, preset)["methods"]
+    if method not in methods:
+        problem = f"{experiment}: no method {method} at preset {preset}"
+        raise WorkflowError(f"{problem}; {registry.allowed(methods, method)}")
     whole = compose_point(experiment, preset, method, point) if point else None
     return yaml_files.method_spec(whole or compose(experiment, preset), method)
 
