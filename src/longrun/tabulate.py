@@ -114,7 +114,7 @@ def load(configs: Path, results: Path, preset: str) -> list[Outcome]:
                 name,
                 spec["paper"],
                 judged,
-                _facts(runs, judged["methods"]),
+                _facts(runs, judged["methods"]) | {"classical": _classical(spec)},
                 {figure: path for figure, path in figures.items() if path.exists()},
                 spec["metrics"],
                 spec["task"]["name"],
@@ -277,6 +277,14 @@ def _bound(row: dict[str, Any]) -> str:
     return "≥ " if row.get("censored") else ""
 
 
+def _classical(spec: Mapping[str, Any]) -> list[str]:
+    """Names of the methods that are the data's own solver, coarsened."""
+    units = {name: entry["name"] for name, entry in spec["methods"].items()}
+    return [
+        n for n, unit in units.items() if registry.attribute("methods", unit, "classical", False)
+    ]
+
+
 def _facts(runs: list[Path], methods: list[dict[str, Any]]) -> dict[str, Any]:
     """Collect where, with what and for how long an experiment ran."""
     notes = [cli.read_json(run / "evaluation.json", "evaluate") for run in runs]
@@ -323,6 +331,9 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     if math.isfinite(facts["predictability"]):
         limit = number(facts["predictability"])
         described.append(("predictability", f"{limit} s: scores beyond it are meaningless"))
+    if facts["classical"]:
+        text = f"{', '.join(facts['classical'])}, the data's own solver"
+        described.append(("what a surrogate competes with", text))
     if facts["diverged"]:
         text = f"{', '.join(facts['diverged'])}: the last weights with a finite loss are scored"
         described.append(("diverged in training", text))

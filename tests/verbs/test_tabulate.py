@@ -111,6 +111,7 @@ def test_page_says_what_when_and_where(html):
     for word in ("Imaginary CPU (2 cores)", "0123456789", "preset", "wall time", "84 s"):
         assert word in html
     assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
+    assert "coarse_equal_cost, the data&#x27;s own solver" in html
 
 
 def test_pages_name_the_runs_that_diverged(site, html, tmp_path):

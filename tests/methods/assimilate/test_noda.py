@@ -70,7 +70,8 @@ def test_the_gate_starts_near_a_tenth_and_the_map_near_the_identity():
 def test_the_correction_is_the_gated_innovation():
     module = perturb(build("noda")[0])
     state, measurement, mask, _ = given(module)
-    expected = state + module.gain(state, torch.zeros_like(state)) * (measurement - module.measured_state(state))
+    innovation = measurement - module.measured_state(state)
+    expected = state + module.gain(state, innovation) * innovation
     torch.testing.assert_close(module.correct(state, measurement, mask), expected)
 
 

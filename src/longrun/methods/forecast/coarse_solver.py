@@ -40,6 +40,7 @@ class CoarseSolver(AbstractForecaster):
         Fewest points per axis to try.
     """
 
+    classical = True
     points: Tensor
     steps: Tensor
 
