@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from synthetic import SITE_FIGURES, built_site, run  # noqa: F401 (a fixture)
 
-from longrun import record, tabulate
+from longrun import config, record, tabulate
 from longrun.runtime import cli
 
 pytestmark = pytest.mark.xdist_group("site")
@@ -111,7 +111,16 @@ def test_page_says_what_when_and_where(html):
     for word in ("Imaginary CPU (2 cores)", "0123456789", "preset", "wall time", "84 s"):
         assert word in html
     assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
-    assert "coarse_equal_cost, the data&#x27;s own solver" in html
+
+
+def test_pages_name_the_classical_solvers(site, root):
+    spec = config.compose(root / "configs", "pde_refiner", "cpu")
+    assert tabulate._classical(spec) == ["coarse_equal_cost", "coarse_equal_error"]
+    (outcome,) = tabulate.load(site / "configs", site / "results", "cpu")
+    assert "competes" not in str(tabulate.described(outcome.facts))
+    facts = outcome.facts | {"classical": ["coarse"]}
+    line = ("what a surrogate competes with", "coarse, the data's own solver")
+    assert line in tabulate.described(facts)
 
 
 def test_pages_name_the_runs_that_diverged(site, html, tmp_path):
