@@ -32,6 +32,7 @@ UNJUDGED = ("smoke",)  # presets whose numbers mean nothing: judging need only r
 NOT_JUDGED = "not judged"
 SEEDS = 3  # fewer runs of a method whose runs differ say too little of how much they do
 UNDER_TRAINED = 0.05  # the last doubling of the updates took away more of the error on valid
+REMOVED = 0.1  # share of its noise that a refinement removes at least, or it has learnt nothing
 TOO_SHORT = 0.5  # if more than this share of both methods is censored, a ratio says nothing
 # where there is no effect, by kind of claim; others have no such value
 EQUALITY = {"ratio": 1.0, "updates": 1.0, "slope": 0.0, "rank_correlation": 0.0}
@@ -147,6 +148,9 @@ class _Court:
         if few := [method for method in of if self._few(method)]:
             verdict = NOT_JUDGED
             notes.append(f"{SEEDS} seeds are needed of {', '.join(few)}")
+        if idle := [method for method in of if self._removed(method) < REMOVED]:
+            verdict = NOT_JUDGED
+            notes.append(f"the last refinement of {', '.join(idle)} leaves the noise that it adds")
         if rising := [method for method in of if self.gains.get(method, 0) > UNDER_TRAINED]:
             notes.append(f"under-trained: {', '.join(rising)}")
         limit = min(
@@ -292,6 +296,20 @@ class _Court:
         size = self.groups.get((method, "parameters"), NOTHING)
         runs = size["seed"].nunique()
         return 0 < runs < SEEDS and (runs > 1 or bool((size["value"] > 0).any()))
+
+    def _removed(self, method: str) -> float:
+        """Return what share of its noise the last refinement of a step removes; 1 without any.
+
+        Its input errs by what the stage before left and by the noise, which are independent.
+        """
+        left, noise = (
+            self.groups.get((method, metric), NOTHING).groupby("stage")["value"].mean()
+            for metric in ("level_error", "noise_level")
+        )
+        last = left.index.max()
+        if noise.empty or last == 0:
+            return 1.0
+        return float((left[last - 1] ** 2 + noise[last] ** 2 - left[last] ** 2) / noise[last] ** 2)
 
     def _relatives(self, methods: Sequence[str], parts: Sequence[pd.DataFrame]) -> list[list[int]]:
         """Return the places of runs that belong together seed by seed.
@@ -508,6 +526,7 @@ def read_runs(
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
     wanted |= {*tabulated(experiment), "parameters", "predictability"}
+    wanted |= {"level_error", "noise_level"}
     columns = [name for name in ABSENT if name not in ("lead_time", "wavenumber")]
     scores, curves, halves = [], [NO_CURVES], config.halves(experiment)
     for method, seed, run in config.runs(experiment, folder):

@@ -190,6 +190,18 @@ def test_too_few_runs_are_not_judged(seeds, parameters, expected):
     assert ("3 seeds are needed of old" in judged["note"]) == (expected == "not judged")
 
 
+@pytest.mark.parametrize(("left", "expected"), [(0.0236, "not judged"), (0.011, "holds")])
+def test_a_refinement_that_leaves_its_noise_is_not_judged(left, expected):
+    """.0236 is the root of .0125 squared plus .02 squared: nothing was removed."""
+    scores = [rows("new", "correlation_time_0.8", 2.0 * noise(0))]
+    scores.append(rows("old", "correlation_time_0.8", noise(1)))
+    for metric, values in (("level_error", (0.0125, left)), ("noise_level", (1.0, 0.02))):
+        scores += [rows("new", metric, v, stage=stage) for stage, v in enumerate(values)]
+    judged = verdict(scores, ratio={"holds": 1.5})
+    assert judged["verdict"] == expected
+    assert ("leaves the noise that it adds" in judged["note"]) == (expected == "not judged")
+
+
 def test_runs_that_descend_from_the_same_are_paired():
     """What a seed shares cancels: its parent's quality, here ten times the effect."""
     parent = np.random.default_rng(4).lognormal(0, 0.3, size=(SEEDS, 1))
