@@ -133,9 +133,9 @@ def test_fields_that_never_vary(make, row, what):
 def test_one_trajectory(make, row):
     one = {name: {"trajectories": 1, "frames": 30} for name in ("train", "valid", "test")}
     project = make(DATASET | {"splits": one}, evaluate={"trajectories": 1}).everything()
-    assert verdict(project)["verdict"] == "open"
+    assert verdict(project)["verdict"] == "not judged"
     assert "one run on one trajectory" in verdict(project)["note"]
-    row.add("nothing: the claim stays open")
+    row.add("nothing: the claim is not judged")
 
 
 @pytest.mark.fault("degenerate_single")

@@ -340,7 +340,7 @@ def test_only_what_is_asked_for_is_composed(fresh, tmp_path):
     for file in (tree.folder / "configs/experiments").glob("*.yaml"):
         if file.stem != "cape":
             file.write_text("broken: [\n")
-    for target in ("cape", "cape.plain", "results/smoke/cape/plain/seed0/scores.parquet"):
+    for target in ("cape", "cape.cape", "results/smoke/cape/cape/seed0/scores.parquet"):
         assert tree.snakemake(target, "--dry-run").returncode == 0
 
 

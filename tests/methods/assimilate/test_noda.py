@@ -152,8 +152,8 @@ def test_it_works_in_every_dimension(dims):
 
 
 def test_the_predictor_of_the_small_setting_is_as_small_as_stated():
-    module, _ = build("noda", width=24, modes=24, layers=3, coordinates=False)
-    baseline, _ = build("direct_insertion", width=24, modes=24, layers=3, coordinates=False)
+    module, _ = build("noda", width=24, modes=12, layers=3, coordinates=False)
+    baseline, _ = build("direct_insertion", width=24, modes=12, layers=3, coordinates=False)
     assert size(module.network) == size(baseline) < 60_000
 
 
