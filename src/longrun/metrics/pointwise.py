@@ -58,7 +58,8 @@ def relative_l1(
     of a velocity; it takes density and pressure apart, so this is for fields of one unit.
     """
     axes = (-dims - 1, *_space(dims))
-    return ratio(np.abs(prediction - truth).mean(axis=axes), np.abs(truth).mean(axis=axes))
+    sizes = (np.asarray(np.abs(field).mean(axis=axes)) for field in (prediction - truth, truth))
+    return ratio(*sizes)
 
 
 def unit(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:
