@@ -80,6 +80,15 @@ def test_a_forecast_without_error_of_a_truth_without_size_has_no_error():
     assert pointwise.nrmse(zeros + 1, zeros, 1) == np.inf
 
 
+def test_the_relative_l1_error_takes_all_fields_together():
+    """As of a velocity: a component that hardly moves doesn't count as much as the other."""
+    truth = np.stack([np.full((4, 4), 3.0), np.full((4, 4), -1.0)])
+    prediction = truth + np.array([0.5, 0.5])[:, None, None]
+    assert pointwise.relative_l1(prediction, truth, 2) == pytest.approx(0.25)  # not (1/6 + 1/2) / 2
+    several = np.stack([prediction, 2 * truth])
+    assert pointwise.relative_l1(several, truth, 2) == pytest.approx([0.25, 1.0])
+
+
 # Spectra ---------------------------------------------------------------------------------------
 
 

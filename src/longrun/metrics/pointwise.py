@@ -52,13 +52,14 @@ def vrmse(
 def relative_l1(
     prediction: Float[np.ndarray, "..."], truth: Float[np.ndarray, "..."], dims: int
 ) -> Float[np.ndarray, "..."]:
-    """Mean absolute error over the mean absolute value of the true frame, mean over fields.
+    """Mean absolute error over the mean absolute value of the true frame, of all fields together.
 
-    Arguments as in `rmse` (Herde et al., 2024, Poseidon).
+    Arguments as in `rmse`. So the public code of Poseidon (Herde et al., 2024) takes the components
+    of a velocity; it takes density and pressure apart, so this is for fields of one unit.
     """
-    axes = _space(dims)
-    error, size = np.abs(prediction - truth).mean(axis=axes), np.abs(truth).mean(axis=axes)
-    return np.asarray(ratio(error, size).mean(axis=-1))
+    axes = (-dims - 1, *_space(dims))
+    sizes = (np.asarray(np.abs(field).mean(axis=axes)) for field in (prediction - truth, truth))
+    return ratio(*sizes)
 
 
 def unit(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:

@@ -151,6 +151,25 @@ def test_the_decoder_adds_the_skip():
     torch.testing.assert_close(network(x, t), expected)
 
 
+def test_what_enters_a_stage_is_merged_with_what_leaves_it():
+    network, seen = shaken(ScOT(1, 1, 8, [1, 1], [1, 1], 1, 4)), []
+    for part in (network.down[0], network.skips[0], network.merges[0]):
+        part.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    network(noise(2, 1, 8, 8), torch.ones(2, 1))
+    (entered, left), (skipped, _), (merged, _) = seen
+    assert not torch.allclose(entered, left)
+    assert torch.equal(skipped, left)
+    torch.testing.assert_close(merged, entered + left)
+
+
+@pytest.mark.parametrize(("depth", "moves"), [(4, [1, 0, 1, 0]), (3, [0, 1, 0])])
+def test_layers_on_the_way_up_are_in_reverse_order(depth, moves):
+    network = ScOT(1, 1, 8, [depth, depth], [1, 1], 1, 4)
+    for down, up in zip(network.down, network.up, strict=True):
+        assert [layer.shifted for layer in up] == moves
+        assert [layer.shifted for layer in down] == moves[::-1]
+
+
 def test_the_convnext_branch_starts_at_a_millionth():
     block = poseidon.ConvNeXt(8)
     assert torch.equal(block.scale, torch.full((8,), 1e-6))

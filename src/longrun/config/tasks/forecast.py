@@ -145,7 +145,7 @@ METRICS: dict[str, Metric] = {
     "vrmse": metric("VRMSE", "Error over the standard deviation in space of the true frame."),
     "relative_l1": metric(
         "relative L1",
-        "Mean absolute error over the mean absolute value of the true frame, mean over fields.",
+        "Mean absolute error over the mean absolute value of the true frame, all fields together.",
     ),
     "correlation": metric(
         "correlation", "Pearson correlation of forecast and truth over space, mean over fields."

@@ -9,16 +9,20 @@ t = (t_j - t_i) / T, which enters through every norm:
         s learned per head, at most log 100; offsets within the window on a logarithmic scale;
         every second layer moves the windows by half of one
 
-Patches are embedded by a convolution; each stage but the last merges 2 x 2 of them and doubles the
-channels; the way up unmerges them and adds the frames of the way down, seen through ConvNeXt
-blocks; a transposed convolution and one of 5 x 5 give the output. Scale and shift of a norm start
-near zero, so all branches do, and at t = 0 the network does not see its input until biases learn.
+Patches are embedded by a convolution; after each stage but the last, 2 x 2 of the sum of what
+enters and what leaves it are merged, with twice the channels; the way up unmerges them and adds
+what left the stage on the way down, seen through ConvNeXt blocks; a transposed convolution and one
+of 5 x 5 give the output. As in the public code a stage on the way up has its layers in reverse
+order: of an even number the first moves its windows. Scale and shift of a norm start near zero, so
+all branches do, and at t = 0 the network does not see its input until biases learn.
 
 The loss is a relative L1 error per group of channels, averaged over the whole batch:
 
     mean over groups of  mean|prediction - truth| / (mean|truth| + 1e-10)        normalised frames
 
-without the samples that lack a masked channel, as incompressible flow lacks a pressure.
+without the samples that lack a masked channel, as incompressible flow lacks a pressure. Forecasts
+are judged by the same ratio for each frame: the metric `relative_l1`, both components of a velocity
+together, as in the public code.
 
 Pre-training and fine-tuning are two runs of this method: `starts_from` copies the weights and the
 normalisation, and embedding and recovery start afresh where the channels differ.
@@ -189,9 +193,10 @@ class Timed(nn.ModuleList):
         return x
 
 
-def stage(width: int, depth: int, heads: int, window: int) -> Timed:
-    """Build the layers of one grid, windows shifted in every second one."""
-    return Timed(SwinLayer(width, heads, window, i % 2 == 1) for i in range(depth))
+def stage(width: int, depth: int, heads: int, window: int, upwards: bool) -> Timed:
+    """Build the layers of one grid, windows shifted in every second; in reverse on the way up."""
+    order = reversed(range(depth)) if upwards else range(depth)
+    return Timed(SwinLayer(width, heads, window, i % 2 == 1) for i in order)
 
 
 class Merge(nn.Module):
@@ -286,9 +291,9 @@ class ScOT(nn.Module):
         self.norm = TimeNorm(width)
         self.down, self.up = (
             nn.ModuleList(
-                stage(*sizes, window) for sizes in zip(widths, depths, heads, strict=True)
+                stage(*sizes, window, upwards) for sizes in zip(widths, depths, heads, strict=True)
             )
-            for _ in range(2)
+            for upwards in (False, True)
         )
         self.merges = nn.ModuleList(Merge(n) for n in widths[:-1])
         self.unmerges = nn.ModuleList(Unmerge(n) for n in widths[1:])
@@ -315,9 +320,9 @@ class ScOT(nn.Module):
         h = self.norm(self.embedding(x).movedim(1, -1), t)
         kept = []
         for layers, merge, skip in zip(self.down, self.merges, self.skips, strict=False):
-            h = layers(h, t)
+            entered, h = h, layers(h, t)
             kept.append(skip(h, t))
-            h = merge(h, t)
+            h = merge(entered + h, t)
         h = self.up[-1](self.down[-1](h, t), t)
         for level in reversed(range(len(kept))):
             h = self.up[level](self.unmerges[level](h, t) + kept[level], t)
