@@ -327,9 +327,12 @@ class _Cases:
         needs, trajectories = start + 1 + stride * module.unroll, options["trajectories"]
         truths = options.get("truths") or trajectories
         check_size(store, split, max(trajectories, truths), needs)
-        if truths != trajectories and (module.conditional or truths % trajectories):
-            what = "need conditional: false, and be a multiple of trajectories"
-            raise UserError(f"evaluate.truths must {what}, is {truths} for {trajectories}")
+        if truths != trajectories and module.conditional:
+            raise UserError("evaluate.truths needs conditional: false")
+        if truths % trajectories:
+            raise UserError(
+                f"evaluate.truths must be a multiple of trajectories, {trajectories}, is {truths}"
+            )
         dims, name = len(split.space), store.equation["name"]
         shape = (-1, *(1,) * dims)
         used = {n: values[:trajectories] for n, values in split.parameters.items()}
