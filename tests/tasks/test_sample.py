@@ -185,6 +185,8 @@ def test_scores_of_a_known_sampler(store, conditional):
     law = scores[scores["metric"] == "sliced_w2"].set_index("nfe")["value"]
     assert law[1] > law[3] > 0 and list(law.index) == [1, 3]
     assert set(scores.loc[scores["metric"] == "sliced_w2", "trajectory"]) == {-1}
+    by_part = scores[scores["metric"] == "endpoint_error"]
+    assert set(by_part["trajectory"]) == set(range(10))  # as many parts as trajectories
     per_trajectory = scores[scores["metric"] == "crps"]
     if conditional:
         assert set(per_trajectory["trajectory"]) == set(range(10))
@@ -259,7 +261,7 @@ def parts(mixture, wider=1.0, share=0.0):
 def test_a_perfect_sampler_differs_from_the_law_by_chance_alone(mixture):
     found = parts(mixture)
     wanted = {"sliced_w2_excess": 0, "log_density_gap": 0, "cluster_spread": 1, "variance_ratio": 1}
-    assert set(found) == set(wanted)
+    assert set(found) == {*wanted, "endpoint_error"}
     for name, value in wanted.items():
         mean, error = found[name]
         assert abs(mean - value) < 4 * error, name

@@ -40,7 +40,8 @@ and scores every N (the column `nfe`):
   over time of the mean square of (z1 - z0) - dz/dt per value, 0 for straight paths. The latter
   two, of the exact answer, have no N and exist where the method is a flow.
 - Straightness and cost have one row per trajectory; so have scores that compare a few samples with
-  their truth, and the error of the end-point, where there is a condition.
+  their truth, and the error of the end-point, where there is a condition; without, that has one
+  for each part.
 """
 
 import itertools
@@ -563,11 +564,11 @@ def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
         squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
-        rows: dict[str, Any] = {"nfe": count}
-        if cases.conditional:
-            rows["trajectory"] = trajectories
-        error = np.sqrt(squares if cases.conditional else squares.mean())
-        table.add("endpoint_error", error, **rows)
+        if not cases.conditional:
+            parts = min(PARTS, cases.trajectories)
+            size = cases.trajectories // parts
+            squares = squares[: parts * size].reshape(parts, size).mean(axis=1)
+        table.add("endpoint_error", np.sqrt(squares), nfe=count, trajectory=np.arange(len(squares)))
     if drawn.cost is not None and drawn.bend is not None:
         table.add("transport_cost", drawn.cost.mean(axis=1), trajectory=trajectories)
         table.add("straightness", drawn.bend.mean(axis=1), trajectory=trajectories)
