@@ -280,7 +280,7 @@ def test_wider_clusters_are_seen_by_density_and_spread_not_by_the_sliced_distanc
 
 
 def test_what_is_not_chance_of_a_sliced_distance(mixture):
-    """Two fifths moved to one cluster: that part of the distance is the same for many as for few."""
+    """Two fifths moved to one cluster: the same distance for many as for few."""
     mean, error = parts(mixture, share=0.4)["sliced_w2_excess"]
     whole = built(Clusters, mixture, stride=1)
     whole.share = 0.4
