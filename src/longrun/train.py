@@ -193,8 +193,9 @@ def moving_average(decay: float) -> Callable[[Any, Any, Tensor], None]:
 
     def follow(averages: Any, weights: Any, count: Tensor) -> None:
         kept = torch.clamp((1 + count) / (10 + count), max=decay)  # not read: a GPU needn't wait
-        torch._foreach_mul_(averages, kept)
-        torch._foreach_add_(averages, torch._foreach_mul(weights, 1 - kept))
+        ahead = torch._foreach_sub(weights, averages)  # exactly 0 where nothing moves
+        torch._foreach_mul_(ahead, 1 - kept)
+        torch._foreach_add_(averages, ahead)
 
     return follow
 
