@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from longrun.config import layers
 from longrun.config.layers import NAME, Source, datasets, experiments, is_dataset, named
-from longrun.config.runs import RESERVED, devices, method_spec, option, starts
+from longrun.config.runs import RESERVED, devices, halves, method_spec, option, starts
 from longrun.config.section import Key
 from longrun.config.yaml import UNITS
 from longrun.runtime import registry
@@ -33,6 +33,7 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
         _check_trainer(source, key, spec, method_spec(spec, method), entry)
         _check_devices(source, key, spec, method)
         _check_starts(source, spec, method, configs, preset)
+    _check_halves(source, spec)
     _check_claims(source, spec)
     _check_sizes(source, spec, configs, preset)
 
@@ -106,6 +107,18 @@ def _check_trainer(
             trainer,
             method["train"],
         )
+
+
+def _check_halves(source: Source, spec: Mapping[str, Any]) -> None:
+    """Refuse a training that doesn't end with a validation, where one of half its updates does."""
+    if any(layer.file == layers.CHANGES for layer in source.layers):
+        return  # it is about one run
+    for method in halves(spec):
+        trainer = method_spec(spec, method)["trainer"]
+        steps, every = trainer.get("max_steps"), trainer["validate_every"]
+        if steps and steps % min(steps, every):
+            at = _trainer_key(("methods", method), spec["methods"][method], "validate_every")
+            source.fail(at, f"must divide max_steps ({steps}) with halve: true, is {every}")
 
 
 def _check_devices(source: Source, key: Key, spec: Mapping[str, Any], method: str) -> None:

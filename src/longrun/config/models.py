@@ -312,7 +312,7 @@ class Experiment(Section):
     halve: bool = Field(
         default=False,
         description="train one seed of every method with half its updates too, to say what the "
-        "last doubling gained",
+        "last doubling gained; nothing in tasks that log no error on valid",
     )
     methods: dict[Name, Method] = Field(min_length=1)
     claims: dict[Name, Claim] = OMITTED
