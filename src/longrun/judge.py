@@ -229,7 +229,7 @@ class _Court:
         _check_equal(name, parts)
         statistic = statistics.slope(places, claim.get("statistic", "mean"))
         shares = [_share(parts)]
-        methods = chosen["of"] * (1 if len(chosen["of"]) == len(parts) else len(parts))
+        methods = chosen["of"] * (len(parts) // len(chosen["of"]))
         paired = self._relatives(methods, parts)
         return self._measure(name, statistic, parts, statistics.LINEAR, shares, paired)
 
@@ -375,7 +375,10 @@ def _of_valid(
 def _gains(
     curves: pd.DataFrame, halves: pd.DataFrame, experiment: Mapping[str, Any]
 ) -> dict[str, float]:
-    """Return what share of the error on valid the last doubling of the updates took away."""
+    """Return what share of the error on valid the last doubling of the updates took away.
+
+    Both runs end with a validation.
+    """
     gains = {}
     for method in halves["method"].unique():
         for metric in experiment["validation"]:
