@@ -7,9 +7,10 @@ picture beside it.
 `RESULTS.md`: one row for each of these pages.
 `README.md`: its table of papers.
 
-A page keeps its sections of other presets. RESULTS.md and README.md are made from the pages alone,
-so what was measured at another time or on another machine stays. Where nothing was made here, all
-are written anew from the pages' own sections and the files of the methods.
+A page keeps its sections of other presets, and says where the settings have changed since.
+RESULTS.md and README.md are made from the pages alone, so what was made at another time, on another
+machine, stays as it was measured. Where nothing was made here, all follow what the pages, and the
+files of the methods, say.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import ast
 import logging
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ from longrun.tabulate import (
 log = logging.getLogger(__name__)
 
 PAPERS = Path("docs/papers")
+OLD = "were made and judged with earlier settings, at the commit that the page names"
 HEADER = "| claim | measured [95 %] | paper | needed | verdict | runs |"
 SECONDS = {"s": 1, "min": 60, "h": 3600}
 RESULTS = """# Results
@@ -56,9 +58,25 @@ and evaluations, one after the other.
 """
 
 
-def section(outcome: Outcome, preset: str) -> str:
-    """Write what a paper's page says of one preset, the main claim first."""
-    lines = [f"## Results at preset {preset}", ""]
+def settings(configs: Path, spec: Mapping[str, Any], preset: str) -> str:
+    """Return a line, for the source of a page, that changes when the results should."""
+    names = {*spec["train"], *spec["test"]}
+    data = {name: config.compose_dataset(configs, name, preset) for name in sorted(names)}
+    parts = {
+        key: value for key, value in spec.items() if key not in ("paper", "tracking", "metrics")
+    }
+    return f"<!-- settings: {config.fingerprint([parts, data])} -->"
+
+
+def section(outcome: Outcome, preset: str, made_with: str) -> str:
+    """Write what a paper's page says of one preset, the main claim first.
+
+    Parameters
+    ----------
+    made_with
+        From `settings`.
+    """
+    lines = [f"## Results at preset {preset}", made_with, ""]
     lines += [f"- {label}: {value}" for label, value in described(outcome.facts)]
     lines += ["", HEADER, "|---|---|---|---|---|---|"]
     for claim in outcome.judged["claims"]:
@@ -72,7 +90,9 @@ def section(outcome: Outcome, preset: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(name: str, spec: Mapping[str, Any], sections: Mapping[str, str]) -> str:
+def page(
+    name: str, spec: Mapping[str, Any], sections: Mapping[str, str], old: Container[str]
+) -> str:
     """Write a paper's page.
 
     Parameters
@@ -81,6 +101,8 @@ def page(name: str, spec: Mapping[str, Any], sections: Mapping[str, str]) -> str
         The composed experiment, at any preset.
     sections
         What to say of each preset.
+    old
+        Presets whose results were made with other settings.
     """
     paper = spec["paper"]
     cited = [str(paper[key]) for key in ("title", "venue") if paper.get(key)]
@@ -95,6 +117,8 @@ def page(name: str, spec: Mapping[str, Any], sections: Mapping[str, str]) -> str
         lines.append(f"> {spec['claims'][main]['says']}")
     lines += ["", "## How it works", "", how_it_works(spec), ""]
     for preset, text in sections.items():
+        if preset in old:
+            lines += [f"> The results at preset {preset} {OLD}.", ""]
         lines += [f"<!-- begin {preset} -->", text.rstrip(), f"<!-- end {preset} -->", ""]
     lines += ["## Run it", "", "```sh", f"make reproduce PAPERS={name}", "```"]
     return "\n".join(lines) + "\n"
@@ -136,7 +160,11 @@ def sections_of(text: str, file: Path) -> dict[str, str]:
     return found
 
 
-def results(pages: Mapping[str, Mapping[str, str]], tasks: Mapping[str, str]) -> str:
+def results(
+    pages: Mapping[str, Mapping[str, str]],
+    tasks: Mapping[str, str],
+    old: Mapping[str, Container[str]],
+) -> str:
     """Write RESULTS.md from the sections of all pages, by experiment and preset."""
     lines = [RESULTS]
     for preset in sorted({preset for sections in pages.values() for preset in sections}):
@@ -149,7 +177,11 @@ def results(pages: Mapping[str, Mapping[str, str]], tasks: Mapping[str, str]) ->
         lines.append(
             f"{count(mains, 'main claim')}. {count(verdicts)} (every claim). Time {total}.\n"
         )
-        lines.append(f"{chance(verdicts)}.\n")
+        today = [claims_of(text) for name, text in at.items() if preset not in old[name]]
+        if fresh := [claim[4].strip("*") for claims in today for claim in claims]:
+            lines.append(f"{chance(fresh)}.\n")
+        if len(today) < len(at):
+            lines.append(f"† These {OLD}.\n")
         for task in sorted({tasks[name] for name in at}):
             lines += [f"### {task}", ""]
             lines += ["| experiment | main claim | measured [95 %] | needed | verdict | time |"]
@@ -158,7 +190,7 @@ def results(pages: Mapping[str, Mapping[str, str]], tasks: Mapping[str, str]) ->
                 if tasks[name] == task:
                     says, measured, _, need, verdict, _ = (rows[name] or [[DASH] * 6])[0]
                     time = duration(seconds_of(at[name]))
-                    link = f"[{name}]({PAPERS}/{name}.md)"
+                    link = f"[{name}]({PAPERS}/{name}.md)" + (" †" if preset in old[name] else "")
                     cells = [link, says, measured, need, verdict, time]
                     lines.append("| " + " | ".join(cells) + " |")
             lines.append("")
@@ -216,6 +248,11 @@ def picture_of(outcome: Outcome, spec: Mapping[str, Any]) -> str | None:
     return min(drawn, key=shared, default=None)
 
 
+def _is_old(configs: Path, name: str, preset: str, text: str) -> bool:
+    """Whether what a page says of a preset was made with other settings than today's."""
+    return settings(configs, config.compose(configs, name, preset), preset) not in text
+
+
 def write(root: Path, configs: Path, made: Mapping[str, str], preset: str) -> None:
     """Write all pages.
 
@@ -224,18 +261,21 @@ def write(root: Path, configs: Path, made: Mapping[str, str], preset: str) -> No
     made
         Sections of the experiments that were made here.
     """
-    pages, tasks = {}, {}
+    pages, tasks, old = {}, {}, {}
     for name in config.experiments(configs):
         spec = config.compose(configs, name, preset)
         file = root / PAPERS / f"{name}.md"
-        old = file.read_text("utf-8") if file.exists() else ""
-        sections = sections_of(old, file) | ({preset: made[name]} if name in made else {})
+        text = file.read_text("utf-8") if file.exists() else ""
+        sections = sections_of(text, file) | ({preset: made[name]} if name in made else {})
         pages[name], tasks[name] = sections, spec["task"]["name"]
+        old[name] = [at for at in sections if _is_old(configs, name, at, sections[at])]
         with cli.atomic(file) as part:
-            part.write_text(page(name, spec, dict(sorted(sections.items()))), "utf-8")
+            text = page(name, spec, dict(sorted(sections.items())), old[name])
+            part.write_text(text, "utf-8")
     readme_file = root / "README.md"
     table = readme(readme_file.read_text("utf-8"), tasks, readme_file)
-    for file, text in ((root / "RESULTS.md", results(pages, tasks)), (readme_file, table)):
+    rows = results(pages, tasks, old)
+    for file, text in ((root / "RESULTS.md", rows), (readme_file, table)):
         with cli.atomic(file) as part:
             part.write_text(text, "utf-8")
 
@@ -265,8 +305,9 @@ def main() -> None:
     captions = read_captions(options.captions)
     made = {}
     for outcome in outcomes:
-        made[outcome.name] = section(outcome, options.preset)
         spec = config.compose(options.configs, outcome.name, options.preset)
+        made_with = settings(options.configs, spec, options.preset)
+        made[outcome.name] = section(outcome, options.preset, made_with)
         if figure := picture_of(outcome, spec):
             name = f"{outcome.name}_{options.preset}.svg"
             with cli.atomic(options.root / PAPERS / name) as part:

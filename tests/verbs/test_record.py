@@ -36,6 +36,20 @@ def test_a_page_says_what_the_paper_claims_how_it_works_and_what_came_out(book):
     assert (book[0] / "docs/papers/pde_refiner_cpu.svg").exists()
 
 
+@pytest.mark.parametrize(("change", "old"), [("", False), ("holds: 1.06", True)])
+def test_results_made_with_other_settings_say_so(book, site, change, old):
+    folder, _ = book
+    files = folder / "docs/papers/pde_refiner.md", folder / "RESULTS.md"
+    configs = shutil.copytree(site / "configs", folder / "configs")
+    experiment = configs / "experiments/pde_refiner.yaml"
+    text = experiment.read_text()
+    assert text.count("holds: 1.05") > 0
+    experiment.write_text(text.replace("holds: 1.05", change) if old else text + "\n# a comment\n")
+    record.write(folder, configs, {}, "cpu")
+    assert all((record.OLD in file.read_text()) == old for file in files)
+    assert ("claims are judged" in files[1].read_text()) != old
+
+
 def test_results_has_a_row_for_each_experiment(book):
     text = (book[0] / "RESULTS.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| [")]

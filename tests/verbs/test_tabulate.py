@@ -131,7 +131,7 @@ def test_pages_name_the_runs_that_diverged(site, html, tmp_path):
         file = results / f"cpu/pde_refiner/{method}/seed0/evaluation.json"
         file.write_text(json.dumps(json.loads(file.read_text()) | {"diverged": True}))
     (outcome,) = tabulate.load(site / "configs", results, "cpu")
-    for page in (tabulate.page(outcome, "cpu", {}), record.section(outcome, "cpu")):
+    for page in (tabulate.page(outcome, "cpu", {}), record.section(outcome, "cpu", "")):
         assert "diverged in training" in page and "unet seed0, sobolev seed0: the last" in page
 
 
@@ -164,7 +164,9 @@ def test_user_text_is_escaped(site, tmp_path):
     )
     page = tabulate.page(outcome, "cpu", {}) + tabulate.index([outcome], "cpu")
     assert "<b>" not in page and "<i>" not in page and "No figures were drawn." in page
-    row = next(line for line in record.section(outcome, "cpu").splitlines() if "a \\| b" in line)
+    row = next(
+        line for line in record.section(outcome, "cpu", "").splitlines() if "a \\| b" in line
+    )
     assert len(re.findall(r"(?<!\\)\|", row)) == 7
 
 
