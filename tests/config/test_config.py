@@ -1051,3 +1051,17 @@ def test_half_the_updates_of_what_learns(root):
     assert config.halves(epochs)["mgno"]["trainer.max_epochs"] == 50
     assert config.halves(config.compose(configs, "pde_refiner", "smoke")) == {}
     assert config.halves(config.compose(configs, "learning_to_relax", "cpu")) == {}
+
+
+def test_a_training_that_is_halved_ends_with_a_validation(tree):
+    tree("configs/presets/smoke.yaml", ("seeds",), 3)
+    tree(PAPER, ("halve",), True)
+    tree(PAPER, ("trainer", "validate_every"), 5)
+    tree(PAPER, ("methods", "refined", "trainer"), {"max_steps": 10})
+    halves = config.halves(config.compose(Path("configs"), "paper", "smoke"))
+    assert halves.keys() == {"plain", "refined"}
+    for method, half in halves.items():  # which validates once
+        config.compose_run(Path("configs"), "paper", "smoke", method, half)
+    tree(PAPER, ("methods", "refined", "trainer"), {"max_steps": 7})
+    with pytest.raises(config.ConfigError, match=r"must divide max_steps \(7\) with halve: true"):
+        config.compose(Path("configs"), "paper", "smoke")
