@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, Formatter, FuncFormatter, LogLocator, NullFormatter
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -58,6 +58,9 @@ def _sizes(
             spread = _spread(value, interval)
             axes.errorbar(size, value, spread, markerfacecolor=face, capsize=3, **look)
     axes.set(xscale="log", yscale="log", xlabel="trained parameters (count)")
+    low, high = axes.get_xlim()
+    axes.set_xlim(low / 2, high * 2)  # room for two labels where all sizes are close
+    _few_labels(axes.xaxis, EngFormatter(sep=""))
     axes.set_ylabel("relative error on test states (%)")
     _percent(axes.yaxis)
     axes.set_title("error and size")
@@ -128,9 +131,14 @@ def _curves(axes: Axes, inputs: Inputs) -> None:
 
 
 def _percent(axis: Axis) -> None:
-    """Label a logarithmic axis of shares with percentages, few enough not to overlap."""
+    """Label a logarithmic axis of shares with percentages."""
+    _few_labels(axis, FuncFormatter(lambda share, _: f"{100 * share:g}"))
+
+
+def _few_labels(axis: Axis, formatter: Formatter) -> None:
+    """Label a logarithmic axis, seldom enough not to overlap."""
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}"))
+    axis.set_major_formatter(formatter)
     axis.set_minor_formatter(NullFormatter())
 
 
