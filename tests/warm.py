@@ -111,7 +111,7 @@ def serve(folder: Path) -> dict | None:
             shutil.rmtree(folder)
             return None
         for process, client in clients.items():
-            if client in ready:  # they say nothing more, until they are killed
+            if client in ready:  # it sends nothing more, so it was killed
                 os.kill(process, signal.SIGKILL)
         if ended in ready:
             os.read(ended, 4096)
@@ -137,7 +137,7 @@ def serve(folder: Path) -> dict | None:
 
 
 def read(client: socket.socket) -> tuple[list[int], dict]:
-    """Return the standard streams of a stand-in, and what it wants run."""
+    """Return the standard streams of a stand-in, and its request."""
     _, streams, _, _ = socket.recv_fds(client, 1, 3)
     with client.makefile() as lines:
         return streams, json.loads(lines.readline())
@@ -153,7 +153,7 @@ def report(clients: dict[int, socket.socket]) -> None:
 
 
 def run(folder: Path, words: list[str], environment: dict[str, str]) -> int:
-    """Be the program, to its exit code."""
+    """Run the program and return its exit code."""
     import torch
     from lightning_fabric.utilities import rank_zero
 
@@ -184,7 +184,7 @@ def run(folder: Path, words: list[str], environment: dict[str, str]) -> int:
 
 
 def end(code: int) -> None:
-    """End as the interpreter does, without the second that it takes to take all modules apart."""
+    """End as the interpreter does, without tearing down all modules, which takes a second."""
     threading._shutdown()  # type: ignore[attr-defined]
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):

@@ -178,8 +178,8 @@ def results(
             f"{count(mains, 'main claim')}. {count(verdicts)} (every claim). Time {total}.\n"
         )
         today = [claims_of(text) for name, text in at.items() if preset not in old[name]]
-        if fresh := [claim[4].strip("*") for claims in today for claim in claims]:
-            lines.append(f"{chance(fresh)}.\n")
+        if said := chance([claim[4].strip("*") for claims in today for claim in claims]):
+            lines.append(f"{said}\n")
         if len(today) < len(at):
             lines.append(f"† These {OLD}.\n")
         for task in sorted({tasks[name] for name in at}):

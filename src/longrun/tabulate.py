@@ -152,7 +152,7 @@ def index(outcomes: list[Outcome], preset: str, links: bool = True) -> str:
         f"<h1>{_text(headline(outcomes))}</h1>",
         "<p>Each paper's claims about neural PDE solvers, measured again: data, training, rollouts "
         "and verdicts come from one workflow. A row is the claim that a paper is cited for.</p>",
-        f"<p class=soft>{_text(chance(verdicts))}.</p>",
+        f"<p class=soft>{_text(chance(verdicts))}</p>",
         "</header><main>",
     ]
     for task in dict.fromkeys(sorted(outcome.task for outcome in outcomes)):
@@ -245,11 +245,13 @@ def count(verdicts: list[str], what: str = "claim") -> str:
 
 
 def chance(verdicts: list[str]) -> str:
-    """Say how many false verdicts to expect of so many claims."""
+    """Say how many false verdicts to expect of so many claims; nothing where none is judged."""
     judged = len(verdicts) - verdicts.count("not judged")
     return (
         f"{judged} claims are judged, each by a 95 % interval: one that just misses what it needs "
-        f"is said to hold with a chance of 2.5 %: at most {0.025 * judged:.1f} such errors in all"
+        f"is said to hold with a chance of 2.5 %: at most {0.025 * judged:.1f} such errors in all."
+        if judged
+        else ""
     )
 
 

@@ -113,6 +113,11 @@ def test_page_says_what_when_and_where(html):
     assert "Of 5 claims, 2 hold, 1 contradicted, 2 open" in html
 
 
+def test_only_what_is_judged_may_err(index):
+    assert "5 claims are judged" in index
+    assert tabulate.chance(["not judged", "not judged"]) == ""
+
+
 def test_pages_name_the_classical_solvers(site, root):
     spec = config.compose(root / "configs", "pde_refiner", "cpu")
     assert tabulate._classical(spec) == ["coarse_equal_cost", "coarse_equal_error"]
