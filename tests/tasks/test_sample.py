@@ -1,5 +1,7 @@
 """The task sample: what is shown, what a draw depends on, how samples are scored."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,8 +13,12 @@ from matplotlib.text import Text
 
 from longrun.config.tasks.sample import METRICS
 from longrun.data.describe import describe
+from longrun.data.store import open_store
+from longrun.data.windows import Windows
+from longrun.equations.gaussian_mixture import GaussianMixture
 from longrun.figures._inputs import Inputs
 from longrun.figures.sample import flow_paths, samples
+from longrun.methods.sample.conditional_gaussian import ConditionalGaussian
 from longrun.methods.sample.conditional_mean import ConditionalMean
 from longrun.methods.sample.rectified_flow import RectifiedFlow
 from longrun.metrics.samples import energy_score, sliced_w2
@@ -108,6 +114,47 @@ def test_a_baseline_needs_a_condition():
         ConditionalMean(1, 1, 0, conditional=False, width=4)
 
 
+def gaussian(store, source, count=30, **options):
+    module = built(ConditionalGaussian, store, points=[8], residuals=count, **SEEN, **options)
+    valid = Windows([store], "valid", 2, 2)
+    module.prepare(SimpleNamespace(valid_windows=valid), [source])
+    return module
+
+
+SEEN = {"width": 8, "multipliers": [1, 2], "observe_every": 2, "observe_noise": 0.5}
+
+
+@pytest.mark.parametrize("count", [12, 30])  # valid has 16 windows
+def test_the_gaussian_baseline_has_the_errors_of_its_mean_on_valid(store, count):
+    torch.manual_seed(0)
+    source = built(ConditionalMean, store, **SEEN)
+    module = gaussian(store, source, count)
+    assert not any(parameter.requires_grad for parameter in module.parameters())
+    # the mean of a new network is zero: what is left is the frame itself
+    chosen = Windows([store], "valid", 2, 2).spread(count)
+    frames = torch.from_numpy(Windows([store], "valid", 2, 2).read(np.resize(chosen, count))[0])
+    torch.testing.assert_close(module.errors, module.normalised(frames[:, -1]))
+    condition = torch.zeros(20_000, 1, 8)
+    drawn = module.normalised(module.draw(condition, torch.ones(20_000, 2), generator(), 4))
+    noise = drawn.flatten(1).T.cov(correction=0)
+    wanted = module.errors.flatten(1).T @ module.errors.flatten(1) / count
+    torch.testing.assert_close(noise, wanted, rtol=0, atol=0.05)
+
+
+def test_the_gaussian_baseline_refuses_what_is_not_its_mean(store):
+    source = built(ConditionalMean, store, **SEEN)
+    with pytest.raises(ValueError, match="starts_from"):
+        gaussian(store, flow(store, conditional=True))
+    with pytest.raises(ValueError, match="sees"):
+        gaussian(store, built(ConditionalMean, store, **SEEN | {"observe_noise": 0.1}))
+    with pytest.raises(ValueError, match="width"):
+        gaussian(store, built(ConditionalMean, store, **SEEN | {"width": 12}))
+    with pytest.raises(ValueError, match="residuals"):
+        gaussian(store, source, 0)
+    with pytest.raises(ValueError, match="conditional"):
+        ConditionalGaussian(1, 1, 0, points=[8], conditional=False)
+
+
 def test_training_and_drawing_use_the_same_units(store):
     """The datum of the loss is the frame that a perfect draw would return."""
     module = flow(store, conditional=True)
@@ -138,6 +185,8 @@ def test_scores_of_a_known_sampler(store, conditional):
     law = scores[scores["metric"] == "sliced_w2"].set_index("nfe")["value"]
     assert law[1] > law[3] > 0 and list(law.index) == [1, 3]
     assert set(scores.loc[scores["metric"] == "sliced_w2", "trajectory"]) == {-1}
+    by_part = scores[scores["metric"] == "endpoint_error"]
+    assert set(by_part["trajectory"]) == set(range(10))  # as many parts as trajectories
     per_trajectory = scores[scores["metric"] == "crps"]
     if conditional:
         assert set(per_trajectory["trajectory"]) == set(range(10))
@@ -148,13 +197,118 @@ def test_scores_of_a_known_sampler(store, conditional):
     assert not set(scores["metric"]) & {"straightness", "transport_cost"}  # it is not a flow
 
 
-def test_every_score_is_described(store):
+def test_every_score_is_described(store, mixture):
     described = set(METRICS)
     module = flow(store, conditional=True, observe_noise=0.5)
     scores = module.evaluate(store, OPTIONS | {"members": 2}, seed=0).scores
-    assert set(scores["metric"].astype(str)) - {"parameters", "peak_memory_mb"} == (
+    of_law = built(Clusters, mixture, stride=1).evaluate(mixture, PARTED, seed=0).scores
+    found = {*scores["metric"].astype(str), *of_law["metric"].astype(str)}
+    assert found - {"parameters", "peak_memory_mb"} == (
         described - {"spectrum_error_high"}  # noise has no such band
     )
+
+
+PARTED = {"trajectories": 1600, "truths": 6400, "nfe": [1]}
+
+
+class Clusters(AbstractSampler):
+    """Draws from the mixture itself, its clusters wider by a factor, a share of them moved."""
+
+    wider, share = 1.0, 0.0
+
+    def loss(self, data, context, conditions, generator):
+        return data.new_zeros(())
+
+    def sample(self, context, conditions, generator, nfe):
+        law = GaussianMixture()
+        chosen = torch.randint(8, (len(context),), generator=generator)
+        moved = torch.rand(len(context), generator=generator) < self.share
+        centres = torch.from_numpy(law.centres)[torch.where(moved, 0, chosen)]
+        width = self.wider * float(law.deviations[0])
+        points = centres + width * torch.randn(len(context), 2, generator=generator)
+        return self.normalised(points.float())
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory):
+    """A store of points from eight clusters."""
+    path = tmp_path_factory.mktemp("mixture") / "mixture.zarr"
+    splits = {"train": 3200, "valid": 4, "test": 6400}
+    splits = {name: {"trajectories": size, "frames": 1} for name, size in splits.items()}
+    writer = stores.begin(path, ("x", "y"), (), splits, equation="gaussian_mixture", shard=3200)
+    for split, some in list(writer.missing()):
+        draws = [np.random.default_rng([len(split), n]) for n in range(some.start, some.stop)]
+        points = GaussianMixture().sample(draws)[1].astype(np.float32)
+        ones = {name: np.ones(len(points)) for name in ("length", "dt")}
+        writer.write(split, some, ones, points[:, None])
+    lead = np.ones(1)
+    unknown = {"reference_error": 0.1, "predictability": None, "predictability_censored": 0.0}
+    writer.finish(lead, lead, unknown)
+    return open_store(path)
+
+
+def parts(mixture, wider=1.0, share=0.0):
+    """Mean and standard error over parts of what is scored by part."""
+    module = built(Clusters, mixture, stride=1)
+    module.wider, module.share = wider, share
+    scores = module.evaluate(mixture, PARTED, seed=0).scores
+    rows = scores[scores["trajectory"] >= 0]
+    assert (rows.groupby("metric", observed=True)["trajectory"].nunique() == 16).all()
+    found = rows.groupby("metric", observed=True)["value"].agg(["mean", "sem"])
+    return {name: tuple(row) for name, row in found.iterrows()}
+
+
+def test_a_perfect_sampler_differs_from_the_law_by_chance_alone(mixture):
+    found = parts(mixture)
+    wanted = {"sliced_w2_excess": 0, "log_density_gap": 0, "cluster_spread": 1, "variance_ratio": 1}
+    assert set(found) == {*wanted, "endpoint_error"}
+    for name, value in wanted.items():
+        mean, error = found[name]
+        assert abs(mean - value) < 4 * error, name
+
+
+def test_wider_clusters_are_seen_by_density_and_spread_not_by_the_sliced_distance(mixture):
+    right, found = parts(mixture), parts(mixture, wider=1.2)
+    # of the same noise
+    ratio = found["cluster_spread"][0] / right["cluster_spread"][0]
+    assert ratio == pytest.approx(1.2, rel=1e-3)
+    # the square of the distance to the centre, in deviations, is 2 on average
+    gap = found["log_density_gap"][0] - right["log_density_gap"][0]
+    assert gap == pytest.approx(1.2**2 - 1, abs=0.04)
+    mean, error = found["sliced_w2_excess"]
+    assert abs(mean) < 4 * error  # (0.2 * 0.05)^2 of a variance of 0.5 is lost in chance
+
+
+def test_what_is_not_chance_of_a_sliced_distance(mixture):
+    """Two fifths moved to one cluster: the same distance for many as for few."""
+    mean, error = parts(mixture, share=0.4)["sliced_w2_excess"]
+    whole = built(Clusters, mixture, stride=1)
+    whole.share = 0.4
+    nothing = torch.zeros(60_000, 0)
+    drawn = whole.sample(nothing, nothing, generator(5), 1).double().numpy()
+    whole.share = 0.0
+    truth = whole.sample(nothing, nothing, generator(6), 1).double().numpy()
+    assert mean > 4 * error
+    assert mean == pytest.approx(sliced_w2(drawn, truth) ** 2, abs=4 * error)
+
+
+@pytest.mark.parametrize("truths", [2000, 800])
+def test_truths_that_samples_cannot_be_parted_with_are_refused(mixture, truths):
+    with pytest.raises(UserError, match="truths must"):
+        built(Clusters, mixture, stride=1).evaluate(mixture, PARTED | {"truths": truths}, seed=0)
+
+
+def test_truths_are_refused_beside_a_condition(store):
+    with pytest.raises(UserError, match="conditional: false"):
+        flow(store, conditional=True).evaluate(store, OPTIONS | {"truths": 12}, seed=0)
+
+
+def test_one_scale_keeps_the_proportions_of_fields():
+    module = Clusters(2, 0, 0, one_scale=True)
+    statistics = {"mean": [1.0, 0.0], "std": [3.0, 1.0], "condition_low": [], "condition_high": []}
+    module.fit_statistics(statistics)
+    scaled = module.normalised(torch.tensor([[4.0, 1.0]]))
+    torch.testing.assert_close(scaled, torch.tensor([[3.0, 1.0]]) / 5**0.5)
 
 
 def test_same_bits_for_every_seed_and_one_noise_for_all_evaluations(store):
@@ -237,6 +391,12 @@ def test_sliced_distance_of_a_shift_and_of_itself():
     assert moved == pytest.approx(np.sqrt(3), rel=0.02)
     wider = sliced_w2(2 * points[:, :1], points[:, :1])
     assert wider == pytest.approx(np.sqrt(np.square(points[:, 0]).mean()), rel=1e-12)
+
+
+def test_sliced_distance_from_few_samples_to_many_truths():
+    rng = np.random.default_rng(2)
+    few, many = rng.normal(size=(20, 3)), rng.normal(size=(60, 3))
+    assert sliced_w2(few, many) == pytest.approx(sliced_w2(few.repeat(3, axis=0), many))
 
 
 def test_energy_score_by_hand_and_proper():

@@ -90,7 +90,7 @@ class TrajectoryData(pl.LightningDataModule):
         super().__init__()
         self.stores = list(stores)
         self.train_windows = Windows(stores, "train", history + horizon, stride)
-        self._valid_windows = Windows(stores, "valid", history + horizon, stride)
+        self.valid_windows = Windows(stores, "valid", history + horizon, stride)
         self._valid_count = valid_windows
         self.batch_size = batch_size
         self.seed = seed
@@ -116,9 +116,9 @@ class TrajectoryData(pl.LightningDataModule):
     def val_dataloader(self) -> Batches:
         """Batches of the fixed validation windows; each device has its share."""
         rank, world = self._place()
-        chosen = self._valid_windows.spread(self._valid_count)[rank::world]
+        chosen = self.valid_windows.spread(self._valid_count)[rank::world]
         device = self._device() if self.in_memory else torch.device("cpu")
-        parts = (*self._valid_windows.read(chosen), self._valid_windows.elapsed(chosen))
+        parts = (*self.valid_windows.read(chosen), self.valid_windows.elapsed(chosen))
         frames, parameters, elapsed = (torch.from_numpy(part).to(device) for part in parts)
         size = self.batch_size // world
         starts = range(0, len(chosen), size)

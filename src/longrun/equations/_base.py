@@ -367,6 +367,23 @@ class AbstractEquation(ABC):
         """
         return {}
 
+    def known_law(
+        self, points: Float[np.ndarray, "point field"]
+    ) -> dict[str, Float[np.ndarray, " point"]]:
+        """Where the distribution of the data is known, compare points with it; nothing by default.
+
+        Parameters
+        ----------
+        points
+            Stored fields without space, physical units.
+
+        Returns
+        -------
+        dict
+            `log_density`, nats, and `distance` to the nearest cluster, 1 being its deviation.
+        """
+        return {}
+
     def residual(
         self,
         u: Mapping[str, Float[Tensor, "*point field"]],

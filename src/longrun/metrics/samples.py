@@ -4,32 +4,49 @@ import numpy as np
 from jaxtyping import Float
 
 
-def sliced_w2(
-    samples: Float[np.ndarray, "sample value"],
-    truth: Float[np.ndarray, "sample value"],
-    projections: int = 128,
-) -> float:
-    """Sliced Wasserstein distance of order 2 between two sets of equal size.
+class SlicedTruth:
+    """Truths that sets of samples are compared with by the sliced Wasserstein distance of order 2.
 
     SW2^2 = mean over directions of W2^2 between the projections, which is the mean square of the
     differences of the sorted values. The directions are uniform on the sphere and always the same.
 
     Parameters
     ----------
-    samples, truth
+    truth
         One vector per row.
     projections
         Number of directions.
-
-    Returns
-    -------
-    Unit of the values. Two sets of n samples of one distribution are not at distance 0: it falls
-    like n^(-1/2), or like n^(-1/4) for separate clusters, whose shares differ.
     """
-    directions = np.random.default_rng(0).normal(size=(samples.shape[1], projections))
-    directions /= np.linalg.norm(directions, axis=0)
-    lines = [np.sort(points @ directions, axis=0) for points in (samples, truth)]
-    return float(np.sqrt(np.square(lines[0] - lines[1]).mean()))
+
+    def __init__(self, truth: Float[np.ndarray, "truth value"], projections: int = 128):
+        directions = np.random.default_rng(0).normal(size=(truth.shape[1], projections))
+        self._directions = directions / np.linalg.norm(directions, axis=0)
+        self._sorted = self._lines(truth)
+
+    def squared(self, samples: Float[np.ndarray, "sample value"]) -> float:
+        """Return SW2^2 from samples; the number of truths must be a multiple of theirs.
+
+        Unit of the values, squared. Two sets of n samples of one distribution are not at distance
+        0: the square falls like 1/n, or like n^(-1/2) for separate clusters, whose shares differ.
+        """
+        groups = self._sorted.reshape(len(self._sorted), len(samples), -1)
+        mean = groups.mean(-1)
+        within = np.square(self._sorted).mean() - np.square(mean).mean()
+        return float(np.square(self._lines(samples) - mean).mean() + within)
+
+    def _lines(
+        self, points: Float[np.ndarray, "point value"]
+    ) -> Float[np.ndarray, "direction point"]:
+        return np.sort(np.ascontiguousarray((points @ self._directions).T), axis=1)
+
+
+def sliced_w2(
+    samples: Float[np.ndarray, "sample value"],
+    truth: Float[np.ndarray, "truth value"],
+    projections: int = 128,
+) -> float:
+    """Sliced Wasserstein distance of order 2, in the unit of the values; see `SlicedTruth`."""
+    return float(np.sqrt(SlicedTruth(truth, projections).squared(samples)))
 
 
 def energy_score(

@@ -14,7 +14,8 @@ What is drawn, and what is shown:
 Evaluation draws with `nfe` N = 1, 2, 4, ... calls of the network, each from the same noise,
 and scores every N (the column `nfe`):
 
-- All scores are in standard deviations of the training data, field by field.
+- All scores are in standard deviations of the training data, field by field (of all fields
+  together with `one_scale`).
 - `trajectories` of the test split give one truth each: frame `start`, or with a condition
   frame `start + stride`, the observation being of frame `start`. There are `members` samples for
   each truth (one where the method has no noise).
@@ -26,12 +27,21 @@ and scores every N (the column `nfe`):
 - `sliced_w2` compares all samples with all truths; `sliced_w2_data` is what as many other true
   frames score, mean over up to 8 sets of the training split: about there a sampler can't be told
   from a perfect one.
+- Without a condition there may be more `truths` than samples. Samples and truths are cut into 16
+  equal parts, and each part of the samples is compared with its part of the truths, so that the
+  error of both is known. Rows of these scores are parts, in the column `trajectory`:
+  `sliced_w2_excess`, the squared distance less that of as many other true frames from the training
+  split, which is 0 for a perfect sampler, or a little below by chance; `variance_ratio`; and where
+  the distribution is known, `log_density_gap`, the mean log of the true density at the truths less
+  that at the samples, and `cluster_spread`, the root mean square distance of samples to the nearest
+  cluster over that of the truths.
 - `endpoint_error` is the root mean square distance to the method's own exact answer from the same
   noise; `transport_cost` is the mean square of z1 - z0 per value; `straightness` is the integral
   over time of the mean square of (z1 - z0) - dz/dt per value, 0 for straight paths. The latter
   two, of the exact answer, have no N and exist where the method is a flow.
 - Straightness and cost have one row per trajectory; so have scores that compare a few samples with
-  their truth, and the error of the end-point, where there is a condition.
+  their truth, and the error of the end-point, where there is a condition; without, that has one
+  for each part.
 """
 
 import itertools
@@ -51,8 +61,10 @@ from longrun.data import schema
 from longrun.data.describe import sides
 from longrun.metrics import ensemble, spectrum
 from longrun.metrics.pointwise import UNBOUNDED
-from longrun.metrics.samples import energy_score, sliced_w2
+from longrun.metrics.samples import SlicedTruth, energy_score, sliced_w2
 from longrun.metrics.table import ScoreTable
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import (
     Evaluation,
     check_size,
@@ -65,6 +77,7 @@ from longrun.tasks._learner import Batch
 from longrun.tasks._scaling import ScaledLearner
 
 VALIDATED = 8  # evaluations of the draws that validation looks at
+PARTS = 16  # of the samples, each scored for itself
 FLOORS = 8  # sets of true frames that are compared with the truth
 
 
@@ -79,6 +92,9 @@ class AbstractSampler(ScaledLearner):
         Standard deviation of the observation's noise, relative to each field's.
     observe_every : int
         Of the points along every axis, one in this many is observed.
+    one_scale : bool
+        Divide all fields by one number, the root of their mean variance, not each by its own
+        deviation: large fields stay large.
     **options
         Of `ScaledLearner`.
 
@@ -107,6 +123,7 @@ class AbstractSampler(ScaledLearner):
         conditional: bool = False,
         observe_noise: float = 0.0,
         observe_every: int = 1,
+        one_scale: bool = False,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
@@ -119,6 +136,7 @@ class AbstractSampler(ScaledLearner):
             raise ValueError("observe_noise and observe_every need conditional: true")
         self.conditional = conditional
         self.observe_noise, self.observe_every = observe_noise, observe_every
+        self.one_scale = one_scale
         self.history, self.unroll = 1, int(conditional)
 
     # What a method gives -------------------------------------------------------------------------
@@ -160,6 +178,12 @@ class AbstractSampler(ScaledLearner):
         return None
 
     # Variables -----------------------------------------------------------------------------------
+
+    def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
+        """Store the training data's statistics, with one scale for all fields where asked for."""
+        super().fit_statistics(statistics)
+        if self.one_scale:
+            self.field_std.copy_(self.field_std.square().mean().sqrt().expand_as(self.field_std))
 
     @property
     def observed_fields(self) -> int:
@@ -249,20 +273,22 @@ class AbstractSampler(ScaledLearner):
         options
             `trajectories`; and `nfe` ([1, 2, 4, 8, 100]), `members` (1), `start` (0),
             `stride` (1), `keep` (0), `batch_size` (1024, samples in one call of the network),
-            `projections` (128), `split` ("test").
+            `projections` (128), `truths` (as many as trajectories), `split` ("test").
         seed
             Of the run; the noise of an evaluation doesn't depend on it.
 
         Raises
         ------
         UserError
-            If the store has too few frames or trajectories.
+            If the store has too few frames or trajectories, or `truths` that don't suit.
         """
         cases = _Cases.of(self, store, options)
         table = ScoreTable(store.path.stem)
         with torch.no_grad():
             drawn = _draw_all(self, cases)
             _score_distribution(cases, drawn, table)
+            if not self.conditional:
+                _score_parts(cases, drawn, table)
             _score_flow(cases, drawn, table)
             if self.conditional:
                 _score_conditional(cases, drawn, table)
@@ -280,6 +306,7 @@ class _Cases:
     store: Any
     split: Any
     trajectories: int
+    truths: int  # of the same frame, the first ones are those of `trajectories`
     members: int
     start: int
     stride: int
@@ -292,35 +319,47 @@ class _Cases:
     std: ndarray
     bands: dict[str, ndarray]
     sides: tuple[float, ...]  # of the mean box
+    equation: Any  # None where it isn't known
 
     @classmethod
     def of(cls, module: AbstractSampler, store: Any, options: dict[str, Any]) -> Any:
         split = store.split(options.get("split", "test"))
         start, stride = options.get("start", 0), options.get("stride", 1)
-        needs = start + 1 + stride * module.unroll
-        check_size(store, split, options["trajectories"], needs)
-        statistics, dims = module.description["statistics"], len(split.space)
+        needs, trajectories = start + 1 + stride * module.unroll, options["trajectories"]
+        truths = options.get("truths") or trajectories
+        check_size(store, split, max(trajectories, truths), needs)
+        if truths != trajectories and module.conditional:
+            raise UserError("evaluate.truths needs conditional: false")
+        if truths % trajectories:
+            raise UserError(
+                f"evaluate.truths must be a multiple of trajectories, {trajectories}, is {truths}"
+            )
+        dims, name = len(split.space), store.equation["name"]
         shape = (-1, *(1,) * dims)
-        used = {n: values[: options["trajectories"]] for n, values in split.parameters.items()}
+        used = {n: values[:trajectories] for n, values in split.parameters.items()}
         box = sides(used, dims)
         bins = len(spectrum.wavenumbers(split.space, box)) if dims else 0
         masks = spectrum.bands(module.description["spectrum"], bins) if dims else {}
         return cls(
             store=store,
             split=split,
-            trajectories=options["trajectories"],
+            trajectories=trajectories,
+            truths=truths,
             members=options.get("members", 1) if module.stochastic else 1,
             start=start,
             stride=stride,
             conditional=module.conditional,
             nfe=sorted(options.get("nfe", [1, 2, 4, 8, 100])),
-            keep=min(options.get("keep", 0), options["trajectories"]),
+            keep=min(options.get("keep", 0), trajectories),
             batch_size=options.get("batch_size", 1024),
             projections=options.get("projections", 128),
-            mean=np.asarray(statistics["mean"], dtype=np.float64).reshape(shape),
-            std=np.asarray(statistics["std"], dtype=np.float64).reshape(shape),
+            mean=module.field_mean.cpu().double().numpy().reshape(shape),
+            std=module.field_std.cpu().double().numpy().reshape(shape),
             bands={name: mask for name, mask in masks.items() if mask.any()},
             sides=box,
+            equation=registry.build("equations", store.equation)
+            if name in registry.names("equations") and store.whole
+            else None,
         )
 
     @property
@@ -361,6 +400,7 @@ class _Drawn:
     """What was drawn, normalised, float64 and bounded; first axes (trajectory, member)."""
 
     truth: ndarray  # (trajectory, channel, *space)
+    others: ndarray  # further truths, of no trajectory
     seen: ndarray  # (trajectory, observed, *space), physical units
     samples: dict[int, ndarray]  # by number of evaluations
     alive: dict[int, ndarray]  # (trajectory, member)
@@ -384,18 +424,27 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
         first = int(chosen[0])
         keep("truth", cases.normalised(cases.read(cases.split, chosen, cases.target)), False)
         keep("seen", seen[:: cases.members], False)
-        for count in (*cases.nfe, None):
+
+        def bounded(drawn: Tensor) -> Tensor:
+            return drawn.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
+
+        for count in cases.nfe:
             generator = seeded(module.device, 1, first)
             drawn = module.normalised(module.draw(seen, parameters, generator, count))
-            bounded = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
-            keep(("alive", count), bounded)
-            tame = drawn.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
-            keep(("samples", count), tame)
+            alive = (drawn.abs() <= UNBOUNDED).flatten(1).all(1)  # NaN compares as false
+            keep(("alive", count), alive)
+            keep(("samples", count), bounded(drawn))
         context = module.context_of(seen)
         conditions = module.scaled_conditions(parameters)
         path = module.paths(context, conditions, seeded(module.device, 1, first))
+        exact = (
+            module.draw(seen, parameters, seeded(module.device, 1, first))
+            if path is None
+            else module.physical(path[-1])  # in the precision of other draws
+        )
+        keep("exact", bounded(module.normalised(exact)))
         if path is not None:
-            path = path.double().nan_to_num(UNBOUNDED).clamp(-UNBOUNDED, UNBOUNDED)
+            path = bounded(path)
             straight = path[-1] - path[0]
             keep("cost", straight.square().flatten(1).mean(1))
             bend = torch.zeros(len(straight), device=straight.device, dtype=straight.dtype)
@@ -406,12 +455,14 @@ def _draw_all(module: AbstractSampler, cases: _Cases) -> _Drawn:
             few = (chosen < cases.keep).sum()
             keep("path", path[:, :: cases.members][:, :few].transpose(0, 1), False)
     whole = {name: np.concatenate(arrays) for name, arrays in parts.items()}
+    further = np.arange(cases.trajectories, cases.truths)
     return _Drawn(
         truth=whole["truth"],
+        others=cases.normalised(cases.read(cases.split, further, cases.target)),
         seen=whole["seen"],
         samples={count: whole["samples", count] for count in cases.nfe},
         alive={count: whole["alive", count] for count in cases.nfe},
-        exact=whole["samples", None],
+        exact=whole["exact"],
         cost=whole.get("cost"),
         bend=whole.get("bend"),
         path=np.moveaxis(whole["path"], 0, 1) if "path" in whole else None,
@@ -437,8 +488,9 @@ def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None
         points = samples.reshape(len(repeated), -1)
         distance = sliced_w2(points, repeated, cases.projections)
         table.add("sliced_w2", distance, **rows)
-        variance = points.var(axis=0).mean() / flat.var(axis=0).mean()
-        table.add("variance_ratio", variance, **rows)
+        if cases.conditional:
+            variance = points.var(axis=0).mean() / flat.var(axis=0).mean()
+            table.add("variance_ratio", variance, **rows)
         if true_energy is None:
             continue
         energy = spectrum.energy_spectrum(samples, dims, box).mean(axis=(0, 1, 2))
@@ -458,17 +510,65 @@ def _score_distribution(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None
     table.add("sliced_w2_data", np.mean(floors))
 
 
+def _score_parts(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
+    """Score parts of the samples beside parts of the truths, see this module."""
+    count = min(PARTS, cases.trajectories)
+    size, number = cases.trajectories // count, np.arange(count)
+    flat = np.concatenate([drawn.truth, drawn.others]).reshape(cases.truths, -1)
+    truths = flat[: count * size * (cases.truths // cases.trajectories)].reshape(
+        count, -1, flat.shape[1]
+    )
+    lines = [SlicedTruth(truth, cases.projections) for truth in truths]
+    train = cases.store.split("train")
+    sets = min(count, train.trajectories // size)
+    chance = None
+    if sets:
+        others = cases.normalised(cases.read(train, np.arange(sets * size), cases.target))
+        others = others.reshape(sets, size, -1)
+        # a set that stands for two parts makes their chance look smaller than it is
+        chance = np.array([line.squared(others[n % sets]) for n, line in enumerate(lines)])
+    law_of_truths = _of_law(cases, truths)
+    centre = flat.mean(axis=0)
+    width = np.square(truths - centre).mean(axis=(1, 2))
+    for nfe, samples in drawn.samples.items():
+        rows: dict[str, Any] = {"nfe": nfe, "trajectory": number}
+        rows["censored"] = not drawn.alive[nfe].all()
+        points = samples[: count * size, 0].reshape(count, size, -1)  # first members
+        middle = points.mean(axis=(0, 1))
+        table.add("variance_ratio", np.square(points - middle).mean(axis=(1, 2)) / width, **rows)
+        if chance is not None:
+            found = [line.squared(part) for line, part in zip(lines, points, strict=True)]
+            table.add("sliced_w2_excess", np.array(found) - chance, **rows)
+        law = _of_law(cases, points)
+        if law:
+            gap = law_of_truths["log_density"].mean(axis=1) - law["log_density"].mean(axis=1)
+            table.add("log_density_gap", gap, **rows)
+            far, usual = (np.square(of["distance"]).mean(axis=1) for of in (law, law_of_truths))
+            table.add("cluster_spread", np.sqrt(far / usual), **rows)
+
+
+def _of_law(
+    cases: _Cases, points: Float[ndarray, "part row value"]
+) -> dict[str, Float[ndarray, "part row"]]:
+    """Compare normalised points with the distribution of the data, where that is known."""
+    if cases.equation is None or cases.dims:
+        return {}
+    physical = cases.mean + points.reshape(-1, points.shape[2]) * cases.std
+    known = cases.equation.known_law(physical)
+    return {name: values.reshape(points.shape[:2]) for name, values in known.items()}
+
+
 def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
     """Score the way from noise to sample."""
     trajectories = np.arange(cases.trajectories)
     axes = tuple(range(2, drawn.exact.ndim))
     for count, samples in drawn.samples.items():
         squares = np.square(samples - drawn.exact).mean(axis=axes).mean(axis=1)
-        rows: dict[str, Any] = {"nfe": count}
-        if cases.conditional:
-            rows["trajectory"] = trajectories
-        error = np.sqrt(squares if cases.conditional else squares.mean())
-        table.add("endpoint_error", error, **rows)
+        if not cases.conditional:
+            parts = min(PARTS, cases.trajectories)
+            size = cases.trajectories // parts
+            squares = squares[: parts * size].reshape(parts, size).mean(axis=1)
+        table.add("endpoint_error", np.sqrt(squares), nfe=count, trajectory=np.arange(len(squares)))
     if drawn.cost is not None and drawn.bend is not None:
         table.add("transport_cost", drawn.cost.mean(axis=1), trajectory=trajectories)
         table.add("straightness", drawn.bend.mean(axis=1), trajectory=trajectories)

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from contracts import sample as contract_sample
+from scipy import stats
 
 from longrun.equations.gaussian_mixture import GaussianMixture
 from longrun.methods.sample.exact_flow import ExactFlow, mixture_velocity
 from longrun.methods.sample.rectified_flow import FIRST, GROUP, RectifiedFlow, _assignment
 from longrun.metrics.samples import sliced_w2
 from longrun.nn.flow import flow_states
+from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 
 
 def generator(seed=0):
@@ -30,7 +33,7 @@ def end(velocity, start, steps, scheme="rk4"):
 def gmm():
     law = GaussianMixture()
     means = torch.from_numpy(law.centres)
-    return means, torch.full_like(means, law.spread**2)
+    return means, torch.from_numpy(law.deviations**2).expand_as(means)
 
 
 def field64(seed=0):
@@ -137,6 +140,23 @@ def test_errors_of_few_euler_steps_are_those_of_an_independent_computation():
     assert np.mean(deviations) == pytest.approx(0.68, abs=0.05)
 
 
+def test_the_oracle_of_a_steep_spectrum_errs_as_the_independent_computation():
+    """The same of the dataset's law, in the units of the store; one draw of the means."""
+    law = {"name": "gaussian_mixture", "law": "spectrum", "values": 64}
+    law |= {"components": 16, "radius": 0.8, "spread": 0.6}
+    mixture = registry.build("equations", law)
+    _, points = mixture.sample([np.random.default_rng(i) for i in range(4000)])
+    assert points.var(0).mean() == pytest.approx(1, rel=0.05)
+    module = ExactFlow(64, 0, 0, law, one_scale=True, fine_steps=60)
+    module.field_mean.copy_(torch.from_numpy(points.mean(0)))
+    module.field_std.fill_(float(np.sqrt(points.var(0).mean())))
+    seen = torch.zeros(300, 0)
+    noise = torch.randn(300, 64, generator=generator())
+    fine = module.solve(noise, seen, seen)
+    errors = [(module.solve(noise, seen, seen, n) - fine).square().mean() for n in (4, 8, 16, 32)]
+    np.testing.assert_allclose(np.sqrt(errors), [0.372, 0.202, 0.110, 0.058], rtol=0.2)
+
+
 def test_the_oracle_draws_its_distribution_in_the_units_of_the_store():
     module = ExactFlow(2, 0, 0, {"name": "gaussian_mixture"})
     module.field_mean.copy_(torch.tensor([0.3, -0.2]))
@@ -164,6 +184,30 @@ def test_points_of_the_mixture_have_its_moments():
     shares = np.bincount(distance.argmin(1), minlength=5) / 4000
     assert np.abs(shares - 0.2).max() < 0.03
     assert np.sqrt(np.square(distance.min(1)).mean() / 2) == pytest.approx(0.1, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"law": "spectrum", "values": 6, "components": 3, "spread": 0.6}]
+)
+def test_the_known_law_is_that_of_the_draws(options):
+    law = GaussianMixture(**options)
+    _, points = law.sample([np.random.default_rng(i) for i in range(20)])
+    known = law.known_law(points)
+    covariance = np.diag(law.deviations**2)
+    densities = [stats.multivariate_normal(c, covariance).pdf(points) for c in law.centres]
+    np.testing.assert_allclose(known["log_density"], np.log(np.mean(densities, axis=0)))
+    nearest = np.min(
+        [np.linalg.norm((points - c) / law.deviations, axis=1) for c in law.centres], 0
+    )
+    np.testing.assert_allclose(known["distance"], nearest)
+
+
+@pytest.mark.parametrize(
+    "options", [{"values": 3, "law": "spectrum"}, {"values": 4}, {"components": 0}]
+)
+def test_impossible_mixtures_are_refused(options):
+    with pytest.raises(UserError, match="must be"):
+        GaussianMixture(**options)
 
 
 # Solvers -----------------------------------------------------------------------------------------

@@ -21,6 +21,13 @@ class Evaluate(Section):
         default=0, description="number of the frame that is observed, or without a condition drawn"
     )
     trajectories: Count = Field(description="of the test split, the first ones")
+    truths: Count | None = Field(
+        default=None,
+        description=(
+            "frames of the test split, a multiple of trajectories, with which samples drawn "
+            "without a condition are compared part by part; trajectories by default"
+        ),
+    )
     members: Count = Field(
         default=1, le=65536, description="samples for each of them, of methods that are random"
     )
@@ -44,6 +51,24 @@ METRICS: dict[str, Metric] = {
         "sliced W2, data",
         "The same between test and training data: what a perfect sampler would score "
         "with as many samples.",
+        table="long",
+    ),
+    "sliced_w2_excess": metric(
+        "sliced W2², excess",
+        "Squared sliced Wasserstein-2 distance to the test data less that of as many other true "
+        "points, a part of the samples at a time: what is not chance; 0 for a perfect sampler.",
+        table="long",
+    ),
+    "log_density_gap": metric(
+        "log density, gap",
+        "Mean log of the known density at test data less that at the samples, nats: 0 for a "
+        "perfect sampler, positive where samples are too wide.",
+        table="long",
+    ),
+    "cluster_spread": metric(
+        "cluster spread",
+        "Root mean square distance of the samples to the nearest cluster of the known density "
+        "over that of the test data: 1 for a perfect sampler.",
         table="long",
     ),
     "endpoint_error": metric(

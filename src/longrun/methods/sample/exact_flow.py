@@ -52,7 +52,7 @@ class ExactFlow(AbstractFlow):
     fields, dims, conditions : int
         See `AbstractFlow`, also for the options.
     equation : dict
-        The `equation` section of the dataset, whose distribution has `centres` and a `spread`;
+        The `equation` section of the dataset, whose distribution has `centres` and `deviations`;
         from the data.
 
     Raises
@@ -79,7 +79,7 @@ class ExactFlow(AbstractFlow):
             )
         mixture = registry.build("equations", equation)
         self._centres = torch.from_numpy(mixture.centres)
-        self._spread = float(mixture.spread)
+        self._deviations = torch.from_numpy(mixture.deviations)
 
     def velocity(
         self,
@@ -91,7 +91,7 @@ class ExactFlow(AbstractFlow):
         """Return v* of the normalised distribution."""
         std, mean = self.field_std.to(state), self.field_mean.to(state)
         means = (self._centres.to(state) - mean) / std
-        variances = ((self._spread / std) ** 2).expand_as(means)
+        variances = (self._deviations.to(state) / std).square().expand_as(means)
         return mixture_velocity(state, time[:, None, None], means, variances)
 
     def loss(
