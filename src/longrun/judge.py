@@ -160,7 +160,7 @@ class _Court:
         if claim["metric"].startswith("correlation_time") and any(
             part["value"].mean() > limit for part in measured.parts
         ):
-            notes.append(f"beyond the {limit:.4g} s for which the data is predictable")
+            notes.append(f"beyond the time of {limit:.4g} for which the data is predictable")
         return {
             "name": name,
             "says": claim["says"],

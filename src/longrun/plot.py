@@ -46,7 +46,9 @@ class Predictions(Mapping[str, xr.Dataset]):
         return len(self.paths)
 
 
-def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results: Path) -> Inputs:
+def load(
+    name: str, spec: dict[str, Any], experiment: str, preset: str, results: Path, unit: str
+) -> Inputs:
     """Read what one figure needs of an experiment's results.
 
     Parameters
@@ -57,6 +59,8 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
         The composed experiment.
     results
         The folder above all presets.
+    unit
+        See `Inputs`.
 
     Raises
     ------
@@ -83,6 +87,7 @@ def load(name: str, spec: dict[str, Any], experiment: str, preset: str, results:
         claims=cli.read_json(folder / "claims.json", "judge"),
         curves=_below(curves),
         predictions=Predictions({run.method: run.folder for run in runs if run.seed == 0}),
+        unit=unit,
     )
 
 
@@ -136,8 +141,10 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Parse the command line; for each figure load, draw and save."""
     options = parser().parse_args()
-    run = options.experiment, options.preset, options.results
     spec = config.compose(options.configs, options.experiment, options.preset)
+    data = config.compose_dataset(options.configs, spec["test"][0], options.preset)
+    unit = registry.attribute("equations", data["equation"]["name"], "time_unit", Inputs.unit)
+    run = options.experiment, options.preset, options.results, unit
     if options.figure:
         draw = registry.find("figures", options.figure)
         save(draw(load(options.figure, spec, *run)), options.output)

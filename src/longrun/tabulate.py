@@ -332,7 +332,7 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if math.isfinite(facts["predictability"]):
         limit = number(facts["predictability"])
-        described.append(("predictability", f"{limit} s: scores beyond it are meaningless"))
+        described.append(("predictability", f"a time of {limit}; scores beyond it are meaningless"))
     if facts["classical"]:
         text = f"{', '.join(facts['classical'])}, the data's own solver"
         described.append(("what a surrogate competes with", text))

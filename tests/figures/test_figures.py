@@ -214,13 +214,35 @@ def test_censored_horizons_are_marked(inputs):
 def test_space_time_is_rasterised_and_marks_this_rollout(inputs):
     figure = draw("space_time", inputs)
     panels = [axes for axes in figure.axes if axes.images]
-    assert len(panels) == 3 * len(METHODS)
+    assert len(panels) == 1 + 2 * len(METHODS)  # the truth once
     assert len({axes.images[0].get_clim() for axes in panels}) == 1
     scores = inputs.rows("correlation_time_0.8")
     first = scores[(scores["method"] == "unet_history") & (scores["seed"] == 0)]
     expected = first.loc[first["trajectory"] == 0, "value"].iloc[0]
     marks = [line.get_xdata()[0] for line in panels[1].lines]
     assert sorted(marks) == pytest.approx([expected, synthetic.PREDICTABILITY])
+
+
+def test_time_has_the_unit_of_the_equation(inputs):
+    for name in ("error_over_time", "horizon_bars", "space_time", "cost_horizon"):
+        assert "time units)" in words(draw(name, inputs)), name
+        assert "(s)" not in words(draw(name, inputs)).replace("wall time (s)", ""), name
+    seconds = dataclasses.replace(inputs, unit="s")
+    assert "lead time (s)" in words(draw("error_over_time", seconds))
+
+
+def test_a_trial_run_says_that_it_means_nothing(inputs):
+    assert "too small to mean" not in words(draw("spectra", inputs))
+    small = dataclasses.replace(inputs, preset="smoke")
+    assert "too small to mean" in words(draw("spectra", small))
+
+
+def test_equal_curves_are_told_apart(inputs):
+    """Of two lines on each other the later is thinner and more broken."""
+    looks = [_style.line(inputs, method) for method in METHODS]
+    widths = [look["linewidth"] for look in looks]
+    assert widths == sorted(set(widths), reverse=True)
+    assert len({str(look["linestyle"]) for look in looks}) == len(METHODS)
 
 
 @pytest.mark.parametrize("error", [0.02, 0.2])
@@ -282,20 +304,20 @@ def test_cost_axis_holds_every_method(inputs):
 def test_verb_names_what_is_missing(tmp_path):
     spec = synthetic.EXPERIMENT | {"train": ["kuramoto_sivashinsky"]}
     with pytest.raises(cli.UserError, match=r"scores.parquet.*longrun.evaluate"):
-        plot.load("spectra", spec, "pde_refiner", "cpu", tmp_path)
+        plot.load("spectra", spec, "pde_refiner", "cpu", tmp_path, "s")
     with pytest.raises(cli.UserError, match=r"claims.json.*longrun.judge"):
-        plot.load("claims", spec, "pde_refiner", "cpu", tmp_path)
+        plot.load("claims", spec, "pde_refiner", "cpu", tmp_path, "s")
 
 
 @pytest.mark.xdist_group("site")
 def test_verb_loads_what_runs_left(site):
     spec = synthetic.inputs(synthetic.SITE).spec
-    inputs = plot.load("error_over_time", spec, "pde_refiner", "cpu", site / "results")
+    inputs = plot.load("error_over_time", spec, "pde_refiner", "cpu", site / "results", "s")
     assert set(inputs.scores["metric"]) == {"correlation", "nrmse", "predictability"}
     assert len(inputs.curves) == 0
     runs = inputs.scores.groupby("method")["seed"].nunique().to_dict()
     assert runs == {name: synthetic.seeds(name) for name in synthetic.SITE}
-    curves = plot.load("training_curves", spec, "pde_refiner", "cpu", site / "results").curves
+    curves = plot.load("training_curves", spec, "pde_refiner", "cpu", site / "results", "s").curves
     assert set(curves["method"]) == {*synthetic.SITE} - {"persistence"}
     assert isinstance(curves, pd.DataFrame)
     kept = inputs.predictions["unet"]

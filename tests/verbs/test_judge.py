@@ -229,7 +229,7 @@ def test_runs_that_descend_from_the_same_are_paired():
 def test_what_cannot_be_predicted_is_named():
     scores = [rows(m, "correlation_time_0.8", v) for m, v in (("new", 60.0), ("old", 40.0))]
     limit = rows("new", "predictability", 50.0, trajectories=1, trajectory=-1)
-    assert "beyond the 50 s" in verdict([*scores, limit], ratio={"holds": 1.0})["note"]
+    assert "beyond the time of 50" in verdict([*scores, limit], ratio={"holds": 1.0})["note"]
     assert verdict([*scores, limit.assign(value=61.0)], ratio={"holds": 1.0})["note"] == ""
 
 

@@ -192,6 +192,8 @@ class AbstractEquation(ABC):
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     steady
         Whether the equation has no time.
+    time_unit
+        What the equation's time is counted in.
     derivatives
         What `residual` needs besides the fields: a letter per order, such as "t" or "xx". None
         where an equation has no `residual`.
@@ -207,6 +209,7 @@ class AbstractEquation(ABC):
     aspect: tuple[int, ...] | None = None
     centred: bool = False
     steady: bool = False
+    time_unit: str = "time units"
     derivatives: tuple[str, ...] = ()
     sought: tuple[str, ...] | None = None
     distributions: dict[str, Distribution]

@@ -93,6 +93,7 @@ class ConfinedFlow(AbstractEquation):
         Quantity("v", "velocity along y, on upper faces", "m/s"),
     )
     centred = True
+    time_unit = "s"
 
     def __init__(
         self,

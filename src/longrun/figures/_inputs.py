@@ -30,6 +30,8 @@ class Inputs:
         method, seed, step, metric, value.
     predictions
         Truth and prediction of a few trajectories per method, from seed 0.
+    unit
+        Of the data's time: ``s``, or where the equation has none ``time units``.
     """
 
     spec: dict[str, Any]
@@ -39,6 +41,12 @@ class Inputs:
     claims: dict[str, Any]
     curves: pd.DataFrame
     predictions: Mapping[str, xr.Dataset]
+    unit: str = "time units"
+
+    @property
+    def per_unit(self) -> str:
+        """The unit of time after "per"."""
+        return self.unit.replace("units", "unit")
 
     @property
     def methods(self) -> list[str]:

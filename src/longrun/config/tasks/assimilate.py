@@ -69,7 +69,7 @@ METRICS: dict[str, Metric] = {
         table="short",
     ),
     "correlation_time_0.8": metric(
-        "free r > 0.8 (s)",
+        "free r > 0.8 (time)",
         "Time since the last measurement until the correlation of the free forecast "
         "with the truth first falls below 0.8, interpolated between frames; censored "
         "(≥) where it never does.",

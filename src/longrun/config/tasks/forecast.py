@@ -41,22 +41,22 @@ VALIDATION: tuple[str, ...] = (
 COLUMNS: tuple[str, ...] = ("step", "stage")  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
     "correlation_time_0.8": metric(
-        "r > 0.8 (s)",
-        "Time until the Pearson correlation between forecast and truth, over space, "
-        "first falls below 0.8, interpolated between frames. A rollout that never falls "
-        "below counts with its whole length and is marked censored (≥): the true value "
-        "is longer. A forecast that is constant or not finite has correlation 0.",
+        "r > 0.8 (time)",
+        "Time, in the equation's units, until the Pearson correlation between forecast and "
+        "truth, over space, first falls below 0.8, interpolated between frames. A rollout "
+        "that never falls below counts with its whole length and is marked censored (≥): the "
+        "true value is longer. A forecast that is constant or not finite has correlation 0.",
         table="short",
     ),
-    "correlation_time_0.9": metric("r > 0.9 (s)", "The same for the level 0.9.", table="short"),
+    "correlation_time_0.9": metric("r > 0.9 (time)", "The same for the level 0.9.", table="short"),
     "correlation_time_0.8_vorticity": metric(
-        "vorticity r > 0.8 (s)",
+        "vorticity r > 0.8 (time)",
         "As r > 0.8, of the vorticity, whose smaller scales are lost first; where the "
         "equation derives it from the velocity.",
         table="short",
     ),
     "correlation_time_0.9_vorticity": metric(
-        "vorticity r > 0.9 (s)", "The same for the level 0.9.", table="long"
+        "vorticity r > 0.9 (time)", "The same for the level 0.9.", table="long"
     ),
     "correlation_vorticity": metric(
         "correlation of vorticity",
@@ -129,7 +129,7 @@ METRICS: dict[str, Metric] = {
         ensemble=True,
     ),
     "predicted_horizon": metric(
-        "predicted horizon (s)",
+        "predicted horizon (time)",
         "Time at which an ensemble's members, on average, stop being correlated above "
         "0.8 with each other: an estimate of the true horizon that needs no truth.",
         table="long",

@@ -34,7 +34,7 @@ def draw(inputs: Inputs) -> Figure:
     _against_fraction(grid[-1], inputs, scores, methods)
     parts[0].legend(*grid[-1].get_legend_handles_labels(), loc="outside lower center", ncols=5)
     if pictures:
-        _space_time(parts[1], pictures)
+        _space_time(parts[1], pictures, inputs.unit)
     hint = "bands: range over seeds"
     if inputs.spec["evaluate"].get("lyapunov_time"):
         hint += "; dotted: whole Lyapunov times"
@@ -71,7 +71,7 @@ def _over_time(axes: Axes, inputs: Inputs, rows: pd.DataFrame, methods: list[str
     for number in range(1, int(end / unit) + 1) if unit else ():
         axes.axvline(number * unit, color="#555555", linestyle=(0, (1, 1.5)), linewidth=1.0)
     axes.axhline(_noise(inputs), color="#555555", linestyle="--", linewidth=1.0)
-    axes.set(xlabel="lead time (s)", xlim=(0, end))
+    axes.set(xlabel=f"lead time ({inputs.unit})", xlim=(0, end))
 
 
 def _against_fraction(axes: Axes, inputs: Inputs, scores: pd.DataFrame, methods: list[str]) -> None:
@@ -113,7 +113,7 @@ def _pictures(inputs: Inputs, method: str) -> dict[str, np.ndarray]:
     return fields | {"": np.array([end, length])}
 
 
-def _space_time(figure: SubFigure, pictures: dict[str, np.ndarray]) -> None:
+def _space_time(figure: SubFigure, pictures: dict[str, np.ndarray], unit: str) -> None:
     end, length = pictures.pop("")
     grid = figure.subplots(1, len(pictures), sharey=True)
     scale = float(np.quantile(np.abs(pictures["truth"]), 0.995)) or 1.0
@@ -130,6 +130,6 @@ def _space_time(figure: SubFigure, pictures: dict[str, np.ndarray]) -> None:
         )
         axes.set_facecolor("#bbbbbb")
         axes.grid(visible=False)
-        axes.set(title=title, xlabel="lead time (s)")
+        axes.set(title=title, xlabel=f"lead time ({unit})")
     grid[0].set_ylabel("x")
-    figure.colorbar(image, ax=grid, label="field, same scale", aspect=25, pad=0.01)
+    figure.colorbar(image, ax=grid, label="field, same scale in all", aspect=25, pad=0.01)

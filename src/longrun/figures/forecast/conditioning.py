@@ -26,7 +26,7 @@ def draw(inputs: Inputs) -> Figure:
     for axes, (title, members) in zip(panels, groups.items(), strict=True):
         for method, label in members.items():
             _curve(axes, inputs, scores[scores["method"] == method], method, label)
-        axes.set(title=title, xlabel="lead time (s)", yscale="log")
+        axes.set(title=title, xlabel=f"lead time ({inputs.unit})", yscale="log")
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16))
     panels[0].set_ylabel("nRMSE (error / truth, rms)")
     drawn = {name for members in groups.values() for name in members}

@@ -44,15 +44,15 @@ def draw(inputs: Inputs) -> Figure:
     _style.predictability(axes, inputs, vertical=False)
     axes.set(
         xscale="log",
-        xlabel="wall time per simulated second and trajectory (s); left is cheaper",
-        ylabel="correlation above 0.8 (s); up is better",
+        xlabel=f"wall time (s) per {inputs.per_unit} and trajectory; left is cheaper",
+        ylabel=f"correlation above 0.8 ({inputs.unit}); up is better",
     )
     axes.set_ylim(bottom=0)
     _style.legend_right(figure, axes)
     best = max(methods, key=lambda method: horizon[method]["value"])
-    title = f"The longest horizon, {horizon[best]['value']:.0f} s, is that of {best}"
+    title = f"The longest horizon, {horizon[best]['value']:.0f} {inputs.unit}, is that of {best}"
     cheaper = [m for m in methods if cost["mean"][m] < cost["mean"][best]]
     if cheaper:
         rival = max(cheaper, key=lambda method: horizon[method]["value"])
-        title += f"; the best cheaper one, {rival}, reaches {horizon[rival]['value']:.0f} s"
+        title += f"; the best cheaper one, {rival}, reaches {horizon[rival]['value']:.0f}"
     return _style.finish(figure, inputs, title, inputs.rows("correlation_time_0.8"))

@@ -43,7 +43,9 @@ def draw(inputs: Inputs) -> Figure:
     upper, lower = grid
     upper.axhline(0.8, color="#555555", linewidth=1.0, label="correlation 0.8")
     upper.set(ylabel="correlation with truth", ylim=(-0.15, 1.03), xlim=(0, end))
-    lower.set(ylabel="nRMSE (error / truth, rms)", xlabel="lead time (s)", yscale="log")
+    lower.set(
+        ylabel="nRMSE (error / truth, rms)", xlabel=f"lead time ({inputs.unit})", yscale="log"
+    )
     _style.legend_right(figure, upper)
     mean = scores.groupby(["method", "step"])["value"].mean()
     last = {}
@@ -52,7 +54,7 @@ def draw(inputs: Inputs) -> Figure:
     best = max(last, key=lambda method: last[method])
     if last[best]:
         time = scores.groupby("step")["lead_time"].mean().sort_index().iloc[last[best] - 1]
-        title = f"{best} keeps its mean correlation above 0.8 longest: {time:.0f} s"
+        title = f"{best} keeps its mean correlation above 0.8 longest: {time:.0f} {inputs.unit}"
     else:
         title = "No method's mean correlation is above 0.8, even after one step"
     return _style.finish(figure, inputs, title, scores, "bands: range over seeds")

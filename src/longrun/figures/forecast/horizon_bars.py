@@ -37,7 +37,7 @@ def draw(inputs: Inputs) -> Figure:
                 linewidth=1.1,
                 xerr=np.abs([[row["low"] - value], [row["high"] - value]]),
             )
-            text = f"{value:.0f} s"
+            text = f"{value:.0f}"
             if row["censored"]:
                 text = f"≥ {text}: {row['censored']:.0%} never fell below"
             axes.annotate(
@@ -53,7 +53,9 @@ def draw(inputs: Inputs) -> Figure:
     axes.grid(axis="y", visible=False)
     axes.margins(x=0.16)
     _style.predictability(axes, inputs)
-    axes.set_xlabel("time until the correlation with the truth first falls below the level (s)")
+    axes.set_xlabel(
+        f"time until the correlation with the truth first falls below the level ({inputs.unit})"
+    )
     handles = [
         Patch(color="#444444", alpha=dark, label=f"above {level}")
         for level, (dark, _) in LEVELS.items()
@@ -62,5 +64,6 @@ def draw(inputs: Inputs) -> Figure:
         handles=handles + axes.get_legend_handles_labels()[0], ncols=3, loc="outside lower center"
     )
     best = max(methods, key=lambda method: summary["0.8"][method]["value"])
-    title = f"{best} stays above 0.8 longest: {summary['0.8'][best]['value']:.0f} s on average"
+    longest = f"{summary['0.8'][best]['value']:.0f} {inputs.unit}"
+    title = f"{best} stays above 0.8 longest: {longest} on average"
     return _style.finish(figure, inputs, title, inputs.rows("correlation_time_0.8"))

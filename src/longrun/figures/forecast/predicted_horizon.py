@@ -54,8 +54,8 @@ def draw(inputs: Inputs) -> Figure:
             xlim=(0, top),
             ylim=(0, top),
             aspect="equal",
-            xlabel="horizon estimated from the spread (s)",
-            ylabel="true horizon, r > 0.8 (s)",
+            xlabel=f"horizon estimated from the spread ({inputs.unit})",
+            ylabel=f"true horizon, r > 0.8 ({inputs.unit})",
         )
         axes.legend(loc="upper left")
         best = max(best, (share, method))

@@ -42,7 +42,7 @@ def draw(inputs: Inputs) -> Figure:
         xscale="log",
         yscale="log",
         xlabel="trajectories of the new task that were trained on (number)",
-        ylabel=f"relative L1 error at {_time(rows)} (%)",
+        ylabel=f"relative L1 error at {_time(inputs, rows)} (%)",
         xticks=counts,
     )
     axes.xaxis.set_major_formatter(ScalarFormatter())
@@ -85,8 +85,8 @@ def _sources(axes: Axes, inputs: Inputs, rows: pd.DataFrame, members: list[str])
             axes.axhline(error, color=colour, linestyle="--", linewidth=1.3, label=label)
 
 
-def _time(rows: pd.DataFrame) -> str:
-    return f"lead time {rows['lead_time'].mean():.3g} s"
+def _time(inputs: Inputs, rows: pd.DataFrame) -> str:
+    return f"lead time {rows['lead_time'].mean():.3g} {inputs.unit}"
 
 
 def _title(means: dict[str, dict[int, float]]) -> str:

@@ -1,4 +1,4 @@
-"""Space and time of one test trajectory: truth, prediction and error of every method."""
+"""Space and time of one test trajectory: the truth, and prediction and error of every method."""
 
 import numpy as np
 import pandas as pd
@@ -17,42 +17,50 @@ COLOURS = colormaps["RdBu_r"].resampled(64)  # enough for the eye, and half the 
 
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
-    """Draw one row per method; the colour scale is the same in every panel."""
+    """Draw the truth, then one row per method; the colour scale is the same in every panel."""
     kept = {method: inputs.predictions[method] for method in inputs.predictions}
     samples = {method: _first(kept[method]) for method in kept if kept[method].sizes["trajectory"]}
     methods = _style.order(inputs, samples)
     if not methods:
         return _style.note("No predictions were kept: evaluate.keep is 0 for every method.")
-    figure = _style.blank(11.0, 1.3 + 1.25 * len(methods))
-    grid = figure.subplots(len(methods), 3, sharex=True, sharey=True, squeeze=False)
+    figure = _style.blank(11.0, 1.3 + 1.25 * (1 + len(methods)))
+    grid = figure.subplots(1 + len(methods), 2, sharex=True, sharey=True, squeeze=False)
     scale = max(_limit(samples[method]) for method in methods)
     limit = inputs.number("predictability")
-    for row, method in zip(grid, methods, strict=True):
+    truth = samples[methods[0]]["truth"]
+    _panel(grid[0, 0], truth, scale)
+    grid[0, 0].set_title("truth")
+    grid[0, 1].remove()
+    for row, method in zip(grid[1:], methods, strict=True):
         sample = samples[method]
-        truth, prediction = sample["truth"], sample["prediction"]
+        prediction = sample["prediction"]
         crossing, censored = _crossing(inputs, method, sample)
-        for axes, field in zip(row, (truth, prediction, prediction - truth), strict=True):
+        for axes, field in zip(row, (prediction, prediction - sample["truth"]), strict=True):
             image = _panel(axes, field, scale)
-            if limit is not None:
-                axes.axvline(limit, color="black", linestyle=(0, (1, 1.5)), linewidth=1.3)
-        for axes in row[1:]:
             if crossing is not None and not censored:
                 axes.axvline(crossing, color="black", linestyle="--", linewidth=1.3)
-        row[0].set_ylabel(_name(truth, "x"))
-        ends = "no correlation score" if crossing is None else f"r < 0.8 at {crossing:.0f} s"
-        row[0].set_title(f"{method}: truth")
-        row[1].set_title("prediction, " + ("r > 0.8 to the end" if censored else ends))
-        row[2].set_title("error")
+        ends = "no correlation score"
+        if crossing is not None:
+            ends = "r > 0.8 to the end" if censored else f"r < 0.8 at {crossing:.0f} {inputs.unit}"
+        row[0].set_title(f"{method}: {ends}")
+        row[1].set_title("error")
+    shown = [axes for axes in grid.flat if axes.figure]
+    for axes in shown if limit is not None else ():
+        axes.axvline(limit, color="black", linestyle=(0, (1, 1.5)), linewidth=1.3)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(_name(truth, "x"))
     for axes in grid[-1]:
-        axes.set_xlabel("lead time (s)")
+        axes.set_xlabel(f"lead time ({inputs.unit})")
     name = str(truth.coords["field"].values) if "field" in truth.coords else "field"
     units = truth.attrs.get("units", "1")
     label = name if units in ("", "1") else f"{name} ({units})"
-    figure.colorbar(image, ax=grid, label=f"{label}, same scale everywhere", aspect=40, pad=0.01)
+    figure.colorbar(image, ax=shown, label=f"{label}, same scale everywhere", aspect=40, pad=0.01)
     hint = "dashed: correlation falls below 0.8"
     if limit is not None:
-        hint += f"; dotted: predictability limit, {limit:.0f} s"
-    title = "One test trajectory in space and time: truth, prediction and error"
+        hint += f"; dotted: predictability limit, {limit:.0f} {inputs.unit}"
+    title = (
+        "One test trajectory in space and time: the truth, then forecast and error of every method"
+    )
     return _style.finish(figure, inputs, title, hint=hint)
 
 

@@ -41,7 +41,7 @@ def draw(inputs: Inputs) -> Figure:
         upper.set_title(
             "climate: second half of the rollout"
             if step is None
-            else f"{'short' if step == first else 'long'} lead: {lead:.1f} s"
+            else f"{'short' if step == first else 'long'} lead: {lead:.1f} {inputs.unit}"
         )
         upper.set(yscale="log", ylim=(black.max() * 1e-13, black.max() * 5))
         lower.set(yscale="log", ylim=(1e-2, 1e2), xlabel="wavenumber (rad / unit length)")

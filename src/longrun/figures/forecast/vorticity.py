@@ -42,7 +42,7 @@ def draw(inputs: Inputs) -> Figure:
             image = _panel(axes, field.isel(lead_time=step), scale)
             time = float(field["lead_time"][step])
             if name == "truth":
-                axes.set_title(f"{time:.3g} s")
+                axes.set_title(f"{time:.3g} {inputs.unit}")
             else:
                 agreement = _correlation(field[step].values, true[step].values)
                 mark = "" if agreement >= LOST else ", lost"
@@ -50,7 +50,9 @@ def draw(inputs: Inputs) -> Figure:
         line[0].set_ylabel(f"{name}\ny")
     for axes in grid[-1]:
         axes.set_xlabel("x")
-    figure.colorbar(image, ax=grid, label="vorticity (1/s), same scale everywhere", aspect=40)
+    figure.colorbar(
+        image, ax=grid, label=f"vorticity (1 / {inputs.per_unit}), same scale everywhere", aspect=40
+    )
     kept = ", ".join(f"{method} until {_lost(predicted[method], true)}" for method in methods)
     title = f"One test trajectory. Vorticity correlates above {LOST:g}: {kept}"
     return _style.finish(figure, inputs, title, hint="r: correlation with the truth over space")
@@ -92,5 +94,5 @@ def _lost(predicted: xr.DataArray, true: xr.DataArray) -> str:
     """Say when the correlation first falls below the threshold."""
     for step, time in enumerate(true["lead_time"].values):
         if _correlation(predicted[step].values, true[step].values) < LOST:
-            return f"{time:.3g} s"
+            return f"{time:.3g}"
     return "the end"

@@ -38,7 +38,9 @@ def draw(inputs: Inputs) -> Figure:
         left.set_title(f"at {size.min():,.0f} to {size.max():,.0f} parameters".replace(",", " "))
     cost = inputs.rows("wall_time_per_second").groupby("method")["value"].mean().reindex(methods)
     _panel(right, inputs, error, 1e3 * cost, plain)
-    right.set(xscale="log", xlabel="wall time per second forecast (ms)", title="and what it costs")
+    right.set(
+        xscale="log", xlabel=f"wall time (ms) per {inputs.per_unit}", title="and what it costs"
+    )
     _style.legend_right(figure, left)
     best = str(error["mean"].idxmin())
     title = f"{best} has the lowest rollout error: nRMSE {error.loc[best, 'mean']:.3g}"

@@ -39,7 +39,7 @@ def draw(inputs: Inputs) -> Figure:
         shown = _panel(row[1], error, scale)
         figure.colorbar(shown, ax=row[1], label="error (units of the field)")
         row[1].set_title(f"error, relative L2 {errors.get(method, np.nan):.1e}")
-        figure.colorbar(field, ax=row[0], label="field")
+        figure.colorbar(field, ax=row[0], label="field (its own units)")
         _gaussians(row[2], plane, limit)
     for axes in grid[-1]:
         axes.set_xlabel("x (length)")

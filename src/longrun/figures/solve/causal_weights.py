@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -29,11 +29,11 @@ def draw(inputs: Inputs) -> Figure:
     last = float(scores["lead_time"].max())
     verdicts = []
     for axes, method in zip(left, causal, strict=True):
-        mesh, reached = _weights(axes, curves[curves["method"] == method], last)
+        shown, reached = _weights(axes, curves[curves["method"] == method], last)
         axes.set_title(f"{method}: weights")
         verdicts.append(f"{method}: slices up to t = {reached:.2f} count at the end")
-    left[0].set_ylabel("time (units of the equation)")
-    figure.colorbar(mesh, ax=left, label="weight of a slice (mean over seeds)", pad=0.02)
+    left[0].set_ylabel(f"time ({inputs.unit})")
+    figure.colorbar(shown, ax=left, label="weight of a slice (mean over seeds)", pad=0.02)
     _errors(right, inputs, scores)
     return _style.finish(
         figure,
@@ -44,12 +44,20 @@ def draw(inputs: Inputs) -> Figure:
     )
 
 
-def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[QuadMesh, float]:
+def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[AxesImage, float]:
     """Draw weights over updates (across) and time (up); return how far they are open at the end."""
     table = curves.pivot_table(index="metric", columns="step", values="value").reindex(CURVES)
     time = np.linspace(0, last, SLICES)
-    mesh = axes.pcolormesh(
-        table.columns, time, table, vmin=0, vmax=1, cmap="cividis", rasterized=True
+    half = last / (SLICES - 1) / 2
+    shown = axes.imshow(
+        table,
+        vmin=0,
+        vmax=1,
+        cmap="cividis",
+        extent=(float(table.columns[0]), float(table.columns[-1]), -half, last + half),
+        origin="lower",
+        aspect="auto",
+        interpolation="nearest",
     )
     is_open = (table.to_numpy() > OPEN).cumprod(axis=0).sum(axis=0)  # of each update, in a row
     front = pd.Series(time[np.maximum(is_open - 1, 0)], index=table.columns)
@@ -58,7 +66,7 @@ def _weights(axes: Axes, curves: pd.DataFrame, last: float) -> tuple[QuadMesh, f
     axes.plot(front, color="white", linewidth=1.5)
     axes.set(xlabel="updates", ylim=(0, last))
     axes.grid(False)
-    return mesh, float(front.iloc[-1])
+    return shown, float(front.iloc[-1])
 
 
 def _errors(axes: Axes, inputs: Inputs, scores: pd.DataFrame) -> None:
@@ -70,8 +78,6 @@ def _errors(axes: Axes, inputs: Inputs, scores: pd.DataFrame) -> None:
         axes.fill_between(
             band.index, band["min"], band["max"], color=look["color"], alpha=0.2, linewidth=0
         )
-    axes.set(
-        yscale="log", xlabel="time (units of the equation)", ylabel="relative L2 error (ratio)"
-    )
+    axes.set(yscale="log", xlabel=f"time ({inputs.unit})", ylabel="relative L2 error (ratio)")
     axes.set_title("error at each time (band: all seeds)")
     axes.legend(loc="lower right")
