@@ -287,6 +287,17 @@ def test_claims_show_verdicts_in_words_and_survive_missing_values(inputs):
     assert {axes.get_xscale() for axes in figure.axes} == {"log", "linear"}
 
 
+def test_values_below_zero_and_without_an_interval_are_drawn(inputs):
+    claims = [
+        claim_of("value", 0.01, 0.04, "holds"),  # its interval reaches below zero
+        claim_of("value", -3.0, 25.0, "open") | {"low": None, "high": None},
+    ]
+    figure = draw("claims", dataclasses.replace(inputs, claims={"claims": claims, "methods": []}))
+    assert "0.01 [-0.19, 0.11]" in words(figure) and "-3, no interval" in words(figure)
+    assert words(figure).count("no finite interval") == 1
+    assert {axes.get_xscale() for axes in figure.axes} == {"linear"}
+
+
 def test_predicted_horizon_has_the_judges_r_squared():
     inputs = synthetic.inputs(("pde_refiner",))
     judged = inputs.claims["claims"][0]
