@@ -298,6 +298,16 @@ def test_values_below_zero_and_without_an_interval_are_drawn(inputs):
     assert {axes.get_xscale() for axes in figure.axes} == {"linear"}
 
 
+def test_labels_of_a_wide_axis_leave_room(inputs):
+    claims = [
+        claim_of("ratio", value, 1.0, "holds") | {"low": value, "high": value}
+        for value in (5e-4, 20.0)
+    ]
+    figure = draw("claims", dataclasses.replace(inputs, claims={"claims": claims, "methods": []}))
+    labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
+    assert labels == ["0.001", "0.01", "0.1", "1", "10"]
+
+
 def test_predicted_horizon_has_the_judges_r_squared():
     inputs = synthetic.inputs(("pde_refiner",))
     judged = inputs.claims["claims"][0]

@@ -133,7 +133,8 @@ def _readable_ticks(axes: Axes) -> None:
     """Label a log axis with plain numbers: 0.5, 1, 1.5, not 10 to the power of something."""
     low, high = axes.get_xlim()
     low, high = min(low, 0.9), max(high, 1.12)
-    steps = [lead * 10.0**power for power in range(-4, 5) for lead in (1, 2, 5)]
+    leads = (1, 2, 5) if high / low < 1000 else (1,)  # more would overlap
+    steps = [lead * 10.0**power for power in range(-8, 9) for lead in leads]
     if high / low < 6:
         steps = sorted({*steps, 0.7, 0.8, 0.9, 1.1, 1.2, 1.5, 3.0})
     ticks = [step for step in steps if low <= step <= high]
