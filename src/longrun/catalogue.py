@@ -169,15 +169,16 @@ def main() -> None:
     """Read the command line and write the pages, with the pictures in a folder beside them."""
     arguments = parser().parse_args()
     preset, output = arguments.preset, arguments.output
-    names = config.datasets(arguments.configs)
+    every = config.datasets(arguments.configs)
+    composed = {name: config.compose_dataset(arguments.configs, name, preset) for name in every}
+    # files of one's own are nobody else's
+    simulated = {name: spec for name, spec in composed.items() if "source" not in spec}
+    of = {name: spec["equation"]["name"] for name, spec in simulated.items()}
+    names = list(of)
     files = {name: arguments.facts / f"{name}.json" for name in names}
     found = {name: cli.read_json(file, "inspect") for name, file in files.items() if file.exists()}
     old = output.read_text("utf-8") if output.exists() else ""
     whole = table(preset, found, old, names)
-    of = {
-        name: config.compose_dataset(arguments.configs, name, preset)["equation"]["name"]
-        for name in names
-    }
     kept = f"preset `{preset}`" in old
     for equation in sorted(set(of.values())):
         file = output.parent / "equations" / f"{equation}.md"

@@ -6,14 +6,19 @@ hold, and what they don't.
 
 import argparse
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from longrun.config.models import Storage
+from longrun.config.section import defaults
+from longrun.data import schema
 from longrun.data.store import open_store
 from longrun.exchange import formats as exchange
-from longrun.exchange.pdebench import export_pdebench, read_pdebench
-from longrun.exchange.well import export_well, read_well
+from longrun.exchange.pdebench import export_pdebench
+from longrun.exchange.well import export_well
+from longrun.generate import generate
 from longrun.runtime import cli
 from longrun.runtime.cli import UserError
 
@@ -46,12 +51,12 @@ def convert(
     fields: Sequence[str] | None = None,
     boundary: Sequence[str] | None = None,
 ) -> None:
-    """Write a store from files of another format.
+    """Write a store from files of another format, as a dataset with this `source` would be made.
 
     Parameters
     ----------
     source
-        File or folder, see `read_well` and `read_pdebench`.
+        File or folder.
     output
         Folder of the store; must not exist.
     kind
@@ -70,22 +75,26 @@ def convert(
     UserError
         Files that can't be read or stored; options that are missing or don't fit.
     """
-    if kind == WELL:
-        if fields or boundary:
-            raise UserError("files of The Well name their fields and boundary conditions")
-        foreign = read_well(source)
-    else:
-        foreign = read_pdebench(source, fields, boundary)
+    exchange.absent(output)
+    said: dict[str, Any] = {"format": kind, "path": str(source)}
     if parameters:
-        foreign = exchange.with_parameters(foreign, parameters)
-    if "" in foreign.parts:
-        if splits is None:
-            count = foreign.parts[""].trajectories
-            raise UserError(f"{source}: its {count} trajectories aren't split; give --splits")
-        foreign = exchange.divided(foreign, splits)
-    elif splits is not None:
-        raise UserError(f"{source}: is split already; --splits is for files that aren't")
-    exchange.import_store(foreign, output, kind, source.name, provenance)
+        said["parameters"] = dict(parameters)
+    if fields:
+        said["fields"] = list(fields)
+    if boundary:
+        if kind == WELL:
+            raise UserError("files of The Well know their boundary conditions")
+        several = dict(zip(schema.AXES, boundary, strict=False))
+        said["boundary"] = several if len(boundary) > 1 else boundary[0]
+    spec: dict[str, Any] = {"source": said, "store": defaults(Storage) | {"dtype": None}}
+    if splits:
+        counts = zip(schema.SPLITS, splits, strict=True)
+        spec["splits"] = {name: {"trajectories": count} for name, count in counts}
+    try:
+        generate(spec, output, provenance)
+    except UserError:  # what can't be converted is not worth resuming
+        shutil.rmtree(output.with_name(f".{output.name}.partial"), ignore_errors=True)
+        raise
 
 
 def _parameter(text: str) -> tuple[str, float]:

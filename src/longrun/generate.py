@@ -1,4 +1,7 @@
-"""Make a dataset: simulate an equation, write the trajectories, their error and their origin."""
+"""Make a dataset: simulate an equation, or read files of one's own, into a store.
+
+A store says where its trajectories come from and, where they are simulated, how good they are.
+"""
 
 if __name__ == "__main__":  # before the imports below, which take seconds
     from longrun.runtime import cli, early
@@ -22,6 +25,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +40,8 @@ from longrun import config
 from longrun.data import schema
 from longrun.data.store import NotAStoreError, StoreError, StoreWriter, create_store, open_store
 from longrun.equations._base import AbstractEquation, Quantity
+from longrun.exchange import formats as exchange
+from longrun.exchange import sources
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import unit
 from longrun.runtime import cli, registry
@@ -72,13 +78,13 @@ def build(equation: Mapping[str, Any]) -> AbstractEquation:
     return built
 
 
-def check_room(equation: AbstractEquation, spec: Mapping[str, Any], folder: Path) -> None:
+def check_room(making: "Making", spec: Mapping[str, Any], folder: Path) -> None:
     """Refuse a dataset too large for the disk, or with a shard too large for the memory.
 
     Parameters
     ----------
-    equation
-        Gives fields and grid.
+    making
+        Gives fields, grid and layout.
     spec
         Composed dataset.
     folder
@@ -89,21 +95,21 @@ def check_room(equation: AbstractEquation, spec: Mapping[str, Any], folder: Path
     UserError
         It says how much is needed and how much there is.
     """
-    values = len(equation.fields) * math.prod(equation.grid())  # of a frame
-    frames = sum(split["trajectories"] * split["frames"] for split in spec["splits"].values())
-    shard = max(
-        min(split["trajectories"], spec["store"]["trajectories_per_shard"]) * split["frames"]
-        for split in spec["splits"].values()
-    )
-    itemsize = np.dtype(spec["store"]["dtype"]).itemsize
+    values = len(making.fields) * math.prod(making.space)  # of a frame
+    splits = making.splits.values()
+    frames = sum(split["trajectories"] * split["frames"] for split in splits)
+    together = making.layout["trajectories_per_shard"]
+    shard = max(min(split["trajectories"], together) * split["frames"] for split in splits)
+    itemsize = np.dtype(making.layout["dtype"]).itemsize
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    name = spec["equation"]["name"] if "equation" in spec else spec["source"]["path"]
     for what, needed, room in (
         ("the store", frames * values * itemsize, shutil.disk_usage(there).free),
         ("one of its shards in memory", shard * values * itemsize, cli.memory()),
     ):
         if needed > room:
             raise UserError(
-                f"{spec['equation']['name']}: {what} needs {needed / 1e9:.3g} GB, there are "
+                f"{name}: {what} needs {needed / 1e9:.3g} GB, there are "
                 f"{room / 1e9:.3g} GB: ask for fewer trajectories, frames or points"
             )
 
@@ -375,7 +381,8 @@ def generate(
     Parameters
     ----------
     spec
-        Composed dataset: `equation`, `seed`, `splits`, `store`, `measure`; `jobs` is ignored.
+        Composed dataset: `equation`, `seed`, `splits`, `store`, `measure`, or `source` and what
+        goes with it; `jobs` is ignored.
     output
         Folder of the store. A store of another configuration is replaced.
     provenance
@@ -409,10 +416,10 @@ def _generate(
     if output.exists() and _finished(output, origin):
         log.info("%s is complete already", output)
         return
-    equation = build(spec["equation"])
-    check_room(equation, spec, output)
+    making = _making(spec)
+    check_room(making, spec, output)
     partial = output.with_name(f".{output.name}.partial")
-    writer = _writer(partial, equation, spec, origin)
+    writer = _writer(partial, making, origin)
     measured = None
     for part in parts:
         if part.suffix == ".json":
@@ -421,8 +428,8 @@ def _generate(
             if not _same(StoreWriter(part).attrs, origin):
                 raise UserError(f"{part}: is part of another dataset or made by other code")
             writer.adopt(part)
-    _fill(writer, spec, list(writer.missing()), workers, report)
-    writer.finish(*(measured or _measure(equation, spec)))
+    _fill(writer, making, list(writer.missing()), workers, report)
+    writer.finish(*(measured or making.measure()))
     _move(partial, output)
 
 
@@ -453,17 +460,18 @@ def generate_part(
             log.info("%s is complete already", output)
             return
         partial = output.with_name(f".{output.name}.partial")
-        writer = _writer(partial, build(spec["equation"]), spec, origin)
+        making = _making(spec)
+        writer = _writer(partial, making, origin)
         ours = set(list(writer.shards())[part::jobs])
         missing = [shard for shard in writer.missing() if shard in ours]
-        _fill(writer, spec, missing, workers, report)
+        _fill(writer, making, missing, workers, report)
         _move(partial, output)
 
 
 def measure_part(spec: Mapping[str, Any], output: Path, provenance: Mapping[str, Any]) -> None:
     """Write the measured error and predictability of a dataset, as JSON, for `generate` to join."""
     spec, origin = _origin(spec, provenance)
-    lead_time, error, attributes = _measure(build(spec["equation"]), spec)
+    lead_time, error, attributes = _making(spec).measure()
     content = {"lead_time": lead_time.tolist(), "error": error.tolist(), "attributes": attributes}
     with cli.atomic(output) as path:
         path.write_text(json.dumps({**origin, **content}), "utf-8")
@@ -487,20 +495,120 @@ def _origin(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the spec without what doesn't change the data, and the attributes that identify it."""
     spec = {key: value for key, value in spec.items() if key != "jobs"}
-    code = {**provenance, "code": _code(spec["equation"]["name"])}
-    return spec, {schema.CONFIG: spec, schema.PROVENANCE: code}
+    code = {**provenance, "code": _code(spec)}
+    origin = {schema.CONFIG: spec, schema.PROVENANCE: code}
+    return spec, origin | ({schema.SOURCE: sources.origin(spec)} if "source" in spec else {})
 
 
-def _writer(
-    partial: Path, equation: AbstractEquation, spec: Mapping[str, Any], origin: Mapping[str, Any]
-) -> StoreWriter:
+@dataclass(frozen=True)
+class Making:
+    """A store that is to be made, wherever its trajectories come from.
+
+    Attributes
+    ----------
+    fields, parameters
+        `units` and `long_name` by name, in order.
+    boundary, space
+        Boundary condition and number of points of each axis.
+    centred
+        Whether the first point is half a cell from the edge.
+    splits, layout
+        See `longrun.data.store.create_store`.
+    attrs
+        `equation` and `seed`; of a source also what exporting it needs.
+    shards
+        Yields the shards that are asked for, made by so many processes, in order.
+    measure
+        Returns how good the numbers are.
+    """
+
+    fields: dict[str, dict[str, str]]
+    parameters: dict[str, dict[str, str]]
+    boundary: tuple[str, ...]
+    space: tuple[int, ...]
+    centred: bool
+    splits: Mapping[str, Any]
+    layout: Mapping[str, Any]
+    attrs: dict[str, Any]
+    shards: Callable[[Sequence[tuple[str, range]], int], Generator[Shard]]
+    measure: Callable[[], Measured]
+
+
+def _making(spec: Mapping[str, Any]) -> Making:
+    return _of_files(spec) if "source" in spec else _of_equation(spec)
+
+
+def _of_equation(spec: Mapping[str, Any]) -> Making:
+    equation = build(spec["equation"])
+    return Making(
+        _described(equation.fields),
+        _described(equation.parameters),
+        equation.boundary,
+        equation.grid(),
+        equation.centred,
+        spec["splits"],
+        spec["store"],
+        {schema.EQUATION: spec["equation"], "seed": spec["seed"]},
+        lambda missing, workers: _shards(spec, missing, workers),
+        lambda: _measure(equation, spec),
+    )
+
+
+def _described(quantities: Sequence[Quantity]) -> dict[str, dict[str, str]]:
+    return {q.name: {"units": q.units, "long_name": q.long_name} for q in quantities}
+
+
+def _of_files(spec: Mapping[str, Any]) -> Making:
+    foreign, path = sources.open_source(spec), spec["source"]["path"]
+    about: dict[str, Any] = {"name": exchange.IMPORTED}
+    if "equation" in spec:
+        about = dict(spec["equation"])
+        if "points" in registry.arguments("equations", about["name"]) and foreign.space:
+            about.setdefault("points", min(foreign.space))
+        foreign = sources.obeying(foreign, about, build(about))
+    splits = {
+        name: {"trajectories": part.trajectories, "frames": part.frames}
+        for name, part in foreign.parts.items()
+    }
+    layout = dict(spec["store"])
+    layout["dtype"] = layout["dtype"] or foreign.dtype
+    longest = max(part.frames for part in foreign.parts.values())
+    fit = exchange.BLOCK // (foreign.frame_bytes * longest)
+    layout["trajectories_per_shard"] = max(1, min(layout["trajectories_per_shard"], fit))
+
+    def shards(missing: Sequence[tuple[str, range]], _: int) -> Generator[Shard]:
+        for split, numbers in missing:
+            yield split, numbers, *sources.read_shard(foreign, split, numbers, path)
+
+    measured = (schema.REFERENCE_ERROR, schema.PREDICTABILITY, schema.CENSORED)
+    unknown: dict[str, float | None] = dict.fromkeys(measured)
+    return Making(
+        foreign.fields,
+        foreign.parameters,
+        foreign.boundary,
+        foreign.space,
+        foreign.centred,
+        splits,
+        layout,
+        {
+            schema.EQUATION: about,
+            "seed": spec.get("seed"),
+            schema.LAYOUT: foreign.layout,
+            schema.STATIC: list(foreign.static),
+        },
+        shards,
+        lambda: (np.empty(0), np.empty(0), unknown),
+    )
+
+
+def _writer(partial: Path, making: Making, origin: Mapping[str, Any]) -> StoreWriter:
     """Return a writer for a new store, with the shards that an earlier call left.
 
     Nothing else of it is trusted: coordinates and the metadata of arrays have no checksum.
     """
     cli.discard_parts(partial)
     fresh = cli.beside(partial)
-    _create(fresh, equation, spec, origin)
+    _create(fresh, making, origin)
     if _resumes(partial, origin):
         StoreWriter(fresh).adopt(partial)
     with cli.writing(partial):
@@ -510,35 +618,40 @@ def _writer(
 
 def _fill(
     writer: StoreWriter,
-    spec: Mapping[str, Any],
+    making: Making,
     missing: Sequence[tuple[str, range]],
     workers: int,
     report: Report,
 ) -> None:
-    """Simulate and write these shards."""
-    total = sum(split["trajectories"] for split in spec["splits"].values())
+    """Make and write these shards."""
+    total = sum(split["trajectories"] for split in making.splits.values())
     done = total - sum(len(trajectories) for _, trajectories in missing)
     if done:
         log.info("%d of %d trajectories are there already or made elsewhere", done, total)
     report(done, total)
-    with contextlib.closing(_shards(spec, missing, workers)) as shards:
+    with contextlib.closing(making.shards(missing, workers)) as shards:
         for split, trajectories, parameters, states in shards:
             writer.write(split, trajectories, parameters, states)
             done += len(trajectories)
             report(done, total)
 
 
-def _code(equation: str) -> str:
+def _code(spec: Mapping[str, Any]) -> str:
     """Hash of the sources that decide the bits of a trajectory."""
-    files = {*registry.sources("equations", equation), registry.ROOT / "generate.py"}
+    files = {registry.ROOT / "generate.py"}
+    if "source" in spec:
+        files |= {*(registry.ROOT / "exchange").glob("*.py")}
+    else:
+        files |= {*registry.sources("equations", spec["equation"]["name"])}
     return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()[:12]
 
 
 def _same(attrs: Mapping[str, Any], origin: Mapping[str, Any]) -> bool:
-    """Whether a store was made from this configuration by this code, on any machine."""
+    """Whether a store was made from this configuration and files by this code, on any machine."""
     stored, wanted = attrs.get(schema.PROVENANCE, {}), origin[schema.PROVENANCE]
-    return attrs.get(schema.CONFIG) == origin[schema.CONFIG] and all(
-        stored.get(key) == wanted[key] for key in ("code", "versions")
+    made = {key: origin.get(key) for key in (schema.CONFIG, schema.SOURCE)}
+    return all(attrs.get(key) == value for key, value in made.items()) and all(
+        stored.get(key) == wanted.get(key) for key in ("code", "versions")
     )
 
 
@@ -563,23 +676,18 @@ def _resumes(partial: Path, origin: Mapping[str, Any]) -> bool:
     return False
 
 
-def _create(
-    path: Path, equation: AbstractEquation, spec: Mapping[str, Any], attrs: Mapping[str, Any]
-) -> None:
-    def described(quantities: Sequence[Quantity]) -> dict[str, dict[str, str]]:
-        return {q.name: {"units": q.units, "long_name": q.long_name} for q in quantities}
-
+def _create(path: Path, making: Making, attrs: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     create_store(
         path,
-        fields=described(equation.fields),
-        parameters=described(equation.parameters),
-        boundary=equation.boundary,
-        space=equation.grid(),
-        centred=equation.centred,
-        splits=spec["splits"],
-        layout=spec["store"],
-        attrs={schema.EQUATION: spec["equation"], "seed": spec["seed"], **attrs},
+        fields=making.fields,
+        parameters=making.parameters,
+        boundary=making.boundary,
+        space=making.space,
+        centred=making.centred,
+        splits=making.splits,
+        layout=making.layout,
+        attrs={**making.attrs, **attrs},
     )
 
 
@@ -666,7 +774,9 @@ def main() -> None:
     arguments = parser().parse_args()
     if arguments.workers < 1:
         raise UserError(f"--workers must be at least 1, is {arguments.workers}")
-    spec = config.compose_dataset(arguments.configs, arguments.dataset, arguments.preset)
+    name, preset = arguments.dataset, arguments.preset
+    spec = config.compose_dataset(arguments.configs, name, preset)
+    config.dataset_sizes(arguments.configs, name, preset, sources.look)  # to name what is wrong
     output, provenance, workers = arguments.output, cli.provenance(), arguments.workers
     keep_freed_memory()
     if arguments.measure:
@@ -679,7 +789,9 @@ def main() -> None:
         generate(spec, output, provenance, workers, report, arguments.parts)
     store = open_store(output)
     error = store.attrs[schema.REFERENCE_ERROR]
-    if store.attrs[schema.PREDICTABILITY] is None:
+    if error is None:
+        log.info("%s: written; nobody has measured the error of its trajectories", store.path)
+    elif store.attrs[schema.PREDICTABILITY] is None:
         log.info("%s: relative error %.1e", store.path, error)
     else:
         log.info(

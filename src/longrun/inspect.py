@@ -35,6 +35,9 @@ def summary(store: Store) -> Iterator[str]:
     yield f"{store.path}  {_size(store.path)}"
     yield f"equation    {store.equation['name']}"
     yield from (f"            {key}: {value}" for key, value in options.items())
+    if schema.SOURCE in attrs:
+        read = attrs[schema.SOURCE]
+        yield f"source      {read['format']}, {read['path']}, {len(read['files'])} files"
     boundary = ", ".join(f"{axis} {kind}" for axis, kind in attrs[schema.BOUNDARY].items())
     yield f"boundary    {boundary}"
     yield f"seed        {attrs['seed']}"

@@ -143,7 +143,9 @@ def main() -> None:
     options = parser().parse_args()
     spec = config.compose(options.configs, options.experiment, options.preset)
     data = config.compose_dataset(options.configs, spec["test"][0], options.preset)
-    unit = registry.attribute("equations", data["equation"]["name"], "time_unit", Inputs.unit)
+    unit = Inputs.unit
+    if "equation" in data:  # else the data are files of one's own, of which nothing is known
+        unit = registry.attribute("equations", data["equation"]["name"], "time_unit", unit)
     run = options.experiment, options.preset, options.results, unit
     if options.figure:
         draw = registry.find("figures", options.figure)

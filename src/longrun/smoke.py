@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from longrun import config
+from longrun.exchange.sources import look
 from longrun.runtime import cli, registry
 from longrun.runtime.cli import UserError
 
@@ -78,7 +79,7 @@ def plan(configs: Path, experiments: Iterable[str]) -> dict[str, Job]:
 
 
 def _add_experiment(jobs: dict[str, Job], configs: Path, experiment: str) -> None:
-    spec = config.compose(configs, experiment, PRESET)
+    spec = config.compose(configs, experiment, PRESET, look=look)
     at = ("--experiment", experiment, "--preset", PRESET, "--configs", f"{configs}")
     logs, results = Path("logs", PRESET, experiment), f"results/{PRESET}/{experiment}"
     # the end of a run's folder says who makes it: another experiment where it is borrowed

@@ -372,6 +372,7 @@ def train(
     arguments = checkpoint.sizes(spec["name"], description) | spec["options"]
     module = checkpoint.build(spec["name"], arguments, seed)
     module.fit_statistics(description["statistics"])
+    module.fit_data(description)
     data = source_of_data(options, folder)(
         stores,
         stride=stride,
@@ -398,6 +399,7 @@ def train(
         if weights:  # else the module has them
             module = checkpoint.build(spec["name"], arguments, seed)
             module.load_state_dict(weights)
+            module.fit_data(description)
     check_finite(module)
     module.description = description
     return module, {

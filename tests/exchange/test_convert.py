@@ -15,6 +15,7 @@ import zarr
 from longrun import config, convert, inspect, train
 from longrun.data.store import StoreWriter, create_store, open_store
 from longrun.exchange import formats as exchange
+from longrun.exchange import sources
 from longrun.exchange.pdebench import _group_names, export_pdebench
 from longrun.exchange.well import export_well, read_well
 from longrun.runtime.cli import UserError
@@ -119,7 +120,9 @@ class TestWell:
         call("--from", "the_well", "--to", "store", exported, tmp_path / "back.zarr")
         same(flow.path, tmp_path / "back.zarr")
         back = open_store(tmp_path / "back.zarr")
-        assert back.equation["name"] == "imported" and back.equation["format"] == "the_well"
+        assert (
+            back.equation == {"name": "imported"} and back.attrs["source"]["format"] == "the_well"
+        )
         assert back.predictability == np.inf and len(back.reference_error()[0]) == 0
         assert any("not known" in line for line in inspect.summary(back))
 
@@ -132,7 +135,8 @@ class TestWell:
         for split, count in sizes.items():
             (tmp_path / "in" / "data" / split).mkdir()
             held[split] = self.write(tmp_path / "in" / "data" / split / "a.hdf5", count, random)
-        foreign = read_well(tmp_path / "in")
+        source = {"format": "the_well", "path": str(tmp_path / "in")}
+        foreign = sources.undivided({"source": source})
         assert foreign.boundary == ("periodic", "wall; open") and foreign.space == (4, 5)
         convert.convert(tmp_path / "in", tmp_path / "s.zarr", "the_well", {})
         store = open_store(tmp_path / "s.zarr")
@@ -223,7 +227,7 @@ class TestWell:
         mask = first["mask"]
         second = self.write(tmp_path / "b.hdf5", 4, random)
         message = refusal(convert.convert, tmp_path, tmp_path / "s.zarr", "the_well", {})
-        assert message.endswith("its 8 trajectories aren't split; give --splits")
+        assert message.endswith("is missing; the files don't say how to divide 8 trajectories")
         call("--from", "the_well", "--to", "store", "--splits", 3, 2, 2, tmp_path, tmp_path / "s")
         both = np.concatenate([first["height"], second["height"]])
         store = open_store(tmp_path / "s")
@@ -273,7 +277,7 @@ class TestWell:
             file["t1_fields/velocity"][4, 2, 1, 1, 0] = np.nan
 
         assert "valid, trajectory 1: field velocity_x holds values not finite" in message(poison)
-        assert "no HDF5 files" in refusal(read_well, tmp_path / "nowhere")
+        assert "no such file" in refusal(read_well, tmp_path / "nowhere")
         assert "exists already" in refusal(export_well, flow, tmp_path)
 
     def test_systems_without_space_have_no_place(self, tmp_path):
@@ -511,10 +515,10 @@ class TestPDEBench:
         assert "no such file" in message()
         burgers(path)
         assert "12 trajectories are wanted, there are 10" in message((8, 2, 2))
-        assert "aren't split; give --splits" in message(None)
-        assert "each at least 1" in message((8, 2, 0))
+        assert "don't say how to divide 10 trajectories" in message(None)
+        assert "test.trajectories: must be between 1 and 10" in message((7, 2, 0))
         assert "has 1 fields, 2 names are given" in message(fields=("u", "v"))
-        assert "1 axes, 2 boundary conditions" in message(boundary=("wall", "wall"))
+        assert "boundary.y: there is no such axis" in message(boundary=("wall", "wall"))
         data = path.read_bytes()
         path.write_bytes(data[:3000])
         assert "can't be read as HDF5, or is cut short" in message()
@@ -599,7 +603,7 @@ class TestOtherWriters:
         assert changed > 20 and read.boundary == plain.boundary == ("periodic", "periodic")
         assert read.fields == plain.fields and read.fields["u"]["units"] == "1"
         assert read.parameters == plain.parameters and read.layout == plain.layout
-        assert np.array_equal(read.parts[""].read(0, 2), plain.parts[""].read(0, 2))
+        assert np.array_equal(read.read("", 0, 2), plain.read("", 0, 2))
 
     @pytest.mark.parametrize("shape", [(), (1,), (1, 1)])
     def test_numbers_may_be_arrays_of_one(self, tmp_path, shape):
@@ -694,7 +698,7 @@ class TestOtherWriters:
         assert train.fields == ("u",)
         assert train.parameters["u_"][0] == 1 and train.read(slice(None), slice(None)).size
         message = refusal(self.of_burgers, path, tmp_path / "x.zarr", parameters={"u": 1.0})
-        assert message == "--parameter u: a field has that name"
+        assert message == "source.parameters.u: a field has that name"
 
     def test_a_field_of_the_well_may_be_named_like_a_parameter(self, tmp_path):
         path = tmp_path / "a.hdf5"

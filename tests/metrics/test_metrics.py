@@ -129,6 +129,21 @@ def test_bins_are_of_the_wavenumber_in_a_box_of_unequal_sides(space):
     assert spectrum.energy_spectrum(fast, 2, (1.0, 2.0)).sum() == pytest.approx(0.5)
 
 
+def test_a_window_keeps_ends_that_do_not_meet_out_of_the_spectrum():
+    x = np.linspace(0, 1, 64, endpoint=False)
+    ramp = 3 + x
+    jump, seen = (spectrum.energy_spectrum(ramp, 1, periodic=[p]) for p in (True, False))
+    assert jump[10:].sum() > 1e-3 and seen[10:].sum() < 1e-6
+    noise = np.random.default_rng(0).normal(size=(400, 32, 16))
+    seen = spectrum.energy_spectrum(noise, 2, periodic=[True, False]).sum(-1).mean()
+    assert seen == pytest.approx(spectrum.energy_spectrum(noise, 2).sum(-1).mean(), rel=0.02)
+    still = spectrum.energy_spectrum(np.full((8, 8), 2.0), 2, periodic=[False, False])
+    assert still[0] == pytest.approx(4) and np.allclose(still[1:], 0)
+    # along a periodic axis nothing changes
+    wave = np.cos(2 * np.pi * 3 * x)[:, None] * np.ones(8)
+    assert np.argmax(spectrum.energy_spectrum(wave, 2, (8.0, 1.0), [True, False])) == 3
+
+
 def test_bands_follow_the_reference_spectrum():
     energy = [50.0, 0.1, 1, 0.5, 0.011, 9e-3, 0.02, 1e-6, 1e-8, 9e-10, 1e-12]
     masks = spectrum.bands(energy, 11)

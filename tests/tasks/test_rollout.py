@@ -48,6 +48,8 @@ def store(values: np.ndarray, predictability: float = 1e3) -> SimpleNamespace:
         path=Path("waves.zarr"),
         equation={"name": "kuramoto_sivashinsky", "points": POINTS, "length": 4 * np.pi},
         fields=("u",),
+        boundary=("periodic",) * (values.ndim - 3),
+        static=(),
         whole=True,
         predictability=predictability,
         attrs={"predictability_censored": 0.0},
@@ -501,6 +503,40 @@ def test_a_store_of_an_unknown_equation_is_scored_without_invariants():
     assert len(of(frame, "correlation"))
     assert not any(name.startswith("drift_") for name in set(frame["metric"]))
     assert "predictability" not in set(frame["metric"])
+
+
+def test_what_is_left_out_or_seen_through_a_window_is_said(caplog):
+    values = travelling()
+    walled = store(values, math.inf)
+    walled.equation, walled.boundary = {"name": "imported"}, ("wall",)
+    with caplog.at_level(logging.INFO):
+        evaluation = evaluate_forecast(Toy(values, travel), walled, options(), 0)
+    assert "boundary wall: spectra are taken through a Hann window along x" in caplog.text
+    assert "its equation is not known: quantities that an equation conserves" in caplog.text
+    assert evaluation.predictions.attrs["windowed"] == ["x"]
+    truth = of(evaluation.scores, "truth_spectrum", step=1)["value"]
+    whole = energy_spectrum(values[:4, STRIDE, 0], 1, periodic=[False]).mean(0)
+    assert np.allclose(truth, whole, rtol=1e-4)
+    caplog.clear()
+    with caplog.at_level(logging.INFO):
+        plain = evaluate_forecast(Toy(values, travel), store(values), options(), 0)
+    assert "Hann" not in caplog.text and plain.predictions.attrs["windowed"] == []
+
+
+def test_fields_that_do_not_move_are_not_scored():
+    values = travelling()
+    both = np.concatenate([values, np.ones_like(values)], axis=2)
+    masked = store(both)
+    masked.static, masked.fields = ("mask",), ("u", "mask")
+    masked.data.fields = ("u", "mask")
+    masked.whole = False
+    toy = Toy(both, travel)
+    toy.target_scale = torch.tensor([0.5, 1.0])
+    evaluation = evaluate_forecast(toy, masked, options(), 0)
+    assert evaluation.predictions.sizes["field"] == 1
+    masked.static = ("u", "mask")
+    with pytest.raises(UserError, match="nothing to forecast"):
+        evaluate_forecast(toy, masked, options(), 0)
 
 
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):

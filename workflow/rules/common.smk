@@ -28,11 +28,19 @@ NO_GPU = (
 )
 
 
+def look(spec):
+    """Look into the files that a dataset is read from."""
+    from longrun.exchange import sources  # a second of imports, which few plans need
+
+    return sources.look(spec)
+
+
 @cache
 def compose(experiment, preset):
-    """Return the composed experiment."""
+    """Return the composed experiment; jobs on a cluster trust what was checked before."""
+    checks = {"look": look} if workflow.is_main_process else {}
     try:
-        return yaml_files.compose(CONFIGS, experiment, preset)
+        return yaml_files.compose(CONFIGS, experiment, preset, **checks)
     except UserError as error:
         raise WorkflowError(str(error)) from None
 
@@ -156,9 +164,21 @@ def method_spec(experiment, preset, method, point=None):
     return yaml_files.method_spec(whole or compose(experiment, preset), method)
 
 
-def equation_source(wildcards):
-    """Return the file of the dataset's equation."""
-    return source("equations", dataset_of(wildcards)["equation"]["name"])
+def dataset_sources(wildcards):
+    """Return the file of the dataset's equation, and the files that it is read from."""
+    spec = dataset_of(wildcards)
+    named = [source("equations", spec["equation"]["name"])] if "equation" in spec else []
+    return named + data_files(spec)
+
+
+def data_files(spec):
+    """Return the files of one's own that a dataset is read from."""
+    if "source" not in spec:
+        return []
+    try:
+        return [file for found in yaml_files.source_files(spec).values() for file in found]
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def method_source(wildcards):
@@ -235,8 +255,10 @@ def sweep_spec(wildcards):
 
 
 def dataset_spec(wildcards):
-    """Return all that the dataset depends on, as canonical JSON."""
-    return yaml_files.canonical({k: v for k, v in dataset_of(wildcards).items() if k != "jobs"})
+    """Return all that the dataset depends on, as canonical JSON: of files of one's own the sizes."""
+    spec = {k: v for k, v in dataset_of(wildcards).items() if k != "jobs"}
+    sizes = [file.stat().st_size for file in data_files(spec)]
+    return yaml_files.canonical(spec | ({"sizes": sizes} if sizes else {}))
 
 
 def parts(wildcards):
@@ -253,7 +275,8 @@ def parts_option(wildcards, input):
 
 def generate_cores(wildcards):
     """Return the cores of the job that makes a dataset whole, or joins its parts."""
-    return 1 if dataset_of(wildcards)["jobs"] > 1 else 16
+    spec = dataset_of(wildcards)
+    return 1 if spec["jobs"] > 1 or "source" in spec else 16
 
 
 def train_spec(wildcards):
@@ -491,7 +514,7 @@ def check_asked():
                 check(experiment, preset)
         elif target == "datasets":
             for dataset in datasets():
-                compose_dataset(dataset, preset)
+                check_dataset(dataset, preset)
         elif "/" in target:
             check_path(Path(target).parts)
 
@@ -504,7 +527,15 @@ def check_path(parts):
         if name in EXPERIMENTS:
             check(name, preset)
         elif name in datasets() or (parts[0] == "data" and part.endswith(".zarr")):
-            compose_dataset(name, preset)
+            check_dataset(name, preset)
+
+
+def check_dataset(name, preset):
+    """Compose a dataset, and look into the files that it is read from."""
+    try:
+        yaml_files.dataset_sizes(CONFIGS, name, preset, look)
+    except UserError as error:
+        raise WorkflowError(str(error)) from None
 
 
 def check(experiment, preset):

@@ -1,6 +1,6 @@
 rule simulate:
     input:
-        source=equation_source,
+        source=dataset_sources,
     output:
         part=temp(directory("data/{preset}/parts/{dataset}/{part}")),
     log:
@@ -23,7 +23,7 @@ rule simulate:
 
 rule measure:
     input:
-        source=equation_source,
+        source=dataset_sources,
     output:
         error=temp("data/{preset}/parts/{dataset}/error.json"),
     log:
@@ -46,7 +46,7 @@ rule measure:
 
 rule generate:
     input:
-        source=equation_source,
+        source=dataset_sources,
         parts=parts,
     output:
         store=directory("data/{preset}/{dataset}.zarr"),

@@ -1,6 +1,6 @@
 """The YAML files: read, composed, checked. Imports no torch: the Snakefile imports this."""
 
-from longrun.config.checks import KINDS, compose_dataset
+from longrun.config.checks import KINDS, Look, compose_dataset, dataset_sizes
 from longrun.config.compose import (
     check_settings,
     chosen,
@@ -10,6 +10,7 @@ from longrun.config.compose import (
     tracking_mode,
     validate_all,
 )
+from longrun.config.files import source_files
 from longrun.config.layers import datasets, experiments, presets, sweeps
 from longrun.config.runs import (
     Run,
@@ -32,12 +33,23 @@ from longrun.config.runs import (
     train_spec,
     view,
 )
-from longrun.config.yaml import UNITS, ConfigError, canonical, fingerprint, load, merge, value
+from longrun.config.yaml import (
+    UNITS,
+    ConfigError,
+    KeyProblem,
+    canonical,
+    fingerprint,
+    load,
+    merge,
+    value,
+)
 
 __all__ = [
     "KINDS",
     "UNITS",
     "ConfigError",
+    "KeyProblem",
+    "Look",
     "Run",
     "canonical",
     "changes",
@@ -46,6 +58,7 @@ __all__ = [
     "compose",
     "compose_dataset",
     "compose_run",
+    "dataset_sizes",
     "datasets",
     "devices",
     "evaluate_spec",
@@ -67,6 +80,7 @@ __all__ = [
     "run_folder",
     "runs",
     "settings",
+    "source_files",
     "stores",
     "sweeps",
     "tracking_mode",

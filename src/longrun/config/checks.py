@@ -10,15 +10,36 @@ from longrun.config import layers
 from longrun.config.layers import NAME, Source, datasets, experiments, is_dataset, named
 from longrun.config.runs import RESERVED, devices, halves, method_spec, option, starts
 from longrun.config.section import Key
-from longrun.config.yaml import UNITS
+from longrun.config.yaml import UNITS, KeyProblem
 from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.runtime.registry import Argument, allowed, shown
 
 ADDRESS = re.compile(r"tcp://(?P<host>[\w.*-]+|\[[\w:.]+\]):(?P<port>\d+|\*)")
 
 
-def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset: str) -> None:
-    """Refuse an experiment that can't work, though every type is right."""
+Look = Callable[[Mapping[str, Any]], dict[str, Any]]
+"""Looks into the files of a composed dataset: `splits`, their `trajectories` and `frames`; `space`,
+the points along each axis. Raises `KeyProblem`."""
+
+# keys of a source, besides format and path, that not all formats have
+TAKES = {
+    "pdebench": ("fields", "parameters", "boundary", "stride", "coarsen", "cut"),
+    "the_well": ("fields", "parameters", "stride", "coarsen", "cut"),
+    "store": ("fields", "parameters", "stride", "coarsen", "cut"),
+}
+
+
+def check_experiment(
+    source: Source, spec: dict[str, Any], configs: Path, preset: str, look: Look | None = None
+) -> None:
+    """Refuse an experiment that can't work, though every type is right.
+
+    Parameters
+    ----------
+    look
+        Of datasets that are read from files; without it what only the files know isn't checked.
+    """
     task = registry.arguments("tasks", spec["task"]["name"])
     _check_options(source, ("task",), spec["task"], task, ("name",))
     _check_units(source, ("task",), spec["task"], spec["task"])
@@ -35,7 +56,7 @@ def check_experiment(source: Source, spec: dict[str, Any], configs: Path, preset
         _check_starts(source, spec, method, configs, preset)
     _check_halves(source, spec)
     _check_claims(source, spec)
-    _check_sizes(source, spec, configs, preset)
+    _check_sizes(source, spec, configs, preset, look)
 
 
 def _check_method(source: Source, key: Key, name: str, task: str) -> None:
@@ -366,7 +387,9 @@ def _check_metric(
         )
 
 
-def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset: str) -> None:
+def _check_sizes(
+    source: Source, spec: Mapping[str, Any], configs: Path, preset: str, look: Look | None
+) -> None:
     """Refuse windows and rollouts that the stored trajectories can't give."""
     evaluate = spec["evaluate"]
     stride, start = evaluate["stride"], evaluate.get("start", 0)
@@ -387,13 +410,13 @@ def _check_sizes(source: Source, spec: Mapping[str, Any], configs: Path, preset:
         for i, name in enumerate(entry.get("train", [])):
             check(("methods", method, "train", i), name)
     trained = {method: method_spec(spec, method)["train"] for method in spec["methods"]}
-    composed = {
-        name: compose_dataset(configs, name, preset)
+    found = {
+        name: dataset_sizes(configs, name, preset, look)
         for name in {*spec["test"], *(name for names in trained.values() for name in names)}
     }
-    splits = {name: dataset["splits"] for name, dataset in composed.items()}
-    equations = {name: dataset["equation"] for name, dataset in composed.items()}
-    _check_grids(source, spec, trained, equations)
+    splits = {name: size["splits"] for name, size in found.items()}
+    _check_equations(source, spec, trained, found)
+    _check_grids(source, spec, trained, found)
     for name in spec["test"]:
         test = splits[name]["test"]
         if evaluate["trajectories"] > test["trajectories"]:
@@ -442,29 +465,48 @@ def _horizon(spec: Mapping[str, Any], method: str) -> tuple[Key, int]:
     return (*key, "training", "unroll"), scheme.get("unroll", default)
 
 
+def _check_equations(
+    source: Source,
+    spec: Mapping[str, Any],
+    trained: Mapping[str, Sequence[str]],
+    found: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Refuse a method that needs to know the equation of data that have none, or simulates them."""
+    for method, names in trained.items():
+        resolved = method_spec(spec, method)
+        if resolved["trainer"].get("online") and found[names[0]]["read"]:
+            key = _trainer_key(("methods", method), spec["methods"][method], "online")
+            source.fail(key, f"needs data that are simulated, {names[0]} is read from files")
+        argument = registry.arguments("methods", resolved["name"]).get("equation")
+        if argument is None or not argument.required:
+            continue
+        for dataset in (*names, *spec["test"]):
+            if found[dataset]["equation"] is None:
+                source.fail(
+                    ("methods", method),
+                    f"needs the equation of {dataset}, which has none: give equation beside "
+                    "source in its file, or leave the method out",
+                )
+
+
 def _check_grids(
     source: Source,
     spec: Mapping[str, Any],
     trained: Mapping[str, Sequence[str]],
-    equations: Mapping[str, Mapping[str, Any]],
+    found: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Refuse a grid that a method can't halve, or cut into patches, as often as it must."""
     for method, names in trained.items():
         resolved = method_spec(spec, method)
         multiple = registry.grid_multiple(resolved["name"], resolved["options"])
         for name in dict.fromkeys((*names, *spec["test"])):
-            equation = equations[name]
-            takes = registry.arguments("equations", equation["name"])
-            if "points" not in takes or multiple < 2:
-                continue
-            points = equation.get("points", takes["points"].default)
-            sides = [points * times for times in equation.get("aspect", (1,))]
-            if any(side % multiple for side in sides):
-                source.fail(
-                    ("methods", method),
-                    f"needs a grid whose sides are multiples of {multiple}, {name} has {sides[0]} "
-                    f"points; change the dataset's, or the method's depth",
-                )
+            for side in found[name]["space"]:
+                if side % multiple:
+                    source.fail(
+                        ("methods", method),
+                        f"needs a grid whose sides are multiples of {multiple}, {name} has {side} "
+                        f"points; change the dataset's, or the method's depth",
+                    )
 
 
 def _check_gap(
@@ -495,17 +537,103 @@ def compose_dataset(configs: Path, dataset: str, preset: str) -> dict[str, Any]:
     ConfigError
         One line: file, key, what is allowed, nearest spelling.
     """
+    return _composed(configs, dataset, preset)[1]
+
+
+def dataset_sizes(
+    configs: Path, dataset: str, preset: str, look: Look | None = None
+) -> dict[str, Any]:
+    """Return what an experiment must know of a dataset before it is made.
+
+    Parameters
+    ----------
+    look
+        Looks into the files that a dataset is read from.
+
+    Returns
+    -------
+    dict
+        `splits`: `trajectories` and `frames` of each, infinite where only files know them; `space`:
+        points along each axis, none where they aren't known; `equation`: its name, or None;
+        `read`: whether it is read from files.
+
+    Raises
+    ------
+    ConfigError
+        As `compose_dataset`, and for files that can't be used as the dataset says.
+    """
+    source, spec = _composed(configs, dataset, preset)
+    name = spec.get("equation", {}).get("name")
+    if "source" not in spec:
+        takes = registry.arguments("equations", name)
+        space: list[int] = []
+        if "points" in takes:
+            points = spec["equation"].get("points", takes["points"].default)
+            space = [points * times for times in spec["equation"].get("aspect", (1,))]
+        return {"splits": spec["splits"], "space": space, "equation": name, "read": False}
+    if look is None:
+        unknown = {"trajectories": math.inf, "frames": math.inf}
+        splits = {split: unknown for split in ("train", "valid", "test")}
+        return {"splits": splits, "space": [], "equation": name, "read": True}
+    try:
+        return {**look(spec), "equation": name, "read": True}
+    except KeyProblem as error:
+        source.fail(error.key, error.problem)
+    except UserError as error:
+        source.fail(("source", "path"), str(error))
+
+
+def _composed(configs: Path, dataset: str, preset: str) -> tuple[Source, dict[str, Any]]:
     source, spec = layers.dataset(Path(configs), dataset, preset)
-    _check_equation(source, spec["equation"])
-    return spec
+    if "equation" in spec:
+        _check_equation(source, spec["equation"], "source" in spec)
+    if "source" in spec:
+        _check_source(source, spec)
+    return source, spec
 
 
-def _check_equation(source: Source, equation: Mapping[str, Any]) -> None:
+def _check_source(source: Source, spec: Mapping[str, Any]) -> None:
+    """Refuse keys that a format doesn't have, and what contradicts another key."""
+    given = spec["source"]
+    kind = given["format"]
+    for name in given:
+        if name not in (*TAKES.get(kind, (name,)), "format", "path"):
+            source.fail(("source", name), f"has no effect with format {kind}")
+    dims = given.get("dims")
+    if kind in ("xarray", "numpy"):
+        if dims is None:
+            source.fail(("source", "dims"), f"is missing; format {kind} needs it")
+        wanted = list if kind == "numpy" else dict
+        if not isinstance(dims, wanted):
+            word = "a list of the axes in order" if kind == "numpy" else "names by axis"
+            source.fail(("source", "dims"), f"must be {word}, is {shown(dims)}")
+        named = list(dims.values()) if isinstance(dims, dict) else dims
+        for name in named:
+            if named.count(name) > 1:
+                source.fail(("source", "dims"), f"{shown(name)} is named twice")
+        space = [axis for axis in ("x", "y", "z") if axis in dims]
+        if space != ["x", "y", "z"][: len(space)] or not space:
+            source.fail(("source", "dims"), f"must name x, then y, then z, is {shown(dims)}")
+    if "equation" in spec and "boundary" in given:
+        source.fail(("source", "boundary"), "has no effect beside equation, which knows it")
+    splits = spec.get("splits", {})
+    for split, size in splits.items():
+        if "files" in size and kind == "store":
+            source.fail(("splits", split, "files"), "has no effect with format store")
+        if "files" in size and "seed" in spec:
+            source.fail(("seed",), "has no effect: the files say which split is theirs")
+        for other in splits.values():
+            if "files" in size and "files" not in other:
+                source.fail(("splits", split, "files"), "is given for some of the splits only")
+
+
+def _check_equation(source: Source, equation: Mapping[str, Any], measured: bool = False) -> None:
+    """Check the options of an equation; data that aren't simulated may know some of them."""
     key: Key = ("equation",)
     source.known((*key, "name"), equation["name"], registry.names("equations"), "unknown equation")
     takes = registry.arguments("equations", equation["name"])
     for name, argument in takes.items():
-        if argument.required and name not in equation:
+        if argument.required and name not in equation and not measured:
             source.fail((*key, name), "is missing")
     for name, value in equation.items():
         if name == "name":

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from longrun.config import layers, models
-from longrun.config.checks import check_experiment, compose_dataset
+from longrun.config.checks import Look, check_experiment, compose_dataset
 from longrun.config.layers import Layer, Source, datasets, experiments, presets
 from longrun.config.runs import method_spec, of_method, view
 from longrun.config.section import defaults
@@ -56,7 +56,11 @@ def tracking_mode(tracking: str, environment: Mapping[str, str]) -> str:
 
 
 def compose(
-    configs: Path, experiment: str, preset: str, changes: Mapping[str, Any] | None = None
+    configs: Path,
+    experiment: str,
+    preset: str,
+    changes: Mapping[str, Any] | None = None,
+    look: Look | None = None,
 ) -> dict[str, Any]:
     """Compose and check one experiment at one preset.
 
@@ -66,6 +70,8 @@ def compose(
         Folder of the YAML files.
     changes
         What a command line or a sweep changes, merged last.
+    look
+        Looks into the files that datasets are read from, to check sizes.
 
     Returns
     -------
@@ -97,7 +103,7 @@ def compose(
         if "name" not in entry:
             source.fail(("methods", method, "name"), "is missing")
         spec["metrics"] = _with_own_metrics(source, spec, method)
-    check_experiment(source, spec, configs, preset)
+    check_experiment(source, spec, configs, preset, look)
     return spec
 
 

@@ -243,6 +243,34 @@ def dataset(configs: Path, name: str, preset: str) -> tuple[Source, dict[str, An
     source = Source(layers)
     spec = source.merged()
     source.check(spec, models.Dataset)
+    _check_origin(source, spec)
     for key, model in (("store", models.Storage), ("measure", models.Measure)):
-        spec[key] = defaults(model) | spec.get(key, {})
+        if key == "store" or "source" not in spec:
+            spec[key] = defaults(model) | spec.get(key, {})
     return source, {"jobs": 1} | spec
+
+
+def _check_origin(source: Source, spec: Mapping[str, Any]) -> None:
+    """Refuse a dataset that lacks what its origin needs, or says what changes nothing there."""
+    if "source" in spec:
+        for key in ("measure", "jobs"):
+            if key in spec:
+                source.fail((key,), "has no effect beside source")
+        return
+    if "equation" not in spec:
+        source.fail(("equation",), "is missing; a dataset needs it, or a source")
+    for key in ("seed", "splits"):
+        if key not in spec:
+            source.fail((key,), "is missing")
+    for split in models.Splits.model_fields:
+        size = spec["splits"].get(split)
+        if size is None:
+            source.fail(("splits", split), "is missing")
+        for key in ("trajectories", "frames"):
+            if key not in size:
+                source.fail(("splits", split, key), "is missing")
+        if "files" in size:
+            source.fail(("splits", split, "files"), "has no effect without source")
+        if isinstance(size["trajectories"], float):
+            problem = "must be a count without source, is"
+            source.fail(("splits", split, "trajectories"), f"{problem} {size['trajectories']}")

@@ -41,19 +41,84 @@ class Named(Section):
 # Datasets ----------------------------------------------------------------------------------------
 
 
+Axis = Literal["x", "y", "z"]
+Boundary = Literal[
+    "periodic", "wall", "open", "unknown", "dirichlet", "no flux", "outflow", "absorbing"
+]
+
+
+class DataSource(Section):
+    """Files of one's own that a dataset is read from; which keys a format has is in `checks`."""
+
+    format: Literal["pdebench", "the_well", "store", "xarray", "numpy"] = Field(
+        description="xarray: netCDF, zarr and what else it opens; numpy: .npy and .npz"
+    )
+    path: str = Field(
+        description="file, folder, or a pattern such as runs/*.nc; below the folder in which one "
+        "works"
+    )
+    dims: Annotated[
+        Annotated[dict[Literal["trajectory", "time", "x", "y", "z"], str], Tag(ONE)]
+        | Annotated[Distinct[Literal["trajectory", "time", "field", "x", "y", "z"]], Tag(SEVERAL)],
+        by_length,
+    ] = Field(
+        default=OMITTED,
+        description="xarray: name of each dimension in the files; numpy: a list of the axes in "
+        "order. Without trajectory, each file is one",
+    )
+    fields: Annotated[
+        Annotated[dict[Name, str], Tag(ONE)] | Annotated[Distinct[str], Tag(SEVERAL)], by_length
+    ] = Field(
+        default=OMITTED,
+        description="a list of those to take (their names, where files give none), or new names: "
+        "names in the files. Default: all",
+    )
+    parameters: Annotated[
+        Annotated[dict[str, float | str], Tag(ONE)] | Annotated[Distinct[str], Tag(SEVERAL)],
+        by_length,
+    ] = Field(
+        default=OMITTED,
+        description="a list of those to keep, or names: a number for all trajectories, or the name "
+        "in the files. Default: one for each trajectory, as the files have them",
+    )
+    boundary: Boundary | dict[Axis, Boundary] = Field(
+        default=OMITTED, description="of all axes, or of each; unknown by default"
+    )
+    dt: Positive = Field(
+        default=OMITTED, description="time between frames, in place of the files' coordinate"
+    )
+    length: Positive | dict[Axis, Positive] = Field(
+        default=OMITTED, description="of the box, in place of the files' coordinates"
+    )
+    stride: dict[Literal["time", "x", "y", "z"], Count] = Field(
+        default=OMITTED, description="take every n-th frame or point"
+    )
+    coarsen: dict[Axis, Count] = Field(
+        default=OMITTED, description="take the mean of every n neighbouring points"
+    )
+    cut: Count = Field(
+        default=OMITTED, description="cut trajectories into pieces of this many frames"
+    )
+
+
 class Split(Section):
     """Size of a split."""
 
-    trajectories: Count
-    frames: Count
+    trajectories: Count | Annotated[float, Field(gt=0, lt=1)] = Field(
+        default=OMITTED, description="a count; of a source a share of its trajectories too"
+    )
+    frames: Count = Field(default=OMITTED, description="of a source all by default")
+    files: str = Field(
+        default=OMITTED, description="of a source: a pattern for the names of its files"
+    )
 
 
 class Splits(Section):
     """The three splits."""
 
-    train: Split
-    valid: Split
-    test: Split
+    train: Split = OMITTED
+    valid: Split = OMITTED
+    test: Split = OMITTED
 
 
 class Storage(Section):
@@ -79,9 +144,15 @@ class Dataset(Section):
     preset <- the variant's section <- that section's own `presets`.
     """
 
-    equation: Named
-    seed: Natural
-    splits: Splits
+    equation: Named = Field(
+        default=OMITTED, description="what is simulated; beside a source, what its files obey"
+    )
+    source: DataSource = OMITTED
+    seed: Natural = Field(
+        default=OMITTED,
+        description="of the simulation; of a source, draws which trajectories are in which split",
+    )
+    splits: Splits = OMITTED
     store: Storage = OMITTED
     measure: Measure = OMITTED
     jobs: Count = Field(
@@ -98,7 +169,7 @@ class Paper(Section):
     """What is reproduced."""
 
     title: str
-    arxiv: str
+    arxiv: str = OMITTED
     venue: str = OMITTED
 
 

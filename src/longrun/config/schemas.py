@@ -34,7 +34,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
         if name in ("dataset", "experiment"):
             schema["properties"]["presets"] = {"type": "object"}
-            del schema["required"]
+            schema.pop("required", None)  # a preset may give the rest
         if name == "dataset":
             schema["properties"]["variants"] = {"type": "object", "description": VARIANTS}
         if name == "experiment":

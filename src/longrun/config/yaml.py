@@ -34,6 +34,14 @@ class ConfigError(UserError):
         return " ".join(super().__str__().split())
 
 
+class KeyProblem(UserError):
+    """What is wrong with a key of a section, said by what doesn't know which file it is in."""
+
+    def __init__(self, key: Key, problem: str):
+        super().__init__(f"{'.'.join(map(str, key))}: {problem}")
+        self.key, self.problem = key, problem
+
+
 class _Loader(yaml.CSafeLoader):
     """YAML with the scalars of JSON: `1e-4` is a number, `no` a word, `010` ten."""
 

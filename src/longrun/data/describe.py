@@ -31,8 +31,9 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     -------
     dict
         Plain JSON: `fields`, `dims` and `conditions` (counts; conditions are the parameters that
-        vary), `points`, `boundary` (of each axis), `equation` (the section of the first store),
-        `equation_name`, `field_names`, `parameter_names`, `dt` (mean seconds per model step),
+        vary), `points`, `boundary` (of each axis), `static` (channels that don't move), `equation`
+        (the section of the first store), `equation_name`, `field_names`, `parameter_names`, `dt`
+        (mean seconds per model step),
         `steady` (one frame, no time), `statistics` (`mean`, `std`, `increment_std` per field, the
         increment over one model step, or `std` for a steady map; both are safe divisors: the `std`
         of a constant field is its size, or 1, and the `increment_std` of a field that is the same
@@ -61,7 +62,7 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
     for states in _blocks(stores):
         moments.add(_by_channel(states))
         increments.add(_by_channel(states if steady else states[:, stride:] - states[:, :-stride]))
-        energy = energy_spectrum(states, dims, box).sum(2)
+        energy = energy_spectrum(states, dims, box, periodic(stores[0].boundary)).sum(2)
         spectrum.add(energy.reshape(-1, energy.shape[-1]))
     dt = parameters[:, names.index(schema.DT)].mean() if schema.DT in names else 1.0
     size = np.abs(moments.mean)
@@ -73,6 +74,7 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         "conditions": int((parameters.max(0) > parameters.min(0)).sum()),
         "points": list(splits[0].space),
         "boundary": list(stores[0].boundary),
+        "static": [i for i, name in enumerate(stores[0].fields) if name in stores[0].static],
         "equation": stores[0].equation,
         "equation_name": stores[0].equation["name"],
         "field_names": list(stores[0].fields),
@@ -88,6 +90,11 @@ def describe(stores: Sequence[Store], stride: int) -> dict[str, Any]:
         },
         "spectrum": spectrum.mean.tolist(),
     }
+
+
+def periodic(boundary: Sequence[str]) -> tuple[bool, ...]:
+    """Whether each axis is known to be periodic."""
+    return tuple(kind == schema.PERIODIC for kind in boundary)
 
 
 def sides(parameters: Mapping[str, Float[ndarray, " trajectory"]], dims: int) -> tuple[float, ...]:

@@ -13,9 +13,13 @@ LENGTH = "length"  # parameter: extent of a trajectory's domain along every axis
 
 VERSION = "longrun_store"  # number of this schema: its presence marks a folder as a store
 EQUATION = "equation"
+SOURCE = "source"  # format, path and files (name, size, SHA-256) that a store was read from
+LAYOUT = "layout"  # what exporting a store back to the format of its files needs
 FIELDS = "fields"
+STATIC = "static"  # fields that are the same in every frame of a trajectory, such as masks
 PARAMETERS = "parameters"
 BOUNDARY = "boundary"
+PERIODIC = "periodic"  # the one condition that joins both ends of an axis
 CONFIG = "config"
 PROVENANCE = "provenance"
 REFERENCE_ERROR = "reference_error"

@@ -206,6 +206,11 @@ class Store:
         return tuple(self.attrs[schema.BOUNDARY].values())
 
     @property
+    def static(self) -> tuple[str, ...]:
+        """Fields that are the same in every frame: no forecast is scored on them."""
+        return tuple(self.attrs.get(schema.STATIC, ()))
+
+    @property
     def equation(self) -> dict[str, Any]:
         """The composed `equation` section that the store was made from."""
         return self.attrs[schema.EQUATION]

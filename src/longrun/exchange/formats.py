@@ -1,8 +1,8 @@
 """What the converters share: a dataset in another format, and how it becomes a store.
 
-A converted store says `equation: {name: imported, format: ..., source: ..., layout: ...}`. No
-equation of this package describes it, so it has no invariants and no coarse solver, and its error
-was not measured: `reference_error` and `predictability` are null.
+A store that comes from files says so in its attribute `source`. Where nothing else is said, no
+equation of this package describes it (`equation: {name: imported}`), so it has no invariants and no
+coarse solver. Its error was not measured: `reference_error` and `predictability` are null.
 """
 
 import contextlib
@@ -19,8 +19,8 @@ from jaxtyping import Float, Shaped
 from numpy import ndarray
 
 from longrun.data import schema
-from longrun.data.store import Store, StoreWriter, create_store, open_array
-from longrun.runtime.cli import UserError, atomic, memory
+from longrun.data.store import Store, open_array
+from longrun.runtime.cli import UserError, memory
 from longrun.runtime.registry import shown
 
 IMPORTED = "imported"
@@ -33,10 +33,9 @@ GRID = (
     *(f"{schema.LENGTH}_{axis}" for axis in schema.AXES[1:]),
 )
 BLOCK = 2**28  # bytes of trajectories in memory at a time
-FRAMES_PER_CHUNK = 10
 UNEVEN = 1e-2  # largest departure from equal spacing, in spacings: files hold rounded coordinates
 
-Read = Callable[[int, int], Shaped[ndarray, "trajectory time channel *space"]]
+Read = Callable[[range, range, Sequence[int]], Shaped[ndarray, "trajectory time channel *space"]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Part:
     parameters
         Values of each trajectory by name.
     read
-        Returns the frames of trajectories from the first number up to, not including, the second.
+        Returns these trajectories, one after the other, these of their frames, and these fields.
     """
 
     trajectories: int
@@ -77,6 +76,8 @@ class Foreign:
         By split, or one under the name "" that is still to be divided.
     layout
         What exporting back needs: plain JSON.
+    static
+        Fields that are the same in every frame.
     """
 
     fields: dict[str, dict[str, str]]
@@ -87,9 +88,66 @@ class Foreign:
     dtype: str
     parts: dict[str, Part]
     layout: dict[str, Any]
+    static: tuple[str, ...] = ()
+
+    def read(
+        self, split: str, first: int, stop: int
+    ) -> Shaped[ndarray, "trajectory time channel *space"]:
+        """Read whole trajectories of a part, the first number up to, not including, the second."""
+        part = self.parts[split]
+        return part.read(range(first, stop), range(part.frames), range(len(self.fields)))
+
+    @property
+    def frame_bytes(self) -> int:
+        """Size of a frame of all fields."""
+        return np.dtype(self.dtype).itemsize * len(self.fields) * math.prod(self.space)
 
 
-def joined(parts: Sequence[Part]) -> Part:
+def combined(read: Mapping[str, Sequence[Foreign]], path: Path) -> Foreign:
+    """Put the files of each split one after the other.
+
+    Parameters
+    ----------
+    read
+        Files by split, each with one part under the name "".
+    path
+        Of the source, for messages.
+
+    Raises
+    ------
+    UserError
+        Files that aren't alike.
+    """
+    first, *others = every = [foreign for found in read.values() for foreign in found]
+    for other in others:
+        for what in ("fields", "boundary", "space", "centred", "layout", "static"):
+            if getattr(first, what) != getattr(other, what):
+                raise UserError(f"{path}: {what} differ from file to file")
+    described = {name: about for f in every for name, about in f.parameters.items()}
+    parts = {}
+    for split, found in read.items():
+        pieces = [_completed(f.parts[""], list(described), path) for f in found]
+        parts[split] = _joined(pieces, path)
+    dtype = str(np.result_type(*(foreign.dtype for foreign in every)))
+    return replace(first, parameters=described, dtype=dtype, parts=parts)
+
+
+def _completed(part: Part, names: Sequence[str], path: Path) -> Part:
+    """Add the parameters that other files have: here, equal lengths and first times of 0."""
+    values = dict(part.parameters)
+    for name in names:
+        if name in values:
+            continue
+        if name == FIRST_TIME:
+            values[name] = np.zeros(part.trajectories)
+        elif name.startswith(f"{schema.LENGTH}_"):
+            values[name] = values[schema.LENGTH]
+        else:
+            raise UserError(f"{path}: not every file has the parameter {name}")
+    return replace(part, parameters={name: values[name] for name in names})
+
+
+def _joined(parts: Sequence[Part], path: Path) -> Part:
     """Put parts one after the other.
 
     Raises
@@ -97,20 +155,23 @@ def joined(parts: Sequence[Part]) -> Part:
     UserError
         Trajectories of different lengths.
     """
+    if len(parts) == 1:
+        return parts[0]
     frames = {part.frames for part in parts}
     if len(frames) > 1:
         raise UserError(
-            f"files of one split have trajectories of {min(frames)} to {max(frames)} frames; "
-            "convert them one by one"
+            f"{path}: files of one split have trajectories of {min(frames)} to {max(frames)} "
+            "frames; cut makes them alike"
         )
     ends = np.cumsum([part.trajectories for part in parts])
 
-    def read(first: int, stop: int) -> ndarray:
+    def read(rows: range, frames: range, channels: Sequence[int]) -> ndarray:
         pieces = []
         for part, end in zip(parts, ends.tolist(), strict=True):
             begin = end - part.trajectories
-            if first < end and stop > begin:
-                pieces.append(part.read(max(first, begin) - begin, min(stop, end) - begin))
+            here = range(max(rows.start, begin) - begin, min(rows.stop, end) - begin)
+            if here:
+                pieces.append(part.read(here, frames, channels))
         return np.concatenate(pieces)
 
     names = parts[0].parameters
@@ -118,56 +179,9 @@ def joined(parts: Sequence[Part]) -> Part:
     return Part(int(ends[-1]), parts[0].frames, values, read)
 
 
-def divided(foreign: Foreign, counts: Sequence[int]) -> Foreign:
-    """Divide trajectories into the splits, in order; those beyond the last count are left out.
-
-    Raises
-    ------
-    UserError
-        More are wanted than there are, or none for a split.
-    """
-    part = foreign.parts[""]
-    if len(counts) != len(schema.SPLITS) or min(counts) < 1:
-        raise UserError("give the trajectories of train, valid and test, each at least 1")
-    if sum(counts) > part.trajectories:
-        raise UserError(f"{sum(counts)} trajectories are wanted, there are {part.trajectories}")
-    ends = np.cumsum(counts).tolist()
-    parts = {
-        name: _slice(part, end - count, end)
-        for name, count, end in zip(schema.SPLITS, counts, ends, strict=True)
-    }
-    return replace(foreign, parts=parts)
-
-
-def _slice(part: Part, begin: int, end: int) -> Part:
-    def read(first: int, stop: int) -> ndarray:
-        return part.read(begin + first, begin + stop)
-
-    values = {name: column[begin:end] for name, column in part.parameters.items()}
-    return Part(end - begin, part.frames, values, read)
-
-
-def with_parameters(foreign: Foreign, values: Mapping[str, float]) -> Foreign:
-    """Add parameters that all trajectories share, or replace those of that name.
-
-    Raises
-    ------
-    UserError
-        A field has the name.
-    """
-    for name in values:
-        if name in foreign.fields:
-            raise UserError(f"--parameter {name}: a field has that name")
-    parts = {
-        split: replace(
-            part,
-            parameters=part.parameters
-            | {name: np.full(part.trajectories, value) for name, value in values.items()},
-        )
-        for split, part in foreign.parts.items()
-    }
-    described = {name: foreign.parameters.get(name, described_as(name)) for name in values}
-    return replace(foreign, parts=parts, parameters=foreign.parameters | described)
+def as_slice(numbers: range) -> slice:
+    """Return the slice that takes these numbers, which don't decrease."""
+    return slice(numbers.start, numbers.stop, numbers.step)
 
 
 def described_as(name: str, attrs: Mapping[str, Any] | None = None) -> dict[str, str]:
@@ -216,7 +230,7 @@ def per_trajectory(values: Any, count: int, what: str) -> Float[ndarray, " traje
     return np.broadcast_to(array.ravel(), (count,)).astype(np.float64)
 
 
-def stored_dtype(arrays: Iterable[h5py.Dataset], where: str) -> str:
+def stored_dtype(arrays: Iterable[Any], where: str) -> str:
     """Return the precision in which a store holds fields of a file.
 
     Raises
@@ -360,77 +374,7 @@ def grid_parameters(
     return values, centred, origin
 
 
-def import_store(
-    foreign: Foreign, path: Path, kind: str, source: str, provenance: Mapping[str, Any]
-) -> None:
-    """Write a dataset of another format as a store, whole or not at all.
-
-    Parameters
-    ----------
-    foreign
-        Divided into splits.
-    path
-        Folder of the store; must not exist.
-    kind
-        Name of the format.
-    source
-        Where the dataset came from, for its readers.
-    provenance
-        See `longrun.runtime.cli.provenance`.
-
-    Raises
-    ------
-    UserError
-        `path` exists, or a value is not finite in single precision, which methods read.
-    """
-    absent(path)
-    size = np.dtype(foreign.dtype).itemsize * len(foreign.fields) * int(np.prod(foreign.space))
-    longest = max(part.frames for part in foreign.parts.values())
-    with atomic(path) as folder:
-        create_store(
-            folder,
-            fields=foreign.fields,
-            parameters=foreign.parameters,
-            boundary=foreign.boundary,
-            space=foreign.space,
-            centred=foreign.centred,
-            splits={
-                name: {"trajectories": part.trajectories, "frames": part.frames}
-                for name, part in foreign.parts.items()
-            },
-            layout={
-                "frames_per_chunk": FRAMES_PER_CHUNK,
-                "trajectories_per_shard": max(1, min(64, BLOCK // (size * longest))),
-                "dtype": foreign.dtype,
-            },
-            attrs={
-                schema.EQUATION: {
-                    "name": IMPORTED,
-                    "format": kind,
-                    "source": source,
-                    "layout": foreign.layout,
-                },
-                "seed": None,
-                schema.CONFIG: None,
-                schema.PROVENANCE: dict(provenance),
-            },
-        )
-        writer = StoreWriter(folder)
-        for split, numbers in list(writer.missing()):
-            part = foreign.parts[split]
-            states = part.read(numbers.start, numbers.stop)
-            block = slice(numbers.start, numbers.stop)
-            values = {name: part.parameters[name][block] for name in foreign.parameters}
-            for i, name in enumerate(foreign.fields):
-                _check_finite(states[:, :, i], numbers, f"field {name}", f"{source}: {split}")
-            for name, column in values.items():
-                _check_finite(column, numbers, f"parameter {name}", f"{source}: {split}")
-            writer.write(split, numbers, values, states)
-        unknown = {schema.REFERENCE_ERROR: None, schema.PREDICTABILITY: None, schema.CENSORED: None}
-        writer.finish(np.empty(0), np.empty(0), unknown)
-
-
-def _check_finite(
+def check_finite(
     values: Shaped[ndarray, "trajectory ..."], numbers: range, what: str, where: str
 ) -> None:
     """Refuse numbers that are not finite, or would not be in the precision of methods.
@@ -461,7 +405,8 @@ def absent(path: Path) -> None:
 
 def layout(store: Store) -> dict[str, Any]:
     """Return what an imported store remembers of its former format; {} for others."""
-    return dict(store.equation.get("layout", {})) if store.equation["name"] == IMPORTED else {}
+    older = store.equation.get(schema.LAYOUT, {})  # where earlier versions kept it
+    return dict(store.attrs.get(schema.LAYOUT, older))
 
 
 def positions(store: Store, split: str, axis: int) -> Float[ndarray, "trajectory point"]:

@@ -147,52 +147,21 @@ def _named(fields: Sequence[str], kind: Layout) -> list[str]:
     return [CFD.get(name, name) if cfd else name for name in fields]
 
 
-def read_pdebench(
-    path: Path, fields: Sequence[str] | None = None, boundary: Sequence[str] | None = None
-) -> Foreign:
-    """Read files in a layout of PDEBench: shapes and parameters now, frames block by block.
+def read_pdebench(path: Path, fields: Sequence[str] | None = None) -> Foreign:
+    """Read a file in a layout of PDEBench: shapes and parameters now, frames block by block.
 
     Parameters
     ----------
     path
-        A folder with `train.hdf5`, `valid.hdf5` and `test.hdf5`, or one file, which is one part
-        that is still to be divided.
+        The file.
     fields
         Names, where the layout has none: `u`, or `u`, `v`, ... by default.
-    boundary
-        Boundary condition of each axis, `unknown` by default; one for all axes, or one for each.
-
-    Returns
-    -------
-    Foreign
 
     Raises
     ------
     UserError
-        Files that are absent, damaged or laid out otherwise; a number of names that doesn't fit.
+        A file that is absent, damaged or laid out otherwise; a number of names that doesn't fit.
     """
-    if not path.is_dir():
-        return _read(path, fields, boundary)
-    read = {split: _read(path / f"{split}.hdf5", fields, boundary) for split in schema.SPLITS}
-    first, *others = read.values()
-    for other in others:
-        for what in ("fields", "parameters", "boundary", "space", "centred", "dtype", "layout"):
-            if getattr(first, what) != getattr(other, what):
-                raise UserError(f"{path}: {what} differ from file to file")
-    parts = {split: foreign.parts[""] for split, foreign in read.items()}
-    return Foreign(
-        first.fields,
-        first.parameters,
-        first.boundary,
-        first.space,
-        first.centred,
-        first.dtype,
-        parts,
-        first.layout,
-    )
-
-
-def _read(path: Path, fields: Sequence[str] | None, boundary: Sequence[str] | None) -> Foreign:
     with exchange.opened(path, FORMAT) as file:
         kind = _recognise(file, path)
         arrays = _arrays(file, kind)
@@ -202,17 +171,19 @@ def _read(path: Path, fields: Sequence[str] | None, boundary: Sequence[str] | No
         scalars = _scalars(file, kind, count, path)
         named = exchange.scalar_names(grid, scalars, names)
         values = grid | {named[original]: column for original, column in scalars.items()}
-        edges = _boundary(file, len(space), boundary, path)
+        edges = tuple(
+            exchange.text(file.attrs.get(f"boundary_{axis}", "unknown"))
+            for axis in schema.AXES[: len(space)]
+        )
         dtype = exchange.stored_dtype(arrays, str(path))
         keys = [array.name for array in arrays]
 
-    def read(first: int, stop: int) -> ndarray:
+    def read(rows: range, frames: range, channels: Sequence[int]) -> ndarray:
         with exchange.opened(path, FORMAT) as file:
-            return _frames(file, kind, keys, first, stop, frames, space)
+            return _frames(file, kind, keys, rows, frames, channels, space)
 
-    described = {name: exchange.described_as(name) for name in names}
     return Foreign(
-        described,
+        {name: exchange.described_as(name) for name in names},
         {name: exchange.described_as(name) for name in values},
         edges,
         space,
@@ -284,8 +255,6 @@ def _field_names(
     path: Path,
 ) -> list[str]:
     if kind == "fields":
-        if given is not None:
-            raise UserError(f"{path}: names its fields; --fields is for files that don't")
         found = [array.name.lstrip("/") for array in arrays]
     else:
         channels = {"groups": arrays[0].shape[-1], "darcy": 2, "tensor": 1}[kind]
@@ -354,30 +323,21 @@ def _scalars(file: h5py.File, kind: Layout, count: int, path: Path) -> dict[str,
     return values
 
 
-def _boundary(
-    file: h5py.File, dims: int, given: Sequence[str] | None, path: Path
-) -> tuple[str, ...]:
-    if given is None:
-        return tuple(
-            exchange.text(file.attrs.get(f"boundary_{axis}", "unknown"))
-            for axis in schema.AXES[:dims]
-        )
-    if len(given) not in (1, dims):
-        raise UserError(f"{path}: has {dims} axes, {len(given)} boundary conditions are given")
-    return tuple(given) if len(given) == dims else tuple(given) * dims
-
-
 def _frames(
     file: h5py.File,
     kind: Layout,
     keys: Sequence[str],
-    first: int,
-    stop: int,
-    frames: int,
+    rows: range,
+    frames: range,
+    channels: Sequence[int],
     space: tuple[int, ...],
 ) -> ndarray:
+    times = exchange.as_slice(frames)
     if kind == "groups":
-        states = np.stack([file[key][()] for key in keys[first:stop]])
-        return np.moveaxis(states, -1, 2)
-    shape = (stop - first, frames, *space)
-    return np.stack([np.asarray(file[key][first:stop]).reshape(shape) for key in keys], axis=2)
+        states = np.stack([file[keys[row]][times] for row in rows])
+        return np.moveaxis(states[..., list(channels)], -1, 2)
+    chosen = [file[keys[channel]] for channel in channels]
+    index = exchange.as_slice(rows)
+    shape = (len(rows), len(frames), *space)
+    blocks = [array[index] if array.name == "/nu" else array[index, times] for array in chosen]
+    return np.stack([block.reshape(shape) for block in blocks], axis=2)

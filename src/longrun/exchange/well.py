@@ -37,7 +37,6 @@ from longrun.runtime.cli import UserError, atomic
 log = logging.getLogger(__name__)
 
 FORMAT = "The Well"
-ENDINGS = ("*.hdf5", "*.h5")
 KINDS = {"periodic": "PERIODIC", "open": "OPEN", "outflow": "OPEN", "no flux": "WALL"}
 OWN = "longrun_boundary"
 
@@ -169,77 +168,13 @@ def _write_fields(store: Store, split: str, file: h5py.File) -> None:
 
 
 def read_well(path: Path) -> Foreign:
-    """Read a dataset of The Well: shapes and parameters now, frames block by block.
-
-    Parameters
-    ----------
-    path
-        A folder with `data/{train,valid,test}` or `{train,valid,test}` in it, a folder of files,
-        or one file; the last two are one part that is still to be divided.
-
-    Returns
-    -------
-    Foreign
+    """Read a file of The Well: shapes and parameters now, frames block by block.
 
     Raises
     ------
     UserError
-        No files, files that are damaged, laid out otherwise, or not alike; a grid that isn't
-        cartesian and even.
+        A file that is damaged or laid out otherwise; a grid that isn't cartesian and even.
     """
-    files = {split: _files(path / "data" / split) for split in schema.SPLITS}
-    if not any(files.values()):
-        files = {split: _files(path / split) for split in schema.SPLITS}
-    if not any(files.values()):
-        files = {"": [path] if path.is_file() else _files(path)}
-    empty = [split for split, found in files.items() if not found]
-    if empty:
-        raise UserError(f"{path}: has no HDF5 files{' of ' if empty[0] else ''}{', '.join(empty)}")
-    read = {split: [_read(file) for file in found] for split, found in files.items()}
-    first, *others = [foreign for found in read.values() for foreign in found]
-    for other in others:
-        for what in ("fields", "boundary", "space", "centred", "layout"):
-            if getattr(first, what) != getattr(other, what):
-                raise UserError(f"{path}: {what} differ from file to file")
-    every = [foreign.parts[""] for found in read.values() for foreign in found]
-    described = {k: v for foreign in (first, *others) for k, v in foreign.parameters.items()}
-    parts = {}
-    for split, found in read.items():
-        pieces = [_completed(f.parts[""], list(described), every[0], path) for f in found]
-        parts[split] = exchange.joined(pieces)
-    return Foreign(
-        first.fields,
-        described,
-        first.boundary,
-        first.space,
-        first.centred,
-        str(np.result_type(*(foreign.dtype for foreign in (first, *others)))),
-        parts,
-        first.layout,
-    )
-
-
-def _completed(part: Part, names: Sequence[str], first: Part, path: Path) -> Part:
-    """Add the parameters that other files have: here, equal lengths and first times of 0."""
-    values = dict(part.parameters)
-    for name in names:
-        if name in values:
-            continue
-        if name == exchange.FIRST_TIME:
-            values[name] = np.zeros(part.trajectories)
-        elif name.startswith(f"{schema.LENGTH}_"):
-            values[name] = values[schema.LENGTH]
-        else:
-            raise UserError(f"{path}: not every file has the scalar {name}")
-    return Part(part.trajectories, part.frames, {name: values[name] for name in names}, part.read)
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(file for ending in ENDINGS for file in folder.glob(ending))
-
-
-def _read(path: Path) -> Foreign:
-    """Read one file."""
     with exchange.opened(path, FORMAT) as file:
         grid = exchange.text(file.attrs["grid_type"])
         if grid != "cartesian":
@@ -267,21 +202,28 @@ def _read(path: Path) -> Foreign:
         boundary = tuple(_boundary(file["boundary_conditions"], axis, path) for axis in axes)
         for (group, name, _), field in zip(sources, fields, strict=True):
             _check_shape(file[group][name], field, count, frames, space, path)
+        still = [
+            field
+            for (group, name, _), field in zip(sources, fields, strict=True)
+            if not _flag(file[group][name].attrs["time_varying"])
+        ]
         dtype = exchange.stored_dtype((file[g][n] for g, n, _ in sources), str(path))
     layout: dict[str, Any] = {"tensors": tensors, "constant": constant, "origin": origin}
 
-    def read(first: int, stop: int) -> ndarray:
+    def read(rows: range, frames: range, channels: Sequence[int]) -> ndarray:
         with exchange.opened(path, FORMAT) as file:
+            chosen = [sources[channel] for channel in channels]
             return np.stack(
                 [
-                    _frames(file[group][name], component, first, stop, frames, space)
-                    for group, name, component in sources
+                    _frames(file[group][name], component, rows, frames, space)
+                    for group, name, component in chosen
                 ],
                 axis=2,
             )
 
     part = Part(count, frames, values, read)
-    return Foreign(fields, described, boundary, space, centred, dtype, {"": part}, layout)
+    parts, static = {"": part}, tuple(still)
+    return Foreign(fields, described, boundary, space, centred, dtype, parts, layout, static)
 
 
 def _each(pair: tuple[ndarray, ndarray], count: int) -> tuple[ndarray, ndarray]:
@@ -391,18 +333,19 @@ def _check_shape(
 def _frames(
     array: h5py.Dataset,
     component: tuple[int, ...],
-    first: int,
-    stop: int,
-    frames: int,
+    rows: range,
+    frames: range,
     space: tuple[int, ...],
 ) -> Shaped[ndarray, "trajectory time *space"]:
     """Read one component, repeated along the axes that it lacks."""
     attrs = array.attrs
-    block = array[first:stop] if _flag(attrs["sample_varying"]) else array[()][None]
-    values = np.asarray(block[(..., *component)])
-    if not _flag(attrs["time_varying"]):
-        values = values[:, None]
-    for axis, varies in enumerate(np.ravel(attrs["dim_varying"])):
-        if not varies:
+    varies, moves = _flag(attrs["sample_varying"]), _flag(attrs["time_varying"])
+    index = [exchange.as_slice(rows)] if varies else []
+    index += [exchange.as_slice(frames)] if moves else []
+    values = np.asarray(array[(*index, ..., *component)])
+    values = values if varies else values[None]
+    values = values if moves else values[:, None]
+    for axis, there in enumerate(np.ravel(attrs["dim_varying"])):
+        if not there:
             values = np.expand_dims(values, 2 + axis)
-    return np.broadcast_to(values, (stop - first, frames, *space))
+    return np.broadcast_to(values, (len(rows), len(frames), *space))

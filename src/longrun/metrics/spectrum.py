@@ -1,4 +1,9 @@
-"""Energy spectra on periodic grids, and their errors in bands of wavenumbers."""
+"""Energy spectra, and their errors in bands of wavenumbers.
+
+A Fourier transform takes every axis for periodic. Along one that isn't, the jump from end to end
+would spill over the whole spectrum; there the field's deviation from its mean is first multiplied
+by a Hann window, scaled to leave the mean square of a homogeneous field as it is.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -13,9 +18,12 @@ _HIGH_ENDS = 1e-9  # of the peak's energy: below lies the rounding of a float32 
 
 
 def energy_spectrum(
-    field: Float[np.ndarray, "..."], dims: int, sides: Sequence[float] | None = None
+    field: Float[np.ndarray, "..."],
+    dims: int,
+    sides: Sequence[float] | None = None,
+    periodic: Sequence[bool] | None = None,
 ) -> Float[np.ndarray, "..."]:
-    """Mean square of a periodic field, split over wavenumbers.
+    """Mean square of a field, split over wavenumbers.
 
     Bin k holds the modes whose wavenumber, in units of 2 pi / (longest side), rounds to k: in one
     dimension k and -k, in more a shell. The corners beyond the last full shell are left out. The
@@ -30,6 +38,8 @@ def energy_spectrum(
         Number of space dimensions.
     sides
         Extent of the box along each axis; equal ones where it isn't given.
+    periodic
+        Of each axis; a window is applied along the others. Default: all are.
 
     Returns
     -------
@@ -37,10 +47,28 @@ def energy_spectrum(
     """
     if not dims:
         return np.square(field)[..., None]
+    if not all(periodic or (True,)):
+        field = _windowed(field, dims, periodic or ())
     order, starts, weight = _shells(field.shape[-dims:], _stretch(sides or (1.0,) * dims))
     modes = np.fft.rfftn(field, axes=range(-dims, 0), norm="forward")
     energy = (modes.real**2 + modes.imag**2).reshape(*field.shape[:-dims], -1)
     return np.add.reduceat(energy[..., order] * weight, starts, axis=-1)
+
+
+def _windowed(
+    field: Float[np.ndarray, "..."], dims: int, periodic: Sequence[bool]
+) -> Float[np.ndarray, "..."]:
+    """Let the deviation from the mean vanish at the ends of the axes that aren't periodic."""
+    axes = tuple(range(-dims, 0))
+    mean = field.mean(axis=axes, keepdims=True)
+    field = field - mean
+    for axis, joined in zip(axes, periodic, strict=True):
+        if not joined:
+            points = field.shape[axis]
+            window = np.sin(np.pi * (np.arange(points) + 0.5) / points) ** 2
+            window /= np.sqrt(np.square(window).mean())
+            field = field * window.reshape(-1, *(1,) * (-axis - 1))
+    return field + mean
 
 
 def wavenumbers(space: tuple[int, ...], sides: Sequence[float]) -> Float[np.ndarray, " bins"]:

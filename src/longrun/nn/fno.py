@@ -16,12 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from longrun.nn.walls import crop, pad_far
+
 
 class FNOBackbone(nn.Module):
-    """Map channels on a periodic grid to others.
+    """Map channels on a grid to others.
 
-    No grid channels: a periodic domain has no origin. Where there are walls, or scalars that
-    condition the map, the caller adds channels.
+    No grid channels: a periodic domain has no origin. Scalars that condition the map are channels
+    that the caller adds. Fourier layers are periodic: beyond the far ends of axes that aren't,
+    zeros are appended, an eighth of the axis, and cut off again, as in the paper's code.
 
     Parameters
     ----------
@@ -36,7 +39,14 @@ class FNOBackbone(nn.Module):
         public code, -modes too along all axes but the last.
     layers : int
         Fourier layers.
+
+    Attributes
+    ----------
+    periodic : tuple of bool or None
+        Of each axis, see `longrun.nn.walls.pad_as`.
     """
+
+    periodic: tuple[bool, ...] | None = None
 
     def __init__(
         self,
@@ -76,7 +86,12 @@ class FNOBackbone(nn.Module):
         """Return the output channels on the grid of the input."""
         # FFTs in half precision don't exist on a CPU, and need powers of two on a GPU.
         with torch.autocast(x.device.type, enabled=False):
-            return self.operator(x)
+            if all(self.periodic or (True,)):
+                return self.operator(x)
+            space = tuple(x.shape[2:])
+            sides = zip(space, self.periodic or (), strict=True)
+            beyond = [0 if joined else -(-side // 8) for side, joined in sides]
+            return crop(self.operator(pad_far(x, beyond)), space)
 
 
 def _only_weights(_: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -26,7 +26,14 @@ class CircularConvolution(nn.Module):
 
     The borders are joined by concatenation: torch's own circular padding copies into slices, whose
     backward pass takes several times as many operations.
+
+    Attributes
+    ----------
+    periodic : tuple of bool or None
+        Of each axis, see `longrun.nn.walls.pad_as`: zeros lie beyond the ends of others.
     """
+
+    periodic: tuple[bool, ...] | None = None
 
     def __init__(self, dims: int, inputs: int, outputs: int, kernel: int = 3, stride: int = 1):
         super().__init__()
@@ -41,7 +48,11 @@ class CircularConvolution(nn.Module):
     ) -> Float[Tensor, "batch outputs *coarse"]:
         """Return the convolved field."""
         if self.padding:
-            for axis in self.axes:
+            for axis, joined in zip(self.axes, self.periodic or (True,) * 3, strict=False):
+                if not joined:
+                    ends = (self.padding, self.padding)
+                    x = functional.pad(x, [0, 0] * (-axis - 1) + list(ends))
+                    continue
                 first = x.narrow(axis, 0, self.padding)
                 last = x.narrow(axis, x.shape[axis] - self.padding, self.padding)
                 x = torch.cat([last, x, first], dim=axis)

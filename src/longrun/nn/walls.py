@@ -1,10 +1,26 @@
-"""Grids between walls, for networks that need other sizes than the data has."""
+"""Grids between walls: what networks see beyond them, and sizes that the data doesn't have."""
 
 from collections.abc import Sequence
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
+
+
+def pad_as(network: nn.Module, boundary: Sequence[str]) -> None:
+    """Tell the layers of a network which axes are periodic; beyond the ends of others are zeros.
+
+    Parameters
+    ----------
+    network
+        Layers that depend on it have an attribute `periodic`: of each axis, or None where all are.
+    boundary
+        Boundary condition of each axis, as in the data.
+    """
+    joined = tuple(kind == "periodic" for kind in boundary)
+    for layer in network.modules():
+        if hasattr(layer, "periodic"):
+            layer.periodic = joined  # type: ignore[assignment]
 
 
 def pad_to_multiple(
@@ -16,10 +32,11 @@ def pad_to_multiple(
 
 
 def pad_far(
-    x: Float[Tensor, "batch channel *space"], cells: int
+    x: Float[Tensor, "batch channel *space"], cells: int | Sequence[int]
 ) -> Float[Tensor, "batch channel *larger"]:
-    """Append this many zeros beyond the far walls."""
-    return functional.pad(x, [0, cells] * (x.ndim - 2))
+    """Append this many zeros beyond the far walls, of all axes or of each."""
+    each = [cells] * (x.ndim - 2) if isinstance(cells, int) else list(cells)
+    return functional.pad(x, [n for count in reversed(each) for n in (0, count)])
 
 
 def crop(

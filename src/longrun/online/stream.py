@@ -329,7 +329,11 @@ def _job(stores: Sequence[Store]) -> Job:
     """Return what the solvers of a dataset simulate."""
     (store,) = stores
     spec, split = store.attrs.get(schema.CONFIG), store.split("train")
-    if not spec or store.equation.get("name") not in registry.names("equations"):
+    if (
+        not spec
+        or schema.SOURCE in spec
+        or store.equation.get("name") not in registry.names("equations")
+    ):
         raise StoreError(f"{store.path}: holds no equation of this package to continue with")
     return Job(
         equation=store.equation,

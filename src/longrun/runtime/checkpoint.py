@@ -167,4 +167,5 @@ def load(path: Path, device: torch.device | str = "cpu", method: str | None = No
         line = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit {content['method']}: {line}") from error
     module.description = content["description"]
+    module.fit_data(module.description)
     return module.to(device).eval()

@@ -137,6 +137,9 @@ class AbstractLearner(pl.LightningModule, ABC):
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
         """Store what a method needs of the training data's statistics as buffers."""
 
+    def fit_data(self, description: dict[str, Any]) -> None:
+        """Take in what else a network must know of its data: walls, fields that don't move."""
+
     def prepare(self, data: Any, sources: Sequence[Any]) -> None:
         """Learn what needs no gradient, before training.
 

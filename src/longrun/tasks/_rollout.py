@@ -13,7 +13,10 @@ The protocol, for every method of an experiment alike:
 - Fields are scored in physical units on the grid of the store, each for itself; a score is the mean
   over fields, a spectrum is the sum over fields. Of fields that the equation derives from them, as
   vorticity from velocity, the correlation is scored, each under its own name. A field that the
-  store lacks, for which a view gives a constant, is shown to a method and not scored.
+  store lacks, for which a view gives a constant, is shown to a method and not scored; nor is one
+  that never moves, such as a mask.
+- Spectra are taken through a window along axes that aren't periodic, or of which it isn't known;
+  see `longrun.metrics.spectrum`.
 - A rollout has *diverged* at its first frame that is not finite, or in which any value is more than
   100 standard deviations from the mean of the training data. From then on it is frozen: the method
   remembers what it did before that frame, so that nothing spreads, and its forecast counts as a
@@ -70,6 +73,7 @@ from longrun.tasks._scoring import (
     compare_with_predictability,
     predictions,
     report_one_step,
+    say_what_is_left_out,
     score_one_step,
     score_rollouts,
 )
@@ -117,6 +121,7 @@ def evaluate_forecast(
         if is_first():
             _score_cost(module, cases, table, seeded(module.device, seed, 2))
             compare_with_predictability(cases, table)
+            say_what_is_left_out(cases)
     return Evaluation(table.frame(), predictions(cases, kept))
 
 
@@ -182,7 +187,10 @@ def _cases(module: "AbstractForecaster", store: Any, options: Mapping[str, Any])
     if module.direct and start:
         raise UserError(f"evaluate.start must be 0 for a direct method, is {start}")
     statistics = module.description["statistics"]
-    scored = np.flatnonzero([name not in split.constants for name in split.fields])
+    given = {*split.constants, *store.static}
+    scored = np.flatnonzero([name not in given for name in split.fields])
+    if not len(scored):
+        raise UserError(f"{store.path}: no field of it moves: there is nothing to forecast")
     used = {name: values[: options["trajectories"]] for name, values in split.parameters.items()}
     bins = len(spectrum.wavenumbers(split.space, sides(used, len(split.space))))
     masks = spectrum.bands(module.description["spectrum"], bins)

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from longrun.data import schema
-from longrun.data.describe import sides
+from longrun.data.describe import periodic, sides
 from longrun.metrics import ensemble, pointwise, spectrum
 from longrun.metrics.climate import Histograms
 from longrun.metrics.crossing import crossing_time
@@ -24,6 +24,7 @@ _log = logging.getLogger(__name__)
 
 THRESHOLDS = (0.8, 0.9)
 HORIZON = 0.8  # correlation between members that ends the horizon an ensemble predicts for itself
+WINDOWED = "windowed"  # attribute of predictions: axes along which spectra have a window
 BLOCK = 2**22  # values of a forecast that are scored at once
 
 Block = tuple[np.ndarray, np.ndarray]
@@ -102,8 +103,15 @@ class Cases:
         bound = (self.mean + UNBOUNDED * self.std).reshape(shape)
         return np.where(alive.reshape(*alive.shape, 1, *(1,) * self.dims), frames, bound), alive
 
+    @property
+    def windowed(self) -> list[str]:
+        """Axes that aren't periodic: spectra are taken through a window along them."""
+        joined = periodic(self.store.boundary)
+        return [axis for axis, ends in zip(schema.AXES, joined, strict=False) if not ends]
+
     def energy(self, frames: np.ndarray) -> np.ndarray:
-        return spectrum.energy_spectrum(frames, self.dims, self.sides)
+        joined = periodic(self.store.boundary)
+        return spectrum.energy_spectrum(frames, self.dims, self.sides, joined)
 
 
 def blocks(cases: Cases, trajectories: int) -> Iterator[np.ndarray]:
@@ -427,6 +435,22 @@ def report_one_step(
     table.add("noise_level", noise_levels, stage=np.arange(len(noise_levels)))
 
 
+# What is not scored ------------------------------------------------------------------------------
+
+
+def say_what_is_left_out(cases: Cases) -> None:
+    """Name what the data don't allow: spectra without a window, what only an equation knows."""
+    name = cases.store.path.name
+    if cases.windowed:
+        axes, kinds = ", ".join(cases.windowed), ", ".join(cases.store.boundary)
+        said = "spectra are taken through a Hann window along"
+        _log.info("%s: boundary %s: %s %s", name, kinds, said, axes)
+    if cases.equation is None:
+        why = "its equation is not known" if cases.store.whole else "it is seen in part"
+        said = "quantities that an equation conserves, and fields derived from others, are left out"
+        _log.info("%s: %s: %s", name, why, said)
+
+
 # Predictability --------------------------------------------------------------------------------
 
 
@@ -473,4 +497,4 @@ def predictions(cases: Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.D
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
-    return xr.Dataset(fields, coords=coordinates)
+    return xr.Dataset(fields, coords=coordinates, attrs={WINDOWED: cases.windowed})

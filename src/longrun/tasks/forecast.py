@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from longrun.nn.walls import pad_as
 from longrun.runtime import registry
 from longrun.tasks._evaluation import Evaluation
 from longrun.tasks._learner import Batch
@@ -63,6 +64,8 @@ class AbstractForecaster(ScaledLearner):
     direct
         Whether a frame comes from parameters and time alone: a rollout begins at the first frame
         of a trajectory, and there is no single step from a true frame to score.
+    static
+        Channels that are the same in every frame, such as masks: a forecast keeps them.
     period
         Steps after which the cost of a step repeats: a network may serve several with one call.
     """
@@ -71,6 +74,7 @@ class AbstractForecaster(ScaledLearner):
     scales_increments = True
     direct: bool = False
     period: int = 1
+    static: tuple[int, ...] = ()
     preview = "space_time"
 
     def __init__(
@@ -186,6 +190,11 @@ class AbstractForecaster(ScaledLearner):
         else:
             self._choose_conditions(statistics)
 
+    def fit_data(self, description: dict[str, Any]) -> None:
+        """Pad periodically where the data is periodic, else with zeros; note what doesn't move."""
+        pad_as(self, description.get("boundary", ()))
+        self.static = tuple(description.get("static", ()))
+
     @property
     def target_scale(self) -> Float[Tensor, " channel"]:
         """Factor from a scaled target to the units of the field."""
@@ -234,7 +243,19 @@ class AbstractForecaster(ScaledLearner):
         """
         conditions = self._scalars(parameters, lead)
         target = self.step(self.normalised(history), conditions, generator)
-        return self.next_frame(history[:, -1], target)
+        return self.kept(history[:, -1], self.next_frame(history[:, -1], target))
+
+    def kept(
+        self,
+        last: Float[Tensor, "batch channel *space"],
+        frame: Float[Tensor, "batch channel *space"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return a frame with those channels of the last one that don't move."""
+        if not self.static:
+            return frame
+        still = [channel in self.static for channel in range(frame.shape[1])]
+        mask = torch.tensor(still, device=frame.device).reshape(-1, *(1,) * self.dims)
+        return torch.where(mask, last, frame)
 
     def stages(
         self,
@@ -402,7 +423,7 @@ class AbstractForecaster(ScaledLearner):
             return self.loss(frames, target, conditions, generator), None
         prediction = self.step(frames, conditions, generator)
         loss = self.step_error(prediction, target, frames)
-        return loss, self.next_frame(history[:, -1], prediction)
+        return loss, self.kept(history[:, -1], self.next_frame(history[:, -1], prediction))
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the training loss of a batch of windows."""

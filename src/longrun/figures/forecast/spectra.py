@@ -49,4 +49,8 @@ def draw(inputs: Inputs) -> Figure:
     grid[1, 0].set_ylabel("forecast / truth")
     _style.legend_right(figure, grid[0, 0])
     title = "Energy spectra of the forecasts beside the truth's, and as a fraction of it"
+    found = [forecast.attrs.get("windowed", []) for forecast in inputs.predictions.values()]
+    windowed = found[0] if found else []
+    if windowed:
+        title += f"; through a Hann window along {', '.join(windowed)}"
     return _style.finish(figure, inputs, title, scores)
