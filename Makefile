@@ -18,7 +18,7 @@ INSTALLED = .venv/installed
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET) $(CHOICE)
 
-.PHONY: help reproduce results datasets doctor test faults lint clean
+.PHONY: help reproduce results datasets doctor docs test faults lint clean
 
 # A target's help is what follows ## on its line.
 help: ## say what make can do
@@ -50,6 +50,11 @@ datasets: $(INSTALLED) ## every dataset, docs/datasets.md and docs/equations
 doctor: $(INSTALLED) ## versions, devices, disk, Slurm, wandb: what is here, what to mend
 	@$(IN_VENV) python -m longrun.doctor
 
+docs: $(INSTALLED) ## the site, in docs/_build/html: gallery of papers, how-tos, reference
+	rm -rf docs/_build/html docs/api docs/examples docs/metrics docs/_static
+	$(IN_VENV) sphinx-build --fail-on-warning --keep-going --quiet docs docs/_build/html -d docs/_build/trees
+	@echo "Done. Open docs/_build/html/index.html."
+
 # Compiled files are kept, whatever the environment says: each of some hundred programs would compile anew.
 TESTS = $(IN_VENV) OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= pytest
 
@@ -75,5 +80,5 @@ clean: ## delete what PRESET left behind; other presets and the environment stay
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 11) <= v <= (3, 13) or sys.exit("Longrun needs Python 3.11, 3.12 or 3.13; $(PYTHON) is %d.%d. Name another: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(IN_VENV) python -m pip install --editable '.[dev]'
+	$(IN_VENV) python -m pip install --editable '.[dev,docs]'
 	touch $@

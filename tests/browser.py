@@ -31,16 +31,26 @@ def started_browser():
         opened.close()
 
 
+def _away(address: str, home: str) -> bool:
+    return address.startswith("http") and not address.startswith(f"{home}/")
+
+
 @contextlib.contextmanager
-def visit(browser, path: Path, width: int = 1280) -> Iterator:
-    """Open a local file; fails when the page logs an error or requests anything from elsewhere."""
-    page = browser.new_page(viewport={"width": width, "height": 900})
+def visit(browser, place: Path | str, width: int = 1280, dark: bool = False) -> Iterator:
+    """Open a local file, or an address of a local server.
+
+    Fails when the page logs an error or requests anything from elsewhere.
+    """
+    scheme = "dark" if dark else "light"
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    address = place if isinstance(place, str) else place.resolve().as_uri()
+    home = "/".join(address.split("/")[:3])  # of a file: no host
     trouble = []
     page.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
     page.on("pageerror", lambda error: trouble.append(str(error)))
-    page.on("request", lambda made: trouble.append(made.url) if made.url[:4] == "http" else None)
+    page.on("request", lambda made: trouble.append(made.url) if _away(made.url, home) else None)
     try:
-        page.goto(path.resolve().as_uri())
+        page.goto(address)
         yield page
         assert not trouble, trouble
     finally:

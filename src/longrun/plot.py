@@ -2,23 +2,29 @@
 
 import argparse
 import importlib
+import io
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.figure import Figure
+from PIL import Image
 
 from longrun import config
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
+from longrun.figures._movie import film
 from longrun.metrics.table import read_scores
 from longrun.runtime import cli, registry
 
 log = logging.getLogger(__name__)
+
+MOVIE, PICTURE = 400_000, 75_000  # bytes at most: two pictures and a movie are on a committed page
 
 
 class Predictions(Mapping[str, xr.Dataset]):
@@ -47,14 +53,15 @@ class Predictions(Mapping[str, xr.Dataset]):
 
 
 def load(
-    name: str, spec: dict[str, Any], experiment: str, preset: str, results: Path, unit: str
+    name: str | None, spec: dict[str, Any], experiment: str, preset: str, results: Path, unit: str
 ) -> Inputs:
     """Read what one figure needs of an experiment's results.
 
     Parameters
     ----------
     name
-        The figure: its module lists the metrics it reads in ``SCORES`` and ``CURVES``.
+        The figure: its module lists the metrics it reads in ``SCORES`` and ``CURVES``. None for
+        a movie, which reads none.
     spec
         The composed experiment.
     results
@@ -67,7 +74,7 @@ def load(
     longrun.runtime.cli.UserError
         A file that an earlier verb should have written is missing.
     """
-    module = importlib.import_module(registry.find("figures", name).__module__)
+    module = name and importlib.import_module(registry.find("figures", name).__module__)
     folder = results / preset / experiment
     runs = config.runs(spec, folder)
     scores = [pd.DataFrame(columns=["method", "seed", "dataset", "trajectory", "metric", "value"])]
@@ -102,6 +109,57 @@ def save(figure: Figure, path: Path) -> None:
     undated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
     with matplotlib.style.context(_style.STYLE), cli.atomic(path) as part:
         figure.savefig(part, metadata=undated.get(path.suffix))
+
+
+def save_movie(frames: Sequence[np.ndarray], path: Path) -> None:
+    """Write frames as an animated WebP of at most `MOVIE` bytes: rather fewer than blurred ones.
+
+    Parameters
+    ----------
+    frames
+        Each (height, width, 3), of bytes.
+    """
+    for every, quality in ((1, 80), (1, 60), (2, 60), (3, 50), (4, 40), (6, 30)):
+        images = [Image.fromarray(frame) for frame in [*frames[:-1:every], frames[-1]]]
+        times = [120 * every] * (len(images) - 1) + [1500]  # ms; the end stays for a moment
+        with io.BytesIO() as made:
+            images[0].save(
+                made,
+                "webp",
+                save_all=True,
+                append_images=images[1:],
+                duration=times,
+                loop=0,
+                quality=quality,
+                method=4,
+            )
+            if made.tell() <= MOVIE:
+                with cli.atomic(path) as part:
+                    part.write_bytes(made.getvalue())
+                return
+    log.warning("%s: its frames don't fit into %d bytes, no movie", path, MOVIE)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Write a figure as a still WebP of at most `PICTURE` bytes, for a page that is committed."""
+    for resolution, quality in ((150, 80), (120, 70), (100, 60), (80, 50), (60, 40)):
+        with matplotlib.style.context(_style.STYLE), io.BytesIO() as drawn, io.BytesIO() as made:
+            figure.savefig(drawn, format="png", dpi=resolution)
+            Image.open(drawn).convert("RGB").save(made, "webp", quality=quality, method=4)
+            if made.tell() <= PICTURE:
+                with cli.atomic(path) as part:
+                    part.write_bytes(made.getvalue())
+                return
+    raise cli.UserError(f"{path}: the figure doesn't fit into {PICTURE} bytes")
+
+
+def unit_of(configs: Path, spec: Mapping[str, Any], preset: str) -> str:
+    """Return the unit of time of the data that figures show."""
+    equation = config.compose_dataset(configs, spec["test"][0], preset).get("equation")
+    if not equation:
+        return Inputs.unit
+    unit: str = registry.attribute("equations", equation["name"], "time_unit", Inputs.unit)
+    return unit
 
 
 def _existing(path: Path, verb: str) -> Path:
@@ -142,10 +200,7 @@ def main() -> None:
     """Parse the command line; for each figure load, draw and save."""
     options = parser().parse_args()
     spec = config.compose(options.configs, options.experiment, options.preset)
-    data = config.compose_dataset(options.configs, spec["test"][0], options.preset)
-    unit = Inputs.unit
-    if "equation" in data:  # else the data are files of one's own, of which nothing is known
-        unit = registry.attribute("equations", data["equation"]["name"], "time_unit", unit)
+    unit = unit_of(options.configs, spec, options.preset)
     run = options.experiment, options.preset, options.results, unit
     if options.figure:
         draw = registry.find("figures", options.figure)
@@ -158,6 +213,8 @@ def main() -> None:
             save(figure, folder / f"{name}.svg")
             figure.clear()
             log.info("%s: drawn", name)
+        if frames := film(load(None, spec, *run)):
+            save_movie(frames, folder / "movie.webp")
 
 
 if __name__ == "__main__":

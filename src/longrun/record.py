@@ -18,44 +18,22 @@ import ast
 import logging
 import re
 import shutil
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from longrun import config
-from longrun.config.layers import named
+from longrun import config, plot
+from longrun.pages import paper, words
+from longrun.pages.render import fill
 from longrun.runtime import cli, registry
 from longrun.runtime.cli import UserError
-from longrun.tabulate import (
-    DASH,
-    Outcome,
-    chance,
-    compared,
-    count,
-    described,
-    duration,
-    interval,
-    load,
-    main_claim,
-    method_table,
-    needed,
-    number,
-    read_captions,
-    runs_of,
-)
+from longrun.tabulate import MOVED, Outcome, load, method_table, read_captions
 
 log = logging.getLogger(__name__)
 
 PAPERS = Path("docs/papers")
-OLD = "were made and judged with earlier settings, at the commit that the page names"
-HEADER = "| claim | measured [95 %] | paper | needed | verdict | runs |"
+TELLING = ("claims", "error_over_time", "space_time")  # before others of their folder
 SECONDS = {"s": 1, "min": 60, "h": 3600}
-RESULTS = """# Results
-
-Written by `make results` from the pages in [docs/papers](docs/papers), which hold all claims,
-methods and machines. A row is the claim that a paper is cited for; time is that of its trainings
-and evaluations, one after the other.
-"""
 
 
 def settings(configs: Path, spec: Mapping[str, Any], preset: str) -> str:
@@ -68,7 +46,13 @@ def settings(configs: Path, spec: Mapping[str, Any], preset: str) -> str:
     return f"<!-- settings: {config.fingerprint([parts, data])} -->"
 
 
-def section(outcome: Outcome, preset: str, made_with: str) -> str:
+def section(
+    outcome: Outcome,
+    preset: str,
+    made_with: str,
+    pictures: Sequence[paper.Picture] = (),
+    movies: Sequence[paper.Picture] = (),
+) -> str:
     """Write what a paper's page says of one preset, the main claim first.
 
     Parameters
@@ -76,68 +60,8 @@ def section(outcome: Outcome, preset: str, made_with: str) -> str:
     made_with
         From `settings`.
     """
-    lines = [f"## Results at preset {preset}", made_with, ""]
-    lines += [f"- {label}: {value}" for label, value in described(outcome.facts)]
-    lines += ["", HEADER, "|---|---|---|---|---|---|"]
-    for claim in outcome.judged["claims"]:
-        says = f"{claim['says']} ({compared(claim)})"
-        cells = [says, interval(claim), number(claim["paper"]), needed(claim)]
-        cells += [f"**{claim['verdict']}**", runs_of(claim)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    header, rows = method_table(outcome, ("short",))
-    lines += ["", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
-def page(
-    name: str, spec: Mapping[str, Any], sections: Mapping[str, str], old: Container[str]
-) -> str:
-    """Write a paper's page.
-
-    Parameters
-    ----------
-    spec
-        The composed experiment, at any preset.
-    sections
-        What to say of each preset.
-    old
-        Presets whose results were made with other settings.
-    """
-    paper = spec["paper"]
-    cited = [str(paper[key]) for key in ("title", "venue") if paper.get(key)]
-    if arxiv := paper.get("arxiv"):
-        cited.append(f"[arXiv:{arxiv}](https://arxiv.org/abs/{arxiv})")
-    data = ", ".join(
-        f"[{store}](../datasets.md)" for store in dict.fromkeys([*spec["train"], *spec["test"]])
-    )
-    lines = [f"# {name}", "", ", ".join(cited) + ".", ""]
-    lines += [f"Task `{spec['task']['name']}`, data {data}.", ""]
-    if main := main_claim(spec):
-        lines.append(f"> {spec['claims'][main]['says']}")
-    lines += ["", "## How it works", "", how_it_works(spec), ""]
-    for preset, text in sections.items():
-        if preset in old:
-            lines += [f"> The results at preset {preset} {OLD}.", ""]
-        lines += [f"<!-- begin {preset} -->", text.rstrip(), f"<!-- end {preset} -->", ""]
-    lines += ["## Run it", "", "```sh", f"make reproduce PAPERS={name}", "```"]
-    return "\n".join(lines) + "\n"
-
-
-def how_it_works(spec: Mapping[str, Any]) -> str:
-    """Return the docstring of the file of the paper's method: equations and deviations.
-
-    The method is the one that cites the paper; where several do, or none, the main claim decides.
-    """
-    main = main_claim(spec)
-    names = named(spec["claims"][main], "of") if main else []
-    names += [name for name in spec["methods"] if name not in names]
-    texts = []
-    for name in names:
-        file = registry.path("methods", spec["methods"][name]["name"])
-        texts.append(ast.get_docstring(ast.parse(file.read_text("utf-8"))) or "")
-    arxiv = spec["paper"].get("arxiv") or "no number"
-    return next((text for text in texts if arxiv in text), texts[0])
+    facts, tables = words.described(outcome.facts), method_table(outcome, ("short",))
+    return paper.section(outcome.judged, facts, tables, preset, pictures, movies, made_with)
 
 
 def sections_of(text: str, file: Path) -> dict[str, str]:
@@ -166,40 +90,40 @@ def results(
     old: Mapping[str, Container[str]],
 ) -> str:
     """Write RESULTS.md from the sections of all pages, by experiment and preset."""
-    lines = [RESULTS]
+    parts = []
     for preset in sorted({preset for sections in pages.values() for preset in sections}):
         at = {name: sections[preset] for name, sections in pages.items() if preset in sections}
-        rows = {name: claims_of(text) for name, text in at.items()}
-        mains = [claims[0][4].strip("*") for claims in rows.values() if claims]
-        verdicts = [claim[4].strip("*") for claims in rows.values() for claim in claims]
-        total = duration(sum(seconds_of(text) for text in at.values()))
-        lines += [f"## {preset}", ""]
-        lines.append(
-            f"{count(mains, 'main claim')}. {count(verdicts)} (every claim). Time {total}.\n"
+        claims = {name: claims_of(text) for name, text in at.items()}
+        today = [claim for name in at if preset not in old[name] for claim in claims[name]]
+        rows: dict[str, list[dict[str, Any]]] = {
+            task: [] for task in sorted({tasks[name] for name in at})
+        }
+        for name, text in at.items():
+            says, measured, _, need, verdict, _ = (claims[name] or [[words.DASH] * 6])[0]
+            row: dict[str, Any] = {"name": name, "says": says, "measured": measured, "needed": need}
+            row |= {"verdict": verdict, "seconds": seconds_of(text), "old": preset in old[name]}
+            rows[tasks[name]].append(row)
+        parts.append(
+            {
+                "preset": preset,
+                "mains": [_verdict(found[0]) for found in claims.values() if found],
+                "verdicts": [_verdict(claim) for found in claims.values() for claim in found],
+                "seconds": sum(map(seconds_of, at.values())),
+                "chance": words.chance([_verdict(claim) for claim in today]),
+                "old": any(preset in old[name] for name in at),
+                "tasks": rows,
+            }
         )
-        today = [claims_of(text) for name, text in at.items() if preset not in old[name]]
-        if said := chance([claim[4].strip("*") for claims in today for claim in claims]):
-            lines.append(f"{said}\n")
-        if len(today) < len(at):
-            lines.append(f"† These {OLD}.\n")
-        for task in sorted({tasks[name] for name in at}):
-            lines += [f"### {task}", ""]
-            lines += ["| experiment | main claim | measured [95 %] | needed | verdict | time |"]
-            lines += ["|---|---|---|---|---|---|"]
-            for name in at:
-                if tasks[name] == task:
-                    says, measured, _, need, verdict, _ = (rows[name] or [[DASH] * 6])[0]
-                    time = duration(seconds_of(at[name]))
-                    link = f"[{name}]({PAPERS}/{name}.md)" + (" †" if preset in old[name] else "")
-                    cells = [link, says, measured, need, verdict, time]
-                    lines.append("| " + " | ".join(cells) + " |")
-            lines.append("")
-    return "\n".join(lines)
+    return fill("results.md", presets=parts, earlier=paper.OLD)
+
+
+def _verdict(claim: Sequence[str]) -> str:
+    return claim[4].strip("*")
 
 
 def claims_of(text: str) -> list[list[str]]:
     """Return the cells of each row of a section's table of claims."""
-    table = text.partition(HEADER)[2].partition("\n\n")[0]
+    table = text.partition(paper.HEADER)[2].partition("\n\n")[0]
     rows = [line for line in table.splitlines() if line.startswith("| ")]
     return [re.split(r" (?<!\\)\| ", row.strip()[2:-2]) for row in rows]
 
@@ -222,35 +146,57 @@ def readme(document: str, tasks: Mapping[str, str], file: Path) -> str:
     old = sections_of(document, file)
     if "papers" not in old:
         raise UserError(f"{file}: has no markers <!-- begin papers --> and <!-- end papers -->")
-    lines = ["| task | asked of a method | papers |", "|---|---|---|"]
+    rows = []
     for task in sorted(set(tasks.values())):
         text = ast.get_docstring(ast.parse(registry.path("tasks", task).read_text("utf-8"))) or ""
         asked = " ".join(text.partition("\n\n")[0].split()).partition(": ")
-        links = [f"[{name}]({PAPERS}/{name}.md)" for name in tasks if tasks[name] == task]
-        lines.append(f"| {task} | {_cell(asked[2] or asked[0])} | {', '.join(links)} |")
+        names = [name for name in tasks if tasks[name] == task]
+        rows.append((task, (asked[2] or asked[0]).rstrip("."), names))
     begin, end = "<!-- begin papers -->", "<!-- end papers -->"
     before, after = document.split(begin)[0], document.split(end)[1]
-    return f"{before}{begin}\n" + "\n".join(lines) + f"\n{end}{after}"
+    return f"{before}{begin}\n{fill('tasks.md', tasks=rows)}{end}{after}"
 
 
-def _cell(text: str) -> str:
-    return text.rstrip(".").replace("|", "\\|")
+def pictures_of(outcome: Outcome) -> list[str]:
+    """Return the two figures closest to the paper: its own, then its task's, then shared ones."""
 
-
-def picture_of(outcome: Outcome, spec: Mapping[str, Any]) -> str | None:
-    """Return the figure closest to the paper: its own, else its task's, else a shared one."""
-
-    def shared(name: str) -> tuple[bool, bool]:
+    def distance(name: str) -> tuple[bool, bool, bool]:
         file = registry.path("figures", name)
-        return not registry.only_for(file), file.parent.name == "figures"
+        return not registry.only_for(file), file.parent.name == "figures", name not in TELLING
 
-    drawn = [name for name in config.figures(spec) if name in outcome.figures]
-    return min(drawn, key=shared, default=None)
+    return sorted(outcome.figures, key=distance)[:2]
+
+
+def draw(outcome: Outcome, configs: Path, results: Path, preset: str, folder: Path) -> list[str]:
+    """Draw a page's pictures into a folder, small enough to be committed; return their figures.
+
+    Earlier ones are removed. What is not judged is no result, and has none.
+    """
+    for earlier in folder.glob(f"{outcome.name}_{preset}*.webp"):
+        earlier.unlink()
+    if set(outcome.verdicts) <= {"not judged"}:
+        return []
+    unit = plot.unit_of(configs, outcome.spec, preset)
+    drawn = pictures_of(outcome)
+    for name in drawn:
+        inputs = plot.load(name, outcome.spec, outcome.name, preset, results, unit)
+        figure = registry.find("figures", name)(inputs)
+        plot.save_picture(figure, folder / f"{outcome.name}_{preset}_{name}.webp")
+    return drawn
 
 
 def _is_old(configs: Path, name: str, preset: str, text: str) -> bool:
     """Whether what a page says of a preset was made with other settings than today's."""
     return settings(configs, config.compose(configs, name, preset), preset) not in text
+
+
+def _described(root: Path, configs: Path, name: str, preset: str) -> str:
+    """Return where a paper's page finds a dataset described: on its equation's page."""
+    equation = config.compose_dataset(configs, name, preset).get("equation")
+    page = f"equations/{equation['name']}.md" if equation else ""
+    file = root / "docs" / page
+    known = file.is_file() and f"\n## {name}\n" in file.read_text("utf-8")
+    return f"../{page}#{name}" if known else "../datasets.md"
 
 
 def write(root: Path, configs: Path, made: Mapping[str, str], preset: str) -> None:
@@ -270,7 +216,12 @@ def write(root: Path, configs: Path, made: Mapping[str, str], preset: str) -> No
         pages[name], tasks[name] = sections, spec["task"]["name"]
         old[name] = [at for at in sections if _is_old(configs, name, at, sections[at])]
         with cli.atomic(file) as part:
-            text = page(name, spec, dict(sorted(sections.items())), old[name])
+            ordered = dict(sorted(sections.items()))
+            data = {
+                store: _described(root, configs, store, preset)
+                for store in (*spec["train"], *spec["test"])
+            }
+            text = paper.page(configs, name, spec, ordered, old[name], data)
             part.write_text(text, "utf-8")
     readme_file = root / "README.md"
     table = readme(readme_file.read_text("utf-8"), tasks, readme_file)
@@ -305,15 +256,23 @@ def main() -> None:
     captions = read_captions(options.captions)
     made = {}
     for outcome in outcomes:
-        spec = config.compose(options.configs, outcome.name, options.preset)
-        made_with = settings(options.configs, spec, options.preset)
-        made[outcome.name] = section(outcome, options.preset, made_with)
-        if figure := picture_of(outcome, spec):
-            name = f"{outcome.name}_{options.preset}.svg"
+        at = options.preset, options.root / PAPERS
+        made_with = settings(options.configs, outcome.spec, options.preset)
+        pictures = [
+            paper.Picture(
+                figure.replace("_", " "),
+                f"{outcome.name}_{options.preset}_{figure}.webp",
+                captions.get(figure, ""),
+            )
+            for figure in draw(outcome, options.configs, options.results, *at)
+        ]
+        movies = []
+        if outcome.movie:
+            name = f"{outcome.name}_{options.preset}.webp"
             with cli.atomic(options.root / PAPERS / name) as part:
-                shutil.copyfile(outcome.figures[figure], part)
-            caption = captions.get(figure, "")
-            made[outcome.name] += f"\n![{figure.replace('_', ' ')}]({name})\n\n{caption}\n"
+                shutil.copyfile(outcome.movie, part)
+            movies = [paper.Picture("movie", name, MOVED)]
+        made[outcome.name] = section(outcome, options.preset, made_with, pictures, movies)
     write(options.root, options.configs, made, options.preset)
 
 

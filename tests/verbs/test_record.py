@@ -3,23 +3,35 @@
 import shutil
 
 import pytest
+from PIL import Image
 from synthetic import built_site, run  # noqa: F401 (a fixture)
 
 from longrun import config, record
+from longrun.pages import paper
 from longrun.runtime.cli import UserError
+from longrun.tabulate import load
 
 pytestmark = pytest.mark.xdist_group("site")
 README = "before\n<!-- begin papers -->\n<!-- end papers -->\nafter\n"
 
 
-@pytest.fixture
-def book(site, root, tmp_path):
+@pytest.fixture(scope="module")
+def drawn(site, root, tmp_path_factory):
     """A folder with a README in which the site's results are recorded."""
-    (tmp_path / "README.md").write_text(README)
-    at = f"--preset cpu --configs {site}/configs --results {site}/results --root {tmp_path}"
-    arguments = f"{at} --captions {root}/workflow/report"
-    run(record.main, arguments)
-    return tmp_path, arguments
+    folder = tmp_path_factory.mktemp("book")
+    (folder / "README.md").write_text(README)
+    at = f"--preset cpu --configs {site}/configs --results {site}/results"
+    arguments = f"{at} --captions {root}/workflow/report --root "
+    run(record.main, f"{arguments}{folder}")
+    return folder, arguments
+
+
+@pytest.fixture
+def book(drawn, tmp_path, monkeypatch):
+    """A copy of it, in which pictures stay as they are."""
+    folder = shutil.copytree(drawn[0], tmp_path / "book")
+    monkeypatch.setattr(record, "draw", lambda outcome, *_: record.pictures_of(outcome))
+    return folder, drawn[1] + str(folder)
 
 
 def test_a_page_says_what_the_paper_claims_how_it_works_and_what_came_out(book):
@@ -30,10 +42,22 @@ def test_a_page_says_what_the_paper_claims_how_it_works_and_what_came_out(book):
         "perturbed with Gaussian noise",  # the method's own file
         "- hardware: Imaginary CPU (2 cores)",
         "make reproduce PAPERS=pde_refiner",
-        "](pde_refiner_cpu.svg)",
+        "](pde_refiner_cpu_error_over_time.webp)",
+        "](pde_refiner_cpu_space_time.webp)",
     ):
         assert words in page
-    assert (book[0] / "docs/papers/pde_refiner_cpu.svg").exists()
+
+
+def test_two_small_pictures_are_beside_a_page(book):
+    drawn = sorted((book[0] / "docs/papers").glob("*.webp"))
+    assert [file.stem for file in drawn] == [
+        "pde_refiner_cpu_error_over_time",
+        "pde_refiner_cpu_space_time",
+    ]
+    assert sum(file.stat().st_size for file in drawn) <= 150_000
+    for file in drawn:
+        with Image.open(file) as picture:
+            assert picture.width >= 600
 
 
 @pytest.mark.parametrize(("change", "old"), [("", False), ("holds: 1.06", True)])
@@ -46,8 +70,16 @@ def test_results_made_with_other_settings_say_so(book, site, change, old):
     assert text.count("holds: 1.05") > 0
     experiment.write_text(text.replace("holds: 1.05", change) if old else text + "\n# a comment\n")
     record.write(folder, configs, {}, "cpu")
-    assert all((record.OLD in file.read_text()) == old for file in files)
+    assert all((paper.OLD in file.read_text()) == old for file in files)
     assert ("claims are judged" in files[1].read_text()) != old
+
+
+def test_what_is_not_judged_has_no_picture(site, tmp_path):
+    (outcome,) = load(site / "configs", site / "results", "cpu")
+    for claim in outcome.judged["claims"]:
+        claim["verdict"] = "not judged"
+    assert record.draw(outcome, site / "configs", site / "results", "cpu", tmp_path) == []
+    assert not [*tmp_path.iterdir()]
 
 
 def test_results_has_a_row_for_each_experiment(book):

@@ -21,10 +21,10 @@ def report(smoke_run):
 @pytest.mark.xdist_group("smoke")
 def test_snakemakes_report_shows_claims_and_a_figure(browser, report):
     with visit(browser, report) as page:
-        table = show(page, "Results", "verdicts").locator("table.claims").first
-        table.wait_for()
-        assert table.bounding_box()["height"] > 50
-        assert table.locator(".badge").count() > 0
+        card = show(page, "Results", "verdicts").locator(".card").first
+        card.wait_for()
+        assert card.bounding_box()["height"] > 50
+        assert card.locator(".badge").count() > 0
         show(page, "Figures", "pde_refiner", "error_over_time")
         image = page.locator("main img, #app img").last
         image.wait_for()
@@ -54,7 +54,7 @@ def test_claims_are_visible_with_their_verdicts(page):
 
 @pytest.mark.xdist_group("site")
 def test_every_figure_is_drawn(page):
-    images = page.locator("figure img")
+    images = page.locator("main img")
     assert images.count() == len(SITE_FIGURES)
     for image in images.all():
         assert_drawn(image)
@@ -88,9 +88,20 @@ def test_no_page_or_table_runs_out_of_the_window(page, index):
 
 
 @pytest.mark.xdist_group("site")
-def test_a_row_of_the_index_leads_to_a_page_and_back(index):
-    assert index.locator("table.claims tbody tr").count() == 1
-    index.locator("table.claims a").click()
-    assert index.locator("figure img").count() == len(SITE_FIGURES)
+def test_a_card_of_the_index_leads_to_a_page_and_back(index):
+    assert index.locator(".card").count() == 1
+    index.locator(".card a").click()
+    assert index.locator("main img").count() == len(SITE_FIGURES)
     index.locator("nav a").click()
     assert index.url.endswith("results.html")
+
+
+@pytest.mark.xdist_group("site")
+def test_the_form_of_the_index_chooses(index):
+    card, shown = index.locator(".card"), index.locator("output")
+    assert shown.inner_text() == "1 paper"
+    index.get_by_label("Search").fill("refiner nothing")
+    assert card.is_hidden() and shown.inner_text() == "0 of 1 paper"
+    index.get_by_label("Search").fill("refiner")
+    index.get_by_label("Task").select_option("forecast")
+    assert card.is_visible()

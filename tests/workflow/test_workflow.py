@@ -534,9 +534,9 @@ def test_each_attempt_asks_for_more_memory_and_a_rollout_for_more_time(fresh, tm
                 assert f"runtime={whole * (100 if own else 240)}" in resources
 
 
-def test_the_examples_of_contributing_work(fresh, root, tmp_path):
+def test_the_examples_of_the_how_tos_work(fresh, root, tmp_path):
     """Each example is short; a file that exists is shown as it is, a new one joins the graph."""
-    text = (root / "CONTRIBUTING.md").read_text()
+    text = "".join(file.read_text() for file in sorted((root / "docs/howto").glob("*.md")))
     examples = dict(re.findall(r"^```(?:python|yaml) (\S+)\n(.*?)^```$", text, re.M | re.S))
     assert len(examples) == 4  # a method, a dataset, an experiment, a figure
     tree = fresh.copy(tmp_path / "tree")

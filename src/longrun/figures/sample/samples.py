@@ -108,9 +108,10 @@ def _cloud(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: i
     points = sample["samples"].isel(nfe=place).values.reshape(-1, truth.shape[-1])
     if truth.shape[-1] != 2:
         # in the bins of the truth: one step of an exact flow gives one point again and again
-        _, bins, _ = axes.hist(truth[:, 0], 50, color="#bbbbbb", density=True)
+        bins = np.histogram_bin_edges(truth[:, 0], 50)
+        axes.hist(truth[:, 0], bins.tolist(), color="#bbbbbb", density=True)
         colour = _style.look(inputs, method)["color"]
-        axes.hist(points[:, 0], bins, color=colour, histtype="step", density=True)
+        axes.hist(points[:, 0], bins.tolist(), color=colour, histtype="step", density=True)
         return
     axes.plot(*truth.T, ".", color="#bbbbbb", markersize=4)
     axes.plot(*points.T, ".", color=_style.look(inputs, method)["color"], markersize=1.5)

@@ -1,0 +1,1 @@
+"""Pages of papers and results: what they say, and the templates that say it."""

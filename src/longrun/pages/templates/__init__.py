@@ -1,0 +1,1 @@
+"""Templates of pages, in Markdown and HTML, with their style and script."""
