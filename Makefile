@@ -18,7 +18,7 @@ INSTALLED = .venv/installed
 IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
 SNAKEMAKE = .venv/bin/snakemake --cores $(CORES) --resources gpu=$(GPUS) --config preset=$(PRESET) $(CHOICE)
 
-.PHONY: help reproduce results datasets doctor docs test faults lint clean
+.PHONY: help reproduce results datasets status doctor docs test faults lint clean
 
 # A target's help is what follows ## on its line.
 help: ## say what make can do
@@ -46,6 +46,9 @@ datasets: $(INSTALLED) ## every dataset, docs/datasets.md and docs/equations
 	$(SNAKEMAKE) --rerun-incomplete -- datasets
 	$(IN_VENV) python -m longrun.catalogue --preset $(PRESET) --facts results/$(PRESET)/datasets \
 		--output docs/datasets.md
+
+status: $(INSTALLED) ## what is done, running, failed or out of date, and what it would cost
+	@$(IN_VENV) python -m longrun.status --preset $(PRESET)
 
 doctor: $(INSTALLED) ## versions, devices, disk, Slurm, wandb: what is here, what to mend
 	@$(IN_VENV) python -m longrun.doctor

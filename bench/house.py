@@ -40,7 +40,7 @@ FILE = "results/{preset}/pde_refiner/unet/seed0/scores.parquet"
 
 def copy_house(folder: Path, papers: int) -> None:
     """Copy the workflow and fill it up with copies of its experiments."""
-    for part in ("configs", "src", "workflow"):
+    for part in ("configs", "profiles", "src", "workflow"):
         shutil.copytree(part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
     for part in ("Snakefile", "environment.yml"):
         shutil.copy(part, folder)

@@ -13,7 +13,7 @@ import typecheck
 import warm
 
 OWN = Path(sys.executable).parent  # where the interpreter that runs the tests lies
-PARTS = ("Snakefile", "configs", "environment.yml", "src", "workflow")
+PARTS = ("Snakefile", "configs", "environment.yml", "profiles", "src", "workflow")
 # Snakemake, run by an interpreter that is given as the first argument: its jobs take the same
 SNAKEMAKE = """
 import sys
@@ -64,6 +64,7 @@ class Tree:
     folder: Path
     programs: Path = field(default_factory=lambda: warm.python().parent)
     tracking: str = "disabled"
+    said: str = ""
 
     @classmethod
     def of_repository(cls, root: Path, folder: Path, **programs: Path) -> "Tree":
@@ -102,6 +103,29 @@ class Tree:
         settings = [f"{name}={value}" for name, value in ({"preset": "smoke"} | settings).items()]
         words = ["--cores", "2", *arguments, "--config", *settings]
         return self.python("-c", SNAKEMAKE, self.programs / "python", *words)
+
+
+@pytest.fixture(scope="session")
+def fresh(root, tmp_path_factory):
+    """A tree in which nothing has run and `python` is a stand-in; for xdist_group("workflow")."""
+    import stand_in  # not earlier: it imports the package, whose types pytest then couldn't check
+
+    programs = stand_in.write(tmp_path_factory.mktemp("programs"))
+    tree = Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
+    # one experiment represents all
+    settings = tree.folder / "configs/config.yaml"
+    stand_in.edit(settings, lambda content: content.update(experiments=["pde_refiner"]))
+    return tree
+
+
+@pytest.fixture(scope="session")
+def finished(fresh, tmp_path_factory):
+    """The same after a run, and what that printed, as `said`."""
+    tree = fresh.copy(tmp_path_factory.mktemp("finished") / "tree")
+    done = tree.snakemake()
+    assert done.returncode == 0, done.stdout
+    tree.said = done.stdout
+    return tree
 
 
 @pytest.fixture

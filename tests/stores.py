@@ -21,7 +21,16 @@ def values(split, fields=1, space=(8,), splits=SPLITS, seed=0):
     return states.astype(np.float32), parameters
 
 
-def begin(path, fields=("u",), space=(8,), splits=SPLITS, equation="toy", dtype="float32", shard=3):
+def begin(
+    path,
+    fields=("u",),
+    space=(8,),
+    splits=SPLITS,
+    equation="toy",
+    dtype="float32",
+    shard=3,
+    **layout,
+):
     """A store without trajectories, and its writer."""
     create_store(
         path,
@@ -30,7 +39,7 @@ def begin(path, fields=("u",), space=(8,), splits=SPLITS, equation="toy", dtype=
         boundary=("periodic",) * len(space),
         space=space,
         splits=splits,
-        layout={"frames_per_chunk": 5, "trajectories_per_shard": shard, "dtype": dtype},
+        layout={"frames_per_chunk": 5, "trajectories_per_shard": shard, "dtype": dtype} | layout,
         attrs={"equation": {"name": equation}, "seed": 0},
     )
     return StoreWriter(path)

@@ -25,7 +25,7 @@ from typing import Any
 from longrun import config, plot
 from longrun.pages import paper, words
 from longrun.pages.render import fill
-from longrun.runtime import cli, registry
+from longrun.runtime import cli, registry, times
 from longrun.runtime.cli import UserError
 from longrun.tabulate import MOVED, Outcome, load, method_table, read_captions
 
@@ -250,6 +250,8 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Read the command line, load what was made, write the pages."""
     options = parser().parse_args()
+    if options.root == Path():
+        cli.check_checkout()
     judged = [*(options.results / options.preset).glob("*/claims.json")]
     outcomes = load(options.configs, options.results, options.preset) if judged else []
     log.info("%d experiments were made here at preset %s", len(outcomes), options.preset)
@@ -274,6 +276,7 @@ def main() -> None:
             movies = [paper.Picture("movie", name, MOVED)]
         made[outcome.name] = section(outcome, options.preset, made_with, pictures, movies)
     write(options.root, options.configs, made, options.preset)
+    times.commit(options.preset, options.root)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ PAGES = {
     "docs/papers": "papers/index.md",
 }
 PUBLIC = {
-    "From Python": ["api"],
+    "From Python": ["api", "trained"],
     "Tasks": ["tasks/_learner", "tasks"],
     "Equations": ["equations/_base"],
     "Solvers": ["solvers/_base", "solvers"],

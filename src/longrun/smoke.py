@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from longrun import config
+from longrun.config.layers import check_folder
 from longrun.exchange.sources import look
 from longrun.runtime import cli, registry
 from longrun.runtime.cli import UserError
@@ -229,13 +230,8 @@ def _call(job: Job, spent: Any) -> None:
                 spent.value += sum(resource.getrusage(whose)[:2])
 
 
-def last_line(file: Path) -> str:
-    """Return the last line of a log that is not blank."""
-    lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was logged")
-
-
 def _chosen(configs: Path, named: list[str], besides: list[str]) -> list[str]:
+    check_folder(configs)
     known = config.experiments(configs)
     for name in (*named, *besides):
         if name not in known:
@@ -287,7 +283,7 @@ def main() -> None:
     what = f"{len(experiments)} experiments, {runs} runs, {len(jobs)} jobs"
     log.info("%s in %.0f s, %.0f s of processor time without imports", what, seconds, spent)
     for name in failed:
-        log.info("failed: %s: %s (%s)", name, last_line(jobs[name].log), jobs[name].log)
+        log.info("failed: %s: %s (%s)", name, cli.last_line(jobs[name].log), jobs[name].log)
     if failed:
         sys.exit(1)
 

@@ -1,3 +1,4 @@
+import json
 import pickle
 import re
 import shutil
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longrun.data.store import (
+    Split,
     StoreWriter,
     open_store,
     read_predictions,
@@ -103,6 +105,49 @@ def test_layout_is_sharded_chunked_and_checksummed(store):
     assert [type(codec).__name__ for codec in array.compressors] == ["Crc32cCodec"]
     assert len(list((store.path / "train" / "u" / "c").glob("*/0/0/0"))) == 3
     assert not any("consolidated" in p.read_text() for p in store.path.rglob("zarr.json"))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_compressed_store_holds_the_same_in_fewer_bytes(tmp_path, dtype):
+    """Frames of one wave: our reader and zarr's agree, a writer resumes, and damage shows."""
+    wave = np.sin(np.arange(64) / 10 + np.arange(23)[:, None]).astype(dtype)
+    size = {"train": {"trajectories": 7, "frames": 23}}
+    sizes = []
+    for layout in ({}, {"compression": "zstd"}):
+        writer = stores.begin(
+            tmp_path / f"{len(layout)}.zarr", space=(64,), splits=size, dtype=dtype, **layout
+        )
+        for split, trajectories in list(writer.missing()):
+            ones = np.ones(len(trajectories))
+            states = np.resize(wave, (len(trajectories), 23, 1, 64))
+            writer.write(split, trajectories, {"length": ones, "dt": ones}, states)
+        array = writer.path / "train/u"
+        sizes.append(sum(file.stat().st_size for file in array.rglob("c/*/0/0")))
+        assert list(StoreWriter(writer.path).missing()) == []  # which reads all of it
+        assert np.array_equal(zarr.open_array(array)[:], np.resize(wave, (7, 23, 64)))
+        read = Split(writer.path / "train", ("u",), ()).read(slice(2, 7), slice(2, 20, 3), dtype)
+        assert np.array_equal(read[:, :, 0], np.resize(wave, (7, 23, 64))[2:, 2:20:3])
+    assert sizes[1] < 0.7 * sizes[0]
+    shard = array / "c/0/0/0"
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 1
+    shard.write_bytes(content)
+    assert "is damaged" in refusal(
+        Split(writer.path / "train", ("u",), ()).read, slice(None), slice(None)
+    )
+
+
+def test_a_parameter_is_never_compressed(tmp_path):
+    store = stores.make(tmp_path / "toy.zarr", compression="zstd")
+    file = store.path / "train/dt/zarr.json"
+    meta = json.loads(file.read_text())
+    field = json.loads((store.path / "train/u/zarr.json").read_text())
+    blosc = field["codecs"][0]["configuration"]["codecs"][1]
+    assert blosc["name"] == "blosc"
+    meta["codecs"] = [meta["codecs"][0], blosc]
+    file.write_text(json.dumps(meta))
+    split = open_store(store.path).split("train")
+    assert "is not an array of a store" in refusal(lambda: split.parameters)
 
 
 def test_float64_is_stored_and_read_as_float32(tmp_path):

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from longrun import config, smoke
+from longrun.runtime import cli
 from longrun.runtime.cli import UserError
 
 
@@ -50,7 +51,7 @@ def test_what_rests_on_a_failure_is_left_out(tmp_path):
     failed, _ = smoke.run(jobs, 2, lambda name, outcome, seconds: told.update({name: outcome}))
     assert sorted(failed) == ["data", "other"]
     assert told == {"data": "failed", "other": "failed", "run": "left out", "score": "left out"}
-    assert "the following arguments are required" in smoke.last_line(tmp_path / "generate.log")
+    assert "the following arguments are required" in cli.last_line(tmp_path / "generate.log")
 
 
 def test_failures_are_listed_with_the_last_line_of_their_log(root, tmp_path, monkeypatch, caplog):

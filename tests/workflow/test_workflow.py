@@ -7,60 +7,12 @@ from pathlib import Path
 import pytest
 import synthetic
 import yaml
-from conftest import Tree
+from stand_in import comment, edit, figures
 
 from longrun import config
-from longrun.runtime import registry
 
 DATA = {"simulate", "measure", "generate"}  # in two jobs at preset smoke
-STAND_IN = """#!{python} -IS
-import pathlib, sys
-
-words = sys.argv[1:]
-verb = words[1].removeprefix("longrun.")
-output = pathlib.Path(words[words.index("--output-dir" if verb == "tabulate" else "--output") + 1])
-whole = [] if "--measure" in words else [output]
-folders = {{"generate": whole, "evaluate": [output / "predictions.zarr"],
-            "tabulate": [output / "pages"]}}.get(verb, [])
-files = {{
-    "generate": [output] if "--measure" in words else [],
-    "train": [output, output.parent / "curves.csv"],
-    "evaluate": [output / "scores.parquet", output / "evaluation.json"],
-    "judge": [output],
-    "plot": [output / f"{{figure}}.svg" for figure in {figures}],
-    "publish": [output],
-    "tabulate": [output / f"{{name}}" for name in ("results.csv", "results.html", "claims.html")],
-}}.get(verb, [])
-for folder in folders:
-    folder.mkdir(parents=True)
-for file in files:
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(" ".join(words))
-print(*words)
-"""
-
 pytestmark = pytest.mark.xdist_group("workflow")
-
-
-@pytest.fixture(scope="module")
-def fresh(root, tmp_path_factory):
-    """A tree in which nothing has run and `python` is a stand-in."""
-    programs = tmp_path_factory.mktemp("programs")
-    stand_in = STAND_IN.format(python=sys.executable, figures=figures())
-    (programs / "python").write_text(stand_in)
-    (programs / "python").chmod(0o755)
-    tree = Tree.of_repository(root, tmp_path_factory.mktemp("fresh"), programs=programs)
-    # one experiment represents all
-    edit(tree.folder / "configs/config.yaml", lambda c: c.update(experiments=["pde_refiner"]))
-    return tree
-
-
-@pytest.fixture(scope="module")
-def finished(fresh, tmp_path_factory):
-    tree = fresh.copy(tmp_path_factory.mktemp("finished") / "tree")
-    done = tree.snakemake()
-    assert done.returncode == 0, done.stdout
-    return tree
 
 
 @pytest.fixture
@@ -85,22 +37,6 @@ def jobs(tree, *arguments, **settings):
 
 def rules(found):
     return {rule for rule, _, _ in found}
-
-
-def figures():
-    """What the experiment has."""
-    return registry.figures("forecast", ["unet", "fno", "pde_refiner"])
-
-
-def edit(path, change):
-    """Change the content of a YAML file, and lose its comments."""
-    content = config.load(path)
-    change(content)
-    path.write_text(yaml.safe_dump(content))
-
-
-def comment(path, mark="#"):
-    path.write_text(f"{mark} a remark\n{path.read_text()}")
 
 
 def test_a_finished_workflow_has_nothing_to_do(finished):

@@ -11,6 +11,7 @@ from snakemake.cli import get_argument_parser
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
+from snakemake_logger_plugin_longrun import LogHandler
 
 from longrun import config as yaml_files
 from longrun.runtime import registry
@@ -313,6 +314,13 @@ def check_gpu(jobs):
     here = workflow.is_main_process and workflow.local_exec and not workflow.touch
     if here and not may_have_gpu() and any(job.resources.get("gpu") for job in jobs):
         raise WorkflowError(NO_GPU)
+
+
+def announce(jobs):
+    """Tell what prints our lines which jobs there are, so that it can say how long they may take."""
+    for handler in workflow.logger_manager.get_log_handlers():
+        if isinstance(handler, LogHandler):
+            handler.plan(jobs, config["preset"], workflow.global_resources)
 
 
 def rollout_gpus(wildcards):

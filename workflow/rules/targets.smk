@@ -11,6 +11,7 @@ if workflow.is_main_process:
 
 onstart:
     check_gpu(workflow.dag.needrun_jobs())
+    announce(workflow.dag.needrun_jobs())
 
 
 # Each name on the command line becomes a rule; there are none for other names.

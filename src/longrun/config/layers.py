@@ -153,7 +153,17 @@ def file_of(configs: Path, folder: str, name: str) -> Path:
     return configs / folder / f"{name}.yaml"
 
 
+def check_folder(configs: Path) -> None:
+    """Refuse a folder of YAML files that isn't there."""
+    if not configs.is_dir():
+        raise ConfigError(
+            f"{configs}: no such folder; the repository has one, a folder of your own is named "
+            "with --configs"
+        )
+
+
 def _fail_unknown(configs: Path, folder: str, name: str, names: Iterable[str]) -> NoReturn:
+    check_folder(configs)
     raise ConfigError(
         f"{configs / folder}: {str(name)[: registry.SHOWN]}: no such {folder[:-1]}; "
         f"{allowed(names, name)}"
@@ -247,6 +257,8 @@ def dataset(configs: Path, name: str, preset: str) -> tuple[Source, dict[str, An
     for key, model in (("store", models.Storage), ("measure", models.Measure)):
         if key == "store" or "source" not in spec:
             spec[key] = defaults(model) | spec.get(key, {})
+    if spec["store"]["compression"] is None:  # a dataset without depends on nothing new
+        del spec["store"]["compression"]
     return source, {"jobs": 1} | spec
 
 

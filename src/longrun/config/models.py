@@ -127,6 +127,10 @@ class Storage(Section):
     frames_per_chunk: Count = 10
     trajectories_per_shard: Count = 64
     dtype: Literal["float32", "float64"] = "float32"
+    compression: Literal["zstd"] = Field(
+        default=OMITTED,
+        description="without loss, slower to write and to read: docs/stores.md says by how much",
+    )
 
 
 class Measure(Section):

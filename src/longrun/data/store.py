@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import google_crc32c
+import numcodecs.blosc
 import numpy as np
 import xarray as xr
 import zarr
 from jaxtyping import Float, Int, Shaped, UInt8
 from numpy import ndarray
-from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from longrun.config import fingerprint
 from longrun.data import schema
@@ -30,8 +31,10 @@ from longrun.runtime.cli import UserError, atomic, memory, writing
 from longrun.runtime.registry import allowed, shown
 
 FORMAT = 1
-CODECS = {"bytes", "crc32c", "sharding_indexed"}  # none compresses: disk space is that in memory
+CODECS = {"bytes", "crc32c", "sharding_indexed", "blosc"}
 ROOM = 2**26  # bytes: a shape of no more is trusted
+PLAIN, PACKED = 4, 4096  # how much larger an array may be than its files, as it is and compressed
+LEVEL = 1  # of the compression: 5 saves a fiftieth more
 NEEDED: dict[str, Any] = {  # attributes and their types
     schema.EQUATION: dict,
     schema.BOUNDARY: dict,
@@ -409,6 +412,7 @@ class _Shards:
         self.per_shard = array.shards[0]
         self.chunk = array.chunks[1:]  # (time, *space)
         self.slots = array.shards[1] // array.chunks[1]  # chunks along time
+        self.packed = any(isinstance(codec, BloscCodec) for codec in array.compressors)
         self._open: dict[int, tuple[ndarray, ndarray]] = {}
 
     def windows(
@@ -436,9 +440,22 @@ class _Shards:
         if offset == MISSING:
             raise StoreError(f"{self.path}: trajectory {trajectory} is missing")
         chunk = self._checked(data[offset : offset + size])
-        if chunk.size != math.prod(self.chunk) * self.dtype.itemsize:
+        whole = math.prod(self.chunk) * self.dtype.itemsize
+        if self.packed:
+            chunk = self._unpacked(chunk, whole)
+        if chunk.size != whole:
             raise StoreError(f"{self.path}: is damaged: a chunk has {chunk.size} bytes")
         return np.frombuffer(chunk, self.dtype).reshape(self.chunk)
+
+    def _unpacked(
+        self, packed: UInt8[ndarray, " stored"], whole: int
+    ) -> UInt8[ndarray, " content"]:
+        chunk = np.empty(whole, np.uint8)  # the bytes themselves may say more
+        try:
+            numcodecs.blosc.decompress(np.ascontiguousarray(packed), chunk)
+        except (ValueError, RuntimeError) as error:
+            raise StoreError(f"{self.path}: is damaged: {error}") from None
+        return chunk
 
     def check(self, trajectories: range) -> None:
         """Compare the checksums of all chunks of some trajectories."""
@@ -494,7 +511,7 @@ def create_store(
     splits
         `trajectories` and `frames` of each split.
     layout
-        `frames_per_chunk`, `trajectories_per_shard`, `dtype`.
+        `frames_per_chunk`, `trajectories_per_shard`, `dtype`; and `compression`, "zstd" or absent.
     attrs
         Further attributes of the store; `equation` is needed.
     """
@@ -514,6 +531,8 @@ def _create(
     attrs: Mapping[str, Any],
 ) -> None:
     axes = schema.AXES[: len(space)]
+    packing = [BloscCodec(cname="zstd", clevel=LEVEL, shuffle="shuffle")]
+    packing = packing if layout.get("compression") == "zstd" else []
     root = zarr.create_group(path, zarr_format=3)
     for name, size in splits.items():
         group = root.create_group(name)
@@ -527,7 +546,7 @@ def _create(
                 dtype=layout["dtype"],
                 chunks=(1, chunk, *space),
                 shards=(shard, -(-frames // chunk) * chunk, *space),
-                compressors=[Crc32cCodec()],  # turbulence in floats doesn't compress; damage shows
+                compressors=[*packing, Crc32cCodec()],  # the last, so that any damage shows
                 filters=[],
                 fill_value=np.nan,
                 dimension_names=(schema.TRAJECTORY, schema.TIME, *axes),
@@ -758,7 +777,8 @@ def open_array(path: Path) -> zarr.Array:
         raise
     except Exception as error:  # zarr raises many kinds for what it can't read
         raise StoreError(f"{path}: is damaged: {shown(error)}; generate it anew") from None
-    if codecs - CODECS or array.dtype.kind != "f":
+    packed = "blosc" in codecs
+    if codecs - CODECS or (packed and array.shards is None) or array.dtype.kind != "f":
         raise StoreError(
             f"{path}: is not an array of a store: {array.dtype}, {', '.join(sorted(codecs))}"
         )
@@ -773,7 +793,9 @@ def open_array(path: Path) -> zarr.Array:
                 raise StoreError(f"{entry}: leads out of the store")
             found += entry.lstat().st_size if name in files else 0
     needed = math.prod(array.shape) * array.dtype.itemsize
-    if needed > max(ROOM, 4 * found):  # a lost shard is named when it is read
+    if needed > max(
+        ROOM, (PACKED if packed else PLAIN) * found
+    ):  # a lost shard is named when it is read
         raise StoreError(
             f"{path}: has the shape {shown(array.shape)}, {needed} bytes, and {found} bytes are "
             "there; generate it anew"
@@ -851,6 +873,43 @@ def read_predictions(path: str | Path) -> xr.Dataset:
             return dataset.load()
     except (FileNotFoundError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path}: no predictions there ({shown(error)})") from None
+
+
+def open_tree(path: Path) -> xr.DataTree:
+    """Open a finished store as labelled arrays that are read when they are used.
+
+    Raises
+    ------
+    StoreError
+        As `open_store`.
+    """
+    store = open_store(path)
+    lead_time, error = store.reference_error()
+    root = xr.Dataset(attrs=store.attrs)
+    if len(error):
+        # not along `lead_time`: a dimension's own coordinate would be that of every split too
+        root = root.assign_coords({schema.LEAD_TIME: ("lead", lead_time)})
+        root[schema.REFERENCE_ERROR] = "lead", error, {"units": "1"}
+    about = {
+        schema.EQUATION: json.dumps(store.equation),
+        schema.BOUNDARY: list(store.boundary),
+        "dataset": path.stem,
+    }
+    content = {"/": root}
+    for name in schema.SPLITS:
+        if (path / name).is_dir():
+            with _damage_named(path):
+                split = xr.open_dataset(
+                    path,
+                    group=name,
+                    engine="zarr",
+                    consolidated=False,
+                    decode_times=False,
+                    decode_timedelta=False,
+                )
+            labels = {schema.TRAJECTORY: np.arange(split.sizes[schema.TRAJECTORY])}
+            content[name] = split.assign_coords(labels).assign_attrs(about)
+    return xr.DataTree.from_dict(content)
 
 
 @contextlib.contextmanager

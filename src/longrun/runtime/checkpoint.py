@@ -150,7 +150,8 @@ def load(path: Path, device: torch.device | str = "cpu", method: str | None = No
     Returns
     -------
     LightningModule
-        In evaluation mode, with the attribute `description` of the data that it was trained on.
+        In evaluation mode, with the attributes `description`, of the data that it was trained on,
+        and `arguments`, of its constructor.
 
     Raises
     ------
@@ -166,6 +167,6 @@ def load(path: Path, device: torch.device | str = "cpu", method: str | None = No
     except (RuntimeError, TypeError, AttributeError) as error:
         line = str(error).splitlines()[-1].strip()
         raise UserError(f"{path}: its weights do not fit {content['method']}: {line}") from error
-    module.description = content["description"]
+    module.description, module.arguments = content["description"], content["arguments"]
     module.fit_data(module.description)
     return module.to(device).eval()

@@ -147,6 +147,34 @@ def _lock(file: Path) -> int:
         os.close(held)  # whoever held it before has removed the file: that lock guards nothing
 
 
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a path, see `locked`."""
+    lock = path.with_name(f".{path.name}.lock")
+    if fcntl is None or not lock.exists():
+        return False
+    with contextlib.suppress(FileNotFoundError), lock.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EAGAIN, errno.EACCES)
+    return False
+
+
+def check_checkout() -> None:
+    """Refuse to do what needs the repository: the workflow is no part of the package.
+
+    Raises
+    ------
+    UserError
+        This folder is another.
+    """
+    if not Path("Snakefile").exists():
+        raise UserError(
+            f"{Path.cwd()}: no Snakefile; this needs the repository's folder, which pip does not "
+            "install"
+        )
+
+
 def parser(verb: str, about: str | None, examples: str, *shared: str) -> argparse.ArgumentParser:
     """Make the parser of a verb's command line.
 
@@ -291,6 +319,12 @@ def read_json(path: Path, verb: str) -> Any:
         raise UserError(f"{path}: no such file; longrun.{verb} writes it") from error
     except (ValueError, RecursionError) as error:  # of the encoding too
         raise UserError(f"{path}: is damaged; run longrun.{verb} again") from error
+
+
+def last_line(file: Path) -> str:
+    """Return the last line of a log that is not blank."""
+    lines = file.read_text("utf-8", "replace").splitlines() if file.exists() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing was logged")
 
 
 def provenance() -> dict[str, Any]:

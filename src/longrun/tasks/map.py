@@ -282,13 +282,13 @@ def evaluate_map(module: AbstractMap, store: Any, options: Mapping[str, Any]) ->
         ("wall_error", steady.wall_error),
     ):
         with np.errstate(invalid="ignore"):  # of what is not finite
-            error = _capped(score(prediction, truth, dims))
+            error = capped(score(prediction, truth, dims))
         table.add(name, error, censored=error >= UNBOUNDED, **rows)
-    test = _capped(pointwise.nrmse(prediction, truth, dims))
-    train = _capped(pointwise.nrmse(recalled, seen[:, module.given :], dims))
+    test = capped(pointwise.nrmse(prediction, truth, dims))
+    train = capped(pointwise.nrmse(recalled, seen[:, module.given :], dims))
     where = np.arange(len(train))
     table.add("train_relative_l2", train, censored=train >= UNBOUNDED, trajectory=where)
-    times = _capped(pointwise.ratio(test, np.full_like(test, train.mean())))
+    times = capped(pointwise.ratio(test, np.full_like(test, train.mean())))
     bounded = (test < UNBOUNDED) & (train < UNBOUNDED).all() & (times < UNBOUNDED)
     table.add("generalisation_ratio", times, censored=~bounded, **rows)
     _score_cost(module, split, min(size, count), table)
@@ -317,7 +317,7 @@ def _inputs(module: AbstractMap, split: Any, chosen: slice) -> tuple[Tensor, Ten
     return window, torch.from_numpy(np.stack(columns, axis=1)).to(window)
 
 
-def _capped(error: Float[ndarray, " state"]) -> Float[ndarray, " state"]:
+def capped(error: Float[ndarray, " state"]) -> Float[ndarray, " state"]:
     """Errors up to the ceiling; there lies what is not finite."""
     return np.minimum(np.nan_to_num(error, nan=UNBOUNDED, posinf=UNBOUNDED), UNBOUNDED)
 

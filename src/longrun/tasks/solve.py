@@ -215,9 +215,9 @@ class AbstractFieldSolver(AbstractLearner):
     def positions(self) -> Float[Tensor, "position axis"]:
         """Return the grid of the data, the last axis fastest; one position without axes."""
         shift = 0.5 if self.equation.centred else 0.0
-        return self._lattice(self.points, shift) * self.extent[-self.dims or None :]
+        return self.lattice(self.points, shift) * self.extent[-self.dims or None :]
 
-    def _lattice(self, sides: Sequence[int], shift: float) -> Float[Tensor, "position axis"]:
+    def lattice(self, sides: Sequence[int], shift: float) -> Float[Tensor, "position axis"]:
         """Return a tensor grid of the unit box."""
         if not self.dims:
             return self.conditions.new_zeros(1, 0)
@@ -236,7 +236,7 @@ class AbstractFieldSolver(AbstractLearner):
         if self.sampling == "grid":
             side = round(count ** (1 / max(self.dims, 1)))
             centred = "periodic" not in self.given_boundary
-            positions = self._lattice([side] * self.dims, 0.5 * centred)
+            positions = self.lattice([side] * self.dims, 0.5 * centred)
         else:
             positions = torch.rand(
                 count, self.dims, generator=generator, device=self.device, dtype=extent.dtype
