@@ -542,7 +542,8 @@ def read_runs(
         for method, path in config.half_curves(experiment, folder).items()
     ]
     tables = (scores, curves, half)
-    of_all, of_valid, of_half = (pd.concat(table, ignore_index=True) for table in tables)
+    full = ([part for part in table if len(part)] or table[:1] for table in tables)
+    of_all, of_valid, of_half = (pd.concat(table, ignore_index=True) for table in full)
     return of_all, of_valid, of_half
 
 

@@ -47,10 +47,11 @@ def look(inputs: Inputs, method: str) -> dict[str, Any]:
 def line(inputs: Inputs, method: str) -> dict[str, Any]:
     """Return a method's colour and line, for curves too dense for markers.
 
-    Later lines are thinner and more broken, so that one below shows where two lie on each other.
+    Later lines are thinner, more broken and on top, so that both show where two lie on each other.
     """
     place = inputs.methods.index(method) % len(LINES)
-    own = {"marker": None, "linestyle": LINES[place], "linewidth": 2.6 - 0.4 * place}
+    width = 2.6 - 0.4 * place
+    own = {"marker": None, "linestyle": LINES[place], "linewidth": width, "zorder": 3 - width / 10}
     return look(inputs, method) | own
 
 

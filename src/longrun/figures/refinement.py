@@ -24,14 +24,14 @@ def draw(inputs: Inputs) -> Figure:
     verdicts = []
     for (left, right), method in zip(grid, methods, strict=True):
         _spectra(left, inputs, method)
-        amplifies = _levels(right, inputs, method)
-        steps = " and ".join(str(stage + 1) for stage in amplifies)
+        raised = _levels(right, inputs, method)
+        steps = " and ".join(str(stage + 1) for stage in raised)
         verdicts.append(
             f"{method}: "
             + (
-                f"step {steps} starts from less noise than the error left to it"
+                f"step {steps} raises the error left to it"
                 if steps
-                else "every step starts above the error left to it"
+                else "every step lowers the error left to it"
             )
         )
     return _style.finish(figure, inputs, "; ".join(verdicts), scores)
@@ -83,7 +83,7 @@ def _rivals(inputs: Inputs, method: str) -> list[str]:
 
 
 def _levels(axes: Axes, inputs: Inputs, method: str) -> list[int]:
-    """Draw error beside noise per level; list the levels whose error exceeds the next noise."""
+    """Draw error beside noise per level; list the levels whose error the next step raises."""
     error, noise = (
         rows[rows["method"] == method].groupby("stage")["value"].agg(["mean", "min", "max"])
         for rows in (inputs.rows("level_error"), inputs.rows("noise_level"))
@@ -115,11 +115,7 @@ def _levels(axes: Axes, inputs: Inputs, method: str) -> list[int]:
         capsize=4,
         label="error that the step leaves (range over seeds)",
     )
-    bad = [
-        stage
-        for stage in error.index[:-1]
-        if stage + 1 in noise.index and noise["mean"][stage + 1] < error["mean"][stage]
-    ]
+    bad = [stage for stage in error.index[:-1] if error["mean"][stage + 1] > error["mean"][stage]]
     for stage in bad:
         axes.axvspan(
             stage,
@@ -127,7 +123,7 @@ def _levels(axes: Axes, inputs: Inputs, method: str) -> list[int]:
             color=_style.COLOURS[1],
             alpha=0.15,
             linewidth=0,
-            label="next noise is below the error left: amplifies" if stage == bad[0] else None,
+            label="the step raises the error" if stage == bad[0] else None,
         )
     axes.set(yscale="log", xticks=error.index)
     axes.set_ylim(min(error["mean"].min(), noise["mean"].min()) / 3, noise["mean"].max() * 3)
