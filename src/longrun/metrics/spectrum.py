@@ -112,13 +112,17 @@ def relative_error(
 def amplitude(
     spectrum: Float[np.ndarray, "... bins"], band: Bool[np.ndarray, " bins"]
 ) -> Float[np.ndarray, "..."]:
-    """Root mean square amplitude per bin of a band: the square root of its mean energy.
+    """Typical amplitude of a band's bins: their geometric mean.
+
+    Spectra fall by decades within a band; so each wavenumber counts the same, where a mean of
+    energies would be that of the first few.
 
     Returns
     -------
     Shape (...), unit of the field.
     """
-    return np.asarray(np.sqrt(spectrum[..., band].mean(axis=-1)))
+    energy = np.maximum(spectrum[..., band], np.finfo(np.float64).tiny)
+    return np.asarray(np.exp(np.log(energy).mean(axis=-1) / 2))
 
 
 def _stretch(sides: Sequence[float]) -> tuple[float, ...]:

@@ -70,8 +70,8 @@ METRICS: dict[str, Metric] = {
     ),
     "one_step_error_low": metric(
         "one-step error, low",
-        "Rms amplitude of the one-step error's Fourier modes in the low band, where the "
-        "spectrum is near its peak.",
+        "Geometric mean of the amplitudes of the one-step error's Fourier modes in the low "
+        "band, where the spectrum is near its peak: each wavenumber counts the same.",
         table="long",
     ),
     "one_step_error_middle": metric(
@@ -79,8 +79,8 @@ METRICS: dict[str, Metric] = {
     ),
     "one_step_error_high": metric(
         "one-step error, high",
-        "Rms amplitude of the one-step error's Fourier modes in the high band: "
-        "wavenumbers that hold less than 1 % of the peak energy.",
+        "The same in the high band: wavenumbers that hold less than 1 % of the peak energy, "
+        "and more than a billionth.",
         table="long",
     ),
     "nrmse": metric(
