@@ -60,12 +60,15 @@ def _counted(claims: list[dict[str, Any]]) -> str:
 
 
 def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
+    # a value may be negative, a ratio only by chance
+    below = any(claim["low"] is not None and claim["low"] <= 0 for claim in claims)
+    logarithmic = kind in LOGARITHMIC and not (kind == "value" and below)
     for place, claim in enumerate(claims):
         colour, marker, _ = VERDICTS[claim["verdict"]]
         # values have different units: they share an axis relative to what each claim needs
         unit = abs(claim["holds"]) if kind == "value" else 1.0
         values = [claim["low"], claim["value"], claim["high"]]
-        if all(_drawable(value, kind) for value in values):
+        if all(_drawable(value, logarithmic) for value in values):
             low, value, high = (value / unit for value in values)
             axes.plot(
                 [low, high], [place, place], color=colour, linewidth=3.2, solid_capstyle="butt"
@@ -85,7 +88,7 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
         axes.plot(needed, place, color="black", marker="|", markersize=19, markeredgewidth=2)
         arrow = CARETLEFTBASE if claim.get("direction") == "below" else CARETRIGHTBASE
         axes.plot(needed, place + 0.2, color="black", marker=arrow, markersize=6)
-        if _drawable(claim.get("paper"), kind):
+        if _drawable(claim.get("paper"), logarithmic):
             axes.plot(
                 claim["paper"] / unit,
                 place - 0.27,
@@ -106,7 +109,7 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
     axes.set_xlabel(AXES[kind])
     if kind in NO_EFFECT:
         axes.axvline(NO_EFFECT[kind], color="#555555", linestyle="--", linewidth=1.2, zorder=1)
-    if kind in LOGARITHMIC:
+    if logarithmic:
         axes.set_xscale("log")
         _readable_ticks(axes)
     elif kind == "r_squared":
@@ -116,12 +119,14 @@ def _forest(axes: Axes, kind: str, claims: list[dict[str, Any]]) -> None:
 def _numbers(claim: dict[str, Any]) -> str:
     if claim["value"] is None:
         return "no value"
+    if claim["low"] is None or claim["high"] is None:
+        return f"{claim['value']:.3g}, no interval"
     bound = {"lower": "≥ ", "upper": "≤ "}.get(claim.get("bound") or "", "")
     return bound + "{value:.3g} [{low:.3g}, {high:.3g}]".format(**claim)
 
 
-def _drawable(value: float | None, kind: str) -> bool:
-    return value is not None and math.isfinite(value) and (value > 0 or kind not in LOGARITHMIC)
+def _drawable(value: float | None, logarithmic: bool) -> bool:
+    return value is not None and math.isfinite(value) and (value > 0 or not logarithmic)
 
 
 def _readable_ticks(axes: Axes) -> None:
