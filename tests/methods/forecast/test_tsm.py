@@ -413,7 +413,7 @@ def test_the_figure_tells_when_vorticity_is_lost():
     inputs = synthetic.inputs(("persistence",))
     predictions = {"persistence": kept(lost, truth[:, 1:])}
     figure = registry.find("figures", "vorticity")(replace(inputs, predictions=predictions))
-    assert "persistence until 0.3 s" in figure.get_suptitle().replace("\n", " ")
+    assert "persistence until 0.3 time units" in figure.get_suptitle().replace("\n", " ")
     empty = registry.find("figures", "vorticity")(replace(inputs, predictions={}))
     assert len(empty.axes) <= 1
 

@@ -53,7 +53,8 @@ def draw(inputs: Inputs) -> Figure:
     figure.colorbar(
         image, ax=grid, label=f"vorticity (1 / {inputs.per_unit}), same scale everywhere", aspect=40
     )
-    kept = ", ".join(f"{method} until {_lost(predicted[method], true)}" for method in methods)
+    times = {method: _lost(predicted[method], true, inputs.unit) for method in methods}
+    kept = ", ".join(f"{method} until {time}" for method, time in times.items())
     title = f"One test trajectory. Vorticity correlates above {LOST:g}: {kept}"
     return _style.finish(figure, inputs, title, hint="r: correlation with the truth over space")
 
@@ -90,9 +91,9 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
 
 
-def _lost(predicted: xr.DataArray, true: xr.DataArray) -> str:
+def _lost(predicted: xr.DataArray, true: xr.DataArray, unit: str) -> str:
     """Say when the correlation first falls below the threshold."""
     for step, time in enumerate(true["lead_time"].values):
         if _correlation(predicted[step].values, true[step].values) < LOST:
-            return f"{time:.3g}"
+            return f"{time:.3g} {unit}"
     return "the end"
