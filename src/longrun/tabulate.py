@@ -22,6 +22,7 @@ from longrun.metrics.table import read_scores
 from longrun.pages import data, gallery, paper, words
 from longrun.pages.render import fill, html, whole
 from longrun.runtime import cli, registry
+from longrun.runtime.times import in_words
 
 COLUMNS = ["experiment", "preset", "row", "name", "metric", "of", "against", "explains", "kind"]
 COLUMNS += ["value", "low", "high", "paper", "holds", "direction", "verdict"]
@@ -163,7 +164,7 @@ def cards(outcomes: list[Outcome], links: bool = True) -> list[gallery.Card]:
 def _card(outcome: Outcome, links: bool) -> gallery.Card:
     claims = outcome.judged["claims"]
     main = claims[0] if claims else None
-    seconds = words.duration(outcome.facts["train"] + outcome.facts["evaluate"])
+    seconds = in_words(outcome.facts["train"] + outcome.facts["evaluate"])
     figure = next(iter(outcome.figures.values()), None)
     entry = gallery.Entry(
         name=outcome.name,

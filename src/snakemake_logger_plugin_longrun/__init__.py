@@ -4,7 +4,7 @@ A line says what the job was, how long it took, how many are left and when the l
 else is in `logs/` and in Snakemake's own log below `.snakemake/log`. Plans, and calls that are not
 about jobs, look as Snakemake has them.
 
-Snakemake finds this package by its name; `--logger longrun` in workflow/profiles asks for it.
+Snakemake finds this package by its name; profiles/default asks for it.
 """
 
 import logging

@@ -9,7 +9,7 @@ from markdown_it import MarkdownIt
 
 from longrun.pages import words
 
-FILTERS = ("compared", "count", "duration", "escaped", "interval", "needed", "number", "runs")
+FILTERS = ("compared", "count", "escaped", "in_words", "interval", "needed", "number", "runs")
 
 
 @functools.cache
@@ -22,16 +22,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    for name in (
-        "compared",
-        "count",
-        "duration",
-        "escaped",
-        "interval",
-        "needed",
-        "number",
-        "runs",
-    ):
+    for name in FILTERS:
         made.filters[name] = getattr(words, name)
     return made
 

@@ -5,6 +5,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from longrun.runtime.times import in_words
+
 DASH = "–"
 VERDICTS = ("holds", "weaker", "contradicted", "open", "not judged")
 ALWAYS = ("contradicted", "open")  # counted also where there are none
@@ -56,13 +58,6 @@ def _bound(row: Mapping[str, Any]) -> str:
     return "≥ " if row.get("censored") else ""
 
 
-def duration(seconds: float) -> str:
-    """Say a time in seconds, minutes or hours."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def compared(claim: Mapping[str, Any]) -> str:
     """Say what a claim compares: metric, methods and where."""
     if claim["kind"] == "r_squared":
@@ -101,7 +96,7 @@ def described(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("commit", ", ".join(facts["commits"])),
         (
             "wall time",
-            f"training {duration(facts['train'])}, evaluation {duration(facts['evaluate'])}, "
+            f"training {in_words(facts['train'])}, evaluation {in_words(facts['evaluate'])}, "
             f"summed over {facts['runs']} runs",
         ),
     ]
