@@ -481,6 +481,7 @@ class TestPlan:
             ({"source": {"parameters": ["mu"]}}, r"source.parameters: a.nc: has no variable or"),
             ({"source": {"boundary": "periodc"}}, r"source.boundary.*periodic"),
             ({"source": {"cut": 99}}, r"source.cut: must be at most 21"),
+            ({"source": {"cut": 5}, "seed": 1}, r"seed: would draw pieces of one trajectory"),
             (
                 {"source": {"stride": {"y": 2}}},
                 r"source.stride.y: there is no such axis; allowed: x",

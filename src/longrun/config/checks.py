@@ -616,6 +616,9 @@ def _check_source(source: Source, spec: Mapping[str, Any]) -> None:
             source.fail(("source", "dims"), f"must name x, then y, then z, is {shown(dims)}")
     if "equation" in spec and "boundary" in given:
         source.fail(("source", "boundary"), "has no effect beside equation, which knows it")
+    if "seed" in spec and "cut" in given:
+        problem = "would draw pieces of one trajectory for train and for test beside source.cut"
+        source.fail(("seed",), problem)
     splits = spec.get("splits", {})
     for split, size in splits.items():
         if "files" in size and kind == "store":
