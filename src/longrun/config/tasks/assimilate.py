@@ -82,8 +82,8 @@ METRICS: dict[str, Metric] = {
         table="long",
     ),
     "wall_time_per_second": metric(
-        "cost (s/s)",
-        "Wall seconds of a step and its correction, per simulated second and "
+        "cost (s per unit of time)",
+        "Wall seconds of a step and its correction, per simulated unit of time and "
         "trajectory, on the machine named above.",
         table="short",
     ),

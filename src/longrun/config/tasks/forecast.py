@@ -136,8 +136,8 @@ METRICS: dict[str, Metric] = {
         ensemble=True,
     ),
     "wall_time_per_second": metric(
-        "cost (s/s)",
-        "Wall seconds per simulated second and trajectory, in a full batch on the "
+        "cost (s per unit of time)",
+        "Wall seconds per simulated unit of time and trajectory, in a full batch on the "
         "machine named above.",
         table="short",
     ),
