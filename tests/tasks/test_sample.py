@@ -454,6 +454,14 @@ def test_figures_of_points_lines_and_maps(tmp_path, dims):
     assert "straightness S" in paths and ("paths" in paths or dims)
 
 
+def test_figure_of_points_of_more_values_shows_how_the_first_is_spread(tmp_path):
+    splits = {name: {"trajectories": 12, "frames": 1} for name in SPLITS}
+    store = stores.make(tmp_path / "toy.zarr", fields=("a", "b", "c"), space=(), splits=splits)
+    module = built(RectifiedFlow, store, stride=1, width=8, layers=1, fine_steps=4)
+    (panels, beside), _ = pictures(module, store, start=0, stride=1)
+    assert panels == 3 and "density" in beside and "a (1)" in beside
+
+
 def test_figures_of_a_method_that_is_no_flow(store):
     beside, ways = pictures(built(Shifted, store), store)
     assert "some, 3 evaluations" in beside[1]

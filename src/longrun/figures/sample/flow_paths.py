@@ -7,6 +7,7 @@ import pandas as pd
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from longrun.figures import _style
 from longrun.figures._inputs import Inputs
@@ -36,6 +37,10 @@ def draw(inputs: Inputs) -> Figure:
     _errors(left, inputs, methods)
     _bars(middle, inputs, "straightness", methods, "straightness S (1, log scale)")
     middle.set_xscale("log")
+    lowest = straightness.loc[straightness["value"] > 0, "value"].min()
+    if lowest > 0:  # from a whole power of ten on, of which alone there are labels
+        middle.set_xlim(left=10.0 ** np.floor(np.log10(lowest)))
+    middle.xaxis.set_minor_formatter(NullFormatter())
     middle.set_title("bend of the paths: 0 is straight")
     _bars(right, inputs, "transport_cost", methods, "transport cost per value (1)")
     right.set_title("how far the noise is carried")

@@ -112,6 +112,9 @@ def _cloud(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: i
         axes.hist(truth[:, 0], bins.tolist(), color="#bbbbbb", density=True)
         colour = _style.look(inputs, method)["color"]
         axes.hist(points[:, 0], bins.tolist(), color=colour, histtype="step", density=True)
+        highest = np.histogram(truth[:, 0], bins, density=True)[0].max()
+        axes.set(ylim=(0, 2.5 * highest))  # what is all in one bin is cut off
+        axes.set(xlabel=f"{sample['field'].values[0]} (1)", ylabel="density")
         return
     axes.plot(*truth.T, ".", color="#bbbbbb", markersize=4)
     axes.plot(*points.T, ".", color=_style.look(inputs, method)["color"], markersize=1.5)
