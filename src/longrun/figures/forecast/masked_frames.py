@@ -20,7 +20,7 @@ def draw(inputs: Inputs) -> Figure:
     scores = inputs.rows("nrmse")
     methods = _style.order(inputs, scores["method"])
     if not methods or not any(errors.values()):
-        return _style.note("No frames were rebuilt.")
+        return _style.note("No method of this experiment rebuilt hidden frames.")
     figure = _style.blank(12.0, 4.6)
     first, second, third = figure.subplots(1, 3)
     second.sharey(first)
