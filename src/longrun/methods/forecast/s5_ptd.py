@@ -249,7 +249,7 @@ def transfer_error(state: int, initialisation: Initialisation) -> float:
     values, vectors = diagonalised(state, initialisation)
     factor = 0.5 if initialisation == "normal" else 1.0
     into = np.linalg.solve(vectors, factor * given.astype(np.complex128))
-    frequencies = np.concatenate([np.linspace(0, 50, 501), np.geomspace(50, 1e6, 1500)])
+    frequencies = np.concatenate([np.linspace(0, 50, 201), np.geomspace(50, 1e5, 600)])
     systems = 1j * frequencies[:, None, None] * np.eye(state) - matrix
     true = np.linalg.solve(systems, np.broadcast_to(given[:, None], (len(frequencies), state, 1)))
     found = vectors @ (into / (1j * frequencies[:, None] - values))[..., None]

@@ -11,7 +11,7 @@ and gates without activations.
 
 The turn by theta t is the paper's linearised relative positional encoding: products of queries and
 keys see the time between them alone. theta is learnt, from 10000^(-j/d) for component j of d. The
-block form is the paper's Lightning attention, here `nn/linear_attention.py`, with chunks of 16
+block form is the paper's Lightning attention, here `nn/linear_attention.py`, with chunks of 8
 instead of 256: the same numbers; a rollout is the recurrence.
 
 What we chose:
@@ -103,7 +103,7 @@ class DecayingAttention(nn.Module):
         self.number = number
         self.inputs = nn.Linear(width, 4 * width, bias=False)
         self.output = nn.Linear(width, width, bias=False)
-        self.norm = nn.RMSNorm(width, eps=1e-6, elementwise_affine=False)
+        self.norm = nn.RMSNorm(width, eps=1e-12, elementwise_affine=False)
         each = 2.0 ** (-8 * torch.arange(1, number + 1) / number)
         self.register_buffer("slope", (share or 0.0) * each[:, None, None])
         part = width // number
