@@ -1,4 +1,4 @@
-"""Softplus attention with re-weighting against the formulas of its card, row by row."""
+"""Softplus attention with re-weighting against its formulas, row by row."""
 
 import math
 

@@ -15,7 +15,7 @@ from longrun.methods.forecast.s5_ptd import (
 )
 
 
-def test_hippo_is_that_of_the_card():
+def test_hippo_is_the_matrix_of_the_paper():
     matrix, given = hippo(3)
     expected = [[-1, 0, 0], [-(3**0.5), -2, 0], [-(5**0.5), -(15**0.5), -3]]
     np.testing.assert_allclose(matrix, expected)
@@ -133,7 +133,27 @@ def test_both_starts_have_as_many_parameters_and_the_same_draws():
 def test_a_hum_has_a_tenth_of_the_deviation():
     module = S5PTD(2, 1, 0, [4], width=8, state=4, history=32)
     module.field_std.copy_(torch.tensor([1.0, 3.0]))
-    highest, half = (module._hum(number) for number in (16, 8))
+    highest, half = (module._hum(torch.pi / part) for part in (1, 2))
     assert highest.shape == (32, 2, 1)
     torch.testing.assert_close(highest[:2, :, 0], torch.tensor([[0.1, 0.3], [-0.1, -0.3]]))
     torch.testing.assert_close(half[4:], half[:-4], rtol=0, atol=1e-5)  # four frames a period
+
+
+def test_layers_resonate_where_they_say():
+    """One state with little damping: of all angles it answers most to its own."""
+    module = S5PTD(1, 1, 0, [1], width=4, layers=1, state=1, copies=1, history=32)
+    (block,) = module.blocks
+    with torch.no_grad():
+        block.decay.fill_(-2.0)
+        block.frequency.fill_(2.1)
+        block.log_step.fill_(0.0)
+        growth, _ = block._discrete()
+        angles = torch.linspace(0.1, 3.1, 301)
+        waves = (1j * angles[:, None] * torch.arange(400)).exp()
+        found = accumulated(waves[:, None, None], growth, None)[..., -1].abs().flatten()
+        angle, _ = block.resonances()
+        block.frequency.fill_(-2.1 - 4 * torch.pi)
+        folded, _ = block.resonances()
+    assert angle.item() == pytest.approx(angles[found.argmax()].item(), abs=0.011)
+    assert folded.item() == pytest.approx(2.1, abs=1e-4)
+    assert len(module._angles()) == 17 and max(module._angles()) <= torch.pi + 1e-6

@@ -91,7 +91,7 @@ class LSSAR(AbstractSequenceForecaster):
     ) -> Float[Tensor, ""]:
         """Return the loss at the power of this update."""
         share = min(1.0, self.global_step / max(1, self.power_updates))
-        mixers = [block.mixer for block in self.blocks]
+        mixers: list[Any] = [block.mixer for block in self.blocks]
         for mixer in mixers:
             mixer.share = share
         try:
