@@ -139,7 +139,8 @@ class S5PTD(AbstractSequenceForecaster):
         Spikes are so narrow that none may lie near one of a few even frequencies.
         """
         even = [math.pi * number / FREQUENCIES for number in range(1, FREQUENCIES + 1)]
-        found = [block.resonances() for block in self.blocks]
+        blocks: Any = self.blocks
+        found = [block.resonances() for block in blocks]
         angles, sizes = (torch.cat(parts) for parts in zip(*found, strict=True))
         strongest = sizes.argsort(descending=True)[:FREQUENCIES]
         return even + angles[strongest].tolist()
