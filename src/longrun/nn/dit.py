@@ -26,7 +26,7 @@ class DiffusionTransformer(nn.Module):
     patch
         Along each of these axes.
     width, depth, heads
-        Of the transformer; width a multiple of 12 and of the heads.
+        Of the transformer; width even and a multiple of the heads.
     """
 
     position: Tensor
@@ -44,7 +44,7 @@ class DiffusionTransformer(nn.Module):
         self.patch = patch[0], patch[1], patch[2]
         self.grid = tuple(side // size for side, size in zip(shape, patch, strict=True))
         self.embed = nn.Conv3d(channels, width, self.patch, self.patch)
-        self.position = nn.Parameter(_position(self.grid, width))
+        self.position = nn.Parameter(positions(self.grid, width))
         half = width // 2
         self.of_level = nn.Sequential(nn.Linear(half, half), nn.SiLU(), nn.Linear(half, half))
         self.of_condition = nn.Sequential(nn.Linear(width, half), nn.SiLU(), nn.Linear(half, half))
@@ -131,8 +131,8 @@ def _waves(x: Float[Tensor, "*some"], width: int) -> Float[Tensor, "*some width"
     return functional.pad(torch.cat([angle.cos(), angle.sin()], -1), (0, width % 2))
 
 
-def _position(grid: Sequence[int], width: int) -> Float[Tensor, "patch width"]:
-    """Return where the positions start: waves along each axis, a third of the width for each."""
+def positions(grid: Sequence[int], width: int) -> Float[Tensor, "patch width"]:
+    """Return where learnt positions on a grid start: waves along each axis, an equal part each."""
     axes = torch.meshgrid(*(torch.arange(float(n)) for n in grid), indexing="ij")
-    third = width // 3
-    return torch.cat([_waves(axis.flatten(), third) for axis in axes], 1)
+    waves = torch.cat([_waves(axis.flatten(), width // len(grid)) for axis in axes], 1)
+    return functional.pad(waves, (0, width - waves.shape[1]))

@@ -8,7 +8,14 @@ import torch
 from contracts import forecast as contract
 from methods.test_methods import build, generator, perturb
 
-from longrun.methods.forecast.text2pde import LEVELS, VOCABULARY, caption, numbers, plumes
+from longrun.methods.forecast.text2pde import (
+    LEVELS,
+    VOCABULARY,
+    FrameEncoder,
+    caption,
+    numbers,
+    plumes,
+)
 from longrun.nn.dit import DiffusionTransformer
 from longrun.nn.space_time import Autoencoder, Convolution, latent_shape
 from longrun.runtime.cli import UserError
@@ -174,6 +181,33 @@ def test_a_rollout_hands_out_blocks_one_after_the_other(monkeypatch):
     assert len(asked) == 3
 
 
+# First frame -------------------------------------------------------------------------------------
+
+
+def test_a_first_frame_has_a_token_for_each_point_of_the_latent():
+    """128 x 128 points to 256 tokens of 512 in the paper."""
+    layer = FrameEncoder(3, 1, channels=2, halvings=3, width=12, grid=(4, 4))
+    assert layer(torch.zeros(2, 3, 32, 32), torch.zeros(2, 1)).shape == (2, 16, 12)
+    module = made()
+    given = contract.batch(module)
+    tokens, _ = module.tokens(given["window"][:, 0], given["parameters"])
+    assert tokens.shape[1] == math.prod(module.shape[2:])
+
+
+def test_it_matters_where_in_the_first_frame_something_is():
+    """Without positions a frame that moves by a token would say the same, in another order."""
+    module = made()
+    given = contract.batch(module)
+    first = given["window"][:, 0]
+    moved = first.roll(first.shape[2] // module.shape[2], 2)
+    z, level = torch.randn(3, *module.shape, generator=generator()), torch.full((3,), 10.0)
+    answers = [
+        module.transformer(z, level, *module.tokens(frame, given["parameters"]))
+        for frame in (first, moved)
+    ]
+    assert (answers[0] - answers[1]).abs().max() > 1e-5
+
+
 # Text --------------------------------------------------------------------------------------------
 
 
@@ -217,7 +251,7 @@ def test_a_text_tells_of_nothing_but_its_words():
     ("options", "says"),
     [
         ({"frames": 5}, "multiples"),
-        ({"width": 8}, "multiple of 6"),
+        ({"width": 9, "heads": 3}, "must be even"),
         ({"sampling_steps": 0}, "sampling_steps"),
         ({"patch": [1, 3, 2]}, "divide"),
         ({"input_noise": 0.1}, "no effect"),

@@ -7,7 +7,8 @@ on a condition, which is the first frame or only a sentence about it.
     z_t = sqrt(a_t) z + sqrt(1 - a_t) noise,   a_t = prod (1 - beta), t < 1000,
           sqrt(beta) linear from sqrt(8.5e-4) to sqrt(1.2e-2)
     loss = |noise - transformer(z_t, t, condition)|^2
-    frame: convolutions over the first frame, parameters added, one token for each patch
+    frame: convolutions over the first frame and the parameters, to a token with a position for each
+           point of the latent
     text:  words embedded, two transformer layers
     sample: from noise by `sampling_steps` steps of DDIM (Song et al., 2021), then decode
 
@@ -39,7 +40,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from longrun.metrics.table import ScoreTable
-from longrun.nn.dit import DiffusionTransformer
+from longrun.nn.dit import DiffusionTransformer, positions
 from longrun.nn.space_time import Autoencoder, latent_shape
 from longrun.nn.unet import CircularConvolution
 from longrun.runtime import registry
@@ -128,8 +129,8 @@ class Text2PDE(AbstractBlockForecaster):
         shape = latent_shape(frames, points, len(multipliers))
         if any(side % size for side, size in zip(shape, patch, strict=True)):
             raise ValueError(f"patch must divide the latent, {list(shape)}, is {patch}")
-        if width % 6 or width % heads:
-            raise ValueError(f"width must be a multiple of 6 and of heads ({heads}), is {width}")
+        if width % 2 or width % heads:
+            raise ValueError(f"width must be even and a multiple of heads ({heads}), is {width}")
         if not 1 <= sampling_steps <= LEVELS or not 0 <= eta <= 1:
             raise ValueError(f"sampling_steps must be at most {LEVELS}, eta between 0 and 1")
         if condition == "text" and equation["name"] != "smoke":
@@ -142,9 +143,9 @@ class Text2PDE(AbstractBlockForecaster):
         self.transformer = DiffusionTransformer(latent, shape, patch, width, depth, heads)
         self.encoder: nn.Module
         if condition == "frame":
-            sides = [shape[1] // patch[1], shape[2] // patch[2]]
-            halvings = round(math.log2(points[0] / sides[0]))
-            self.encoder = FrameEncoder(fields, conditions, frame_channels, halvings, width)
+            self.encoder = FrameEncoder(
+                fields, conditions, frame_channels, len(multipliers) - 1, width, shape[1:]
+            )
         else:
             self.encoder = TextEncoder(width, heads)
         self.register_buffer("deviation", torch.ones(()))
@@ -296,22 +297,31 @@ class Text2PDE(AbstractBlockForecaster):
 
 
 class FrameEncoder(nn.Module):
-    """Convolutions over a frame to one token for each patch of the latent."""
+    """Convolutions over a frame to one token for each point of a grid, which says where it is."""
 
-    def __init__(self, fields: int, conditions: int, channels: int, halvings: int, width: int):
+    def __init__(
+        self,
+        fields: int,
+        conditions: int,
+        channels: int,
+        halvings: int,
+        width: int,
+        grid: Sequence[int],
+    ):
         super().__init__()
         sizes = [min(width, channels * 2**i) for i in range(halvings + 1)]
         layers: list[nn.Module] = [CircularConvolution(2, fields + conditions, sizes[0])]
         for before, after in itertools.pairwise(sizes):
             layers += [nn.SiLU(), CircularConvolution(2, before, after, stride=2)]
         self.layers = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(sizes[-1], width, 1))
+        self.position = nn.Parameter(positions(grid, width))  # attention alone has no order
 
     def forward(
         self, frame: Float[Tensor, "batch channel x y"], told: Float[Tensor, "batch condition"]
     ) -> Float[Tensor, "batch token width"]:
         """Return the tokens."""
         constant = told[..., None, None].expand(-1, -1, *frame.shape[2:])
-        return self.layers(torch.cat([frame, constant], 1)).flatten(2).mT
+        return self.layers(torch.cat([frame, constant], 1)).flatten(2).mT + self.position
 
 
 class TextEncoder(nn.Module):
