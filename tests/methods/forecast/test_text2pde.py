@@ -1,6 +1,7 @@
 """Text2PDE: blocks of frames through a latent, drawn by diffusion, on a frame or a sentence."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from contracts import forecast as contract
 from methods.test_methods import build, generator, perturb
 
+from longrun.config.compose import compose
 from longrun.methods.forecast.text2pde import (
     LEVELS,
     VOCABULARY,
@@ -206,6 +208,27 @@ def test_it_matters_where_in_the_first_frame_something_is():
         for frame in (first, moved)
     ]
     assert (answers[0] - answers[1]).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("preset", ["smoke", "cpu", "gpu", "paper"])
+def test_claims_are_made_at_the_end_of_a_block(preset):
+    spec = compose(Path("configs"), "text2pde", preset)
+    frames = spec["methods"]["first_frame"]["frames"]
+    named = [claim for claim in spec["claims"].values() if "at" in claim]
+    assert {claim["at"]["step"] for claim in named} == {frames - 1}
+    quarters = {claim["against_at"]["step"] for claim in named if "against_at" in claim}
+    assert quarters == {frames // 4}
+    if preset != "smoke":
+        assert spec["evaluate"]["steps"] == 2 * (frames - 1)
+
+
+def test_the_transformer_has_the_size_of_the_paper():
+    """Width 512 and 24 blocks of 22 width^2: attention twice 4, perceptron 8, modulation 6."""
+    with torch.device("meta"):
+        network = DiffusionTransformer(16, (6, 16, 16), (1, 2, 2), width=512, depth=24, heads=16)
+    assert network.position.shape == (384, 512)
+    size = sum(parameter.numel() for parameter in network.blocks.parameters())
+    assert size == pytest.approx(24 * 22 * 512**2, rel=0.005)
 
 
 # Text --------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ Left out or other than in the paper:
   many plumes there are, their sizes and places, and the buoyancy, in some 40 words, and a small
   transformer reads it from scratch.
 - The paper multiplies latents by 0.2, set by hand: ours are divided by their measured deviation.
+- Parameters are constant channels of the first frame, not embedded by Fourier features.
 - It samples with 1000 steps of DDPM, and evaluates with DDIM too; `sampling_steps: 1000` with `eta:
   1` is the former.
 - Classifier-free guidance, which the public code has and does not train.
