@@ -1,6 +1,7 @@
 """The continuous observer sees sensors alone, and answers anywhere; so do its baselines."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from contracts import assimilate as contract
 from methods.test_methods import build, generator, perturb
 from scipy.interpolate import griddata
 
+from longrun.config.compose import compose
 from longrun.nn import scattered
 from longrun.nn.graph import EdgeUpdate
 from longrun.runtime.cli import UserError
@@ -200,6 +202,13 @@ def test_points_that_err_or_wait_are_drawn_more_often():
     waited = module.score[1].item()
     module._note(torch.tensor([4, 5, 6, 7]), torch.ones(4))
     assert module.score[1] > waited
+
+
+@pytest.mark.parametrize("preset", ["gpu", "paper"])
+def test_the_learning_rate_is_halved_four_times_as_in_the_paper(preset):
+    spec = compose(Path("configs"), "continuous_observer", preset)
+    updates, every = spec["trainer"]["max_steps"], spec["task"]["decay_every"]
+    assert spec["task"]["staircase"] and (updates - 1) // every == 4
 
 
 # Baselines ---------------------------------------------------------------------------------------
