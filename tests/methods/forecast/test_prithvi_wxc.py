@@ -178,6 +178,7 @@ def test_without_masks_and_leads_it_is_trained_as_any_forecaster():
         ({"mask_ratio": 1.0}, "mask_ratio"),
         ({"leads": [0, 2]}, "must hold 1"),
         ({"spacings": [2]}, "must hold 1"),
+        ({"history": 1, "spacings": [1, 2]}, "no effect on one frame"),
         ({"window": [3, 2]}, "multiple of patch times window"),
         ({"width": 12}, "multiple of 8"),
         ({"training": {"name": "unrolled", "unroll": 3}}, "no effect"),

@@ -5,7 +5,8 @@ tokens is missing, predict the frame a random lead time ahead (or none), as a de
 climatology.
 
     tokens  = patches(frames) + patches(climatology of the target) + position + time code
-    dropped = whole windows ("global"), or places of every window ("local"), by turns
+    dropped = whole windows ("global"), or places of every window ("local"), one or the other by
+              chance for each batch, where the paper has turns
     encoder = 2 n + 1 layers, attention within windows and between them by turns
     decoder = the same, of the full grid: a learnt token, climatology and position where dropped
     frame   = climatology + std of the anomaly * patches^-1(decoder(encoder(tokens)))
@@ -20,6 +21,8 @@ Left out or other than in the paper:
   training frames at each point, and no static channels. A latitude weight has no meaning in a box.
 - Windows of the decoder move by half a window in every second local layer, around the periodic box,
   so no mask of attention is needed (the public code unpacks that mask and does not pass it on).
+- Its tuning on several unrolled steps, and its further ones with other heads (downscaling, fluxes of
+  gravity waves, tracks of storms): ours is the forecast of one step.
 - The public code's dropout is off in its settings, and is not here. Channels count the same in the
   loss, where the paper's weights are 1 / variance of the anomaly: so they do in these units.
 
@@ -153,6 +156,8 @@ class PrithviWxC(AbstractForecaster):
             raise ValueError(
                 "leads and spacings must hold 1, as a forecast has, and none below 0 or 1"
             )
+        if history == 1 and spacings != [1]:
+            raise ValueError("spacings have no effect on one frame (history 1): they must be [1]")
         sides = [patch * side for side in window]
         if any(n % side for n, side in zip(points, sides, strict=True)):
             raise ValueError(
