@@ -21,8 +21,8 @@ Left out or other than in the paper:
   training frames at each point, and no static channels. A latitude weight has no meaning in a box.
 - Windows of the decoder move by half a window in every second local layer, around the periodic box,
   so no mask of attention is needed (the public code unpacks that mask and does not pass it on).
-- Its tuning on several unrolled steps, and its further ones with other heads (downscaling, fluxes of
-  gravity waves, tracks of storms): ours is the forecast of one step.
+- Its tuning on several unrolled steps, and that with other heads (downscaling, fluxes of gravity
+  waves): ours is the forecast of one step.
 - The public code's dropout is off in its settings, and is not here. Channels count the same in the
   loss, where the paper's weights are 1 / variance of the anomaly: so they do in these units.
 

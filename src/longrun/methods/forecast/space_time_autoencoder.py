@@ -10,9 +10,9 @@ it. What it can't bring back no diffusion in its latent can: the metric `floor`.
 brings back a block of the last frame, which is persistence through its bottleneck.
 
 The GAN and perceptual terms of the paper are options that its released autoencoders don't use, and
-are left out; so is the attention at the coarsest level of such autoencoders, and norms have 4 groups
-for its 16. The paper's other one, for meshes, lifts nodes to a grid before it, and is left out
-with the data that it is for.
+are left out; so is the attention at the coarsest level of such autoencoders, and norms have 4
+groups for its 16. The paper's other one, for meshes, lifts nodes to a grid before it, and is left
+out with the data that it is for.
 """
 
 from typing import Any
