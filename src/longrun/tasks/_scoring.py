@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 
@@ -109,6 +110,40 @@ class Cases:
         joined = periodic(self.store.boundary)
         return [axis for axis, ends in zip(schema.AXES, joined, strict=False) if not ends]
 
+    def near_walls(self, chosen: np.ndarray) -> np.ndarray | None:
+        """Which points (trajectory, channel, *space) lie next to one with a prescribed value."""
+        if self.equation is None or self.equation.rim is None:
+            return None
+        free = self.walls(chosen)
+        near = np.zeros_like(free)
+        for axis in range(-self.dims, 0):
+            for step in (1, -1):
+                other = np.roll(free, step, axis)
+                edge = [slice(None)] * free.ndim
+                edge[axis] = slice(0, 1) if step > 0 else slice(-1, None)
+                other[tuple(edge)] = True  # nothing is prescribed beyond the rim
+                near |= free & ~other
+        return self._stored(near)[:, self.scored]
+
+    def walls(self, chosen: np.ndarray) -> np.ndarray:
+        """Where nothing is prescribed (trajectory, channel, *framed)."""
+        given = {name: torch.from_numpy(v[chosen]) for name, v in self.parameters.items()}
+        return np.asarray(self.equation.walls(given).free.numpy())
+
+    def _stored(self, framed: np.ndarray) -> np.ndarray:
+        """Cut off the rim."""
+        sides = zip(self.equation.rim, framed.shape[-self.dims :], strict=True)
+        return framed[(..., *(slice(before, n - after) for (before, after), n in sides))]
+
+    def fluid(self, chosen: np.ndarray) -> np.ndarray | None:
+        """Where there is fluid (trajectory, *space), from the equation; None where it has no walls.
+
+        A cell on whose faces some velocity is free.
+        """
+        if self.equation is None or self.equation.rim is None:
+            return None
+        return self._stored(self.walls(chosen)).any(axis=1)
+
     def energy(self, frames: np.ndarray) -> np.ndarray:
         joined = periodic(self.store.boundary)
         return spectrum.energy_spectrum(frames, self.dims, self.sides, joined)
@@ -174,6 +209,7 @@ class _Rollouts:
         self.alive = np.ones(shape, dtype=bool)  # to the end of the rollout
         self.correlation: dict[str, list[np.ndarray]] = defaultdict(list)  # of fields, of derived
         self.agreement: list[np.ndarray] = []  # between members
+        self.near = cases.near_walls(chosen)
 
     def begin(self, initial: np.ndarray) -> None:
         """Note what the equation conserves."""
@@ -214,6 +250,13 @@ class _Rollouts:
         ):
             error = score(forecast, true, dims)
             self._add_error(score.__name__, error, UNBOUNDED * unit, alive, rows)
+        if self.near is not None:
+            error = pointwise.beside(forecast, true, self.near[:, None, None], dims)
+            self._add_error("wall_error", error, UNBOUNDED, alive, rows)
+        outflows = self._of_equation("outflows", forecast)
+        if outflows:
+            net = pointwise.imbalance(list(outflows.values()), dims)
+            self._add_error("divergence", net, UNBOUNDED, alive, rows)
         fields = {"": (forecast, true)}
         predicted = self._of_equation("derived", forecast)
         for name, field_ in self._of_equation("derived", true).items():
@@ -497,4 +540,7 @@ def predictions(cases: Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.D
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
+    fluid = cases.fluid(np.arange(cases.keep))
+    if fluid is not None:
+        fields["fluid"] = ((schema.TRAJECTORY, *axes), fluid)
     return xr.Dataset(fields, coords=coordinates, attrs={WINDOWED: cases.windowed})

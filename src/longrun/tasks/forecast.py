@@ -10,6 +10,7 @@ Sobolev losses of Li et al. (2022, arXiv:2106.06898).
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -543,6 +544,21 @@ class AbstractForecaster(ScaledLearner):
         smallest = torch.finfo(increment.dtype).tiny  # frames that are all the same have none
         ratio = error.square().mean() / increment.clamp_min(smallest)
         return {"increment_error": ratio.sqrt()}
+
+
+def framed_points(points: Sequence[int], equation: dict[str, Any], boundary: str) -> list[int]:
+    """Return the points per axis of the frames that a network sees.
+
+    Parameters
+    ----------
+    points, equation
+        Of the data.
+    boundary
+        See `AbstractForecaster`.
+    """
+    rim = None if boundary == "unseen" else registry.build("equations", equation).rim
+    sides = rim or [(0, 0)] * len(points)
+    return [before + n + after for n, (before, after) in zip(points, sides, strict=True)]
 
 
 def _wavenumber_squared(

@@ -141,6 +141,19 @@ METRICS: dict[str, Metric] = {
         "machine named above.",
         table="short",
     ),
+    "wall_error": metric(
+        "error at walls",
+        "Root mean square error in the cells next to a wall, an inlet or a body, over the root "
+        "mean square of the whole true frame, mean over fields and frames; where the equation "
+        "prescribes values there.",
+        table="long",
+    ),
+    "divergence": metric(
+        "divergence",
+        "What flows out of a cell on balance, over what flows out of it along each axis, root "
+        "mean squares over cells: 0 for an incompressible flow, 1 where the parts are unrelated.",
+        table="long",
+    ),
     "rmse": metric("RMSE", "Root mean square error over space, mean over fields."),
     "vrmse": metric("VRMSE", "Error over the standard deviation in space of the true frame."),
     "relative_l1": metric(

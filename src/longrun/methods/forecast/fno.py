@@ -29,6 +29,8 @@ class FNO(AbstractForecaster):
         Fourier layers.
     """
 
+    in_rim = True
+
     def __init__(
         self,
         fields: int,
@@ -40,8 +42,7 @@ class FNO(AbstractForecaster):
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
-        inputs = self.history * fields + self.scalars
-        self.network = FNOBackbone(dims, inputs, fields, width, modes, layers)
+        self.network = FNOBackbone(dims, self.inputs + self.scalars, fields, width, modes, layers)
 
     def step(
         self,
