@@ -1,7 +1,7 @@
 """Networks that CFDBench compares from frame to frame (Luo et al., 2023, arXiv:2310.05963).
 
-Each maps a frame w = (u, v) and the conditions c of a case to the next frame, which for a start is
-the last one (`target: residual`); only the Fourier neural operator gives it whole (`target: state`).
+Each maps a frame w = (u, v) and the conditions c of a case to the next frame: what it adds to the
+last one (`target: residual`), but for the Fourier neural operator (`target: state`).
 
     unet    w + U([w, mask, c]): width * 2^i channels on level i of `depth`, on every level twice
             convolution 3 x 3, batch norm, ReLU; max-pooling down, transposed convolution up
