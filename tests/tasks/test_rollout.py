@@ -196,6 +196,47 @@ def test_a_field_that_the_store_lacks_is_shown_and_not_scored():
     assert result.predictions["truth"].equals(expected.predictions["truth"])
 
 
+def channel(values: np.ndarray) -> SimpleNamespace:
+    """Frames of a flow in a channel of 16 x 8 cells, of speed 2."""
+    made = store(values)
+    made.equation = {"name": "confined_flow", "flow": "channel", "points": 8, "aspect": [2, 1]}
+    made.fields, made.boundary = ("u", "v"), ("velocity inlet, outlet", "no-slip walls")
+    names = ("length", "length_y", "dt", "speed", "density", "viscosity")
+    numbers = (2.0, 1.0, 0.1, 2.0, 1.0, 0.01)
+    made.data.parameters = {n: np.full(len(values), v) for n, v in zip(names, numbers, strict=True)}
+    return made
+
+
+def test_errors_beside_walls_and_what_flows_out_of_cells():
+    rough = np.random.default_rng(0).normal(size=(1, 1, 2, 16, 8))
+    values = np.repeat(rough, 5, axis=1)  # it doesn't move
+    rms = np.sqrt(np.square(rough[0, 0]).mean(axis=(1, 2)))
+    ask = {"steps": 2, "stride": 1, "trajectories": 1, "keep": 1}
+
+    def score(change):
+        toy = Toy(values, lambda state, _: change(state.clone()))
+        toy.target_scale = torch.ones(2)
+        return evaluate_forecast(toy, channel(values), ask, 0)
+
+    def off(field, i, j):
+        def change(state):
+            state[:, field, i, j] += 0.5
+            return state
+
+        first = of(score(change).scores, "wall_error", step=1)["value"]
+        return 2 * rms[field] * first.item()  # the mean of two fields
+
+    # of u 16 points along each wall and 6 between them at the inlet; v is prescribed on the upper
+    # wall, so it is the row below that lies beside it
+    assert [off(0, 0, 3), off(0, 9, 7)] == pytest.approx([0.5 / np.sqrt(38)] * 2, rel=1e-5)
+    assert [off(1, 9, 6), off(1, 0, 0)] == pytest.approx([0.5 / np.sqrt(37)] * 2, rel=1e-5)
+    assert off(0, 9, 6) == off(0, 15, 4) == off(1, 9, 7) == off(1, 5, 5) == 0
+    even = score(lambda state: torch.zeros_like(state) + torch.tensor([2.0, 0])[:, None, None])
+    assert of(even.scores, "divergence")["value"].max() < 1e-6
+    assert of(score(lambda state: state).scores, "divergence")["value"].min() > 0.7
+    assert even.predictions["fluid"].all()
+
+
 def test_a_forecast_that_decays_at_a_known_rate_has_a_known_correlation_time():
     rate = 0.97
     wave, other = (np.sqrt(2) * np.stack([np.cos(3 * X), np.sin(3 * X)])).astype(np.float32)

@@ -326,7 +326,7 @@ class AbstractForecaster(ScaledLearner):
         rimmed = pad_sides(frames, self._equation.rim)
         return torch.where(walls.free[:, None], rimmed, walls.values.to(frames)[:, None])
 
-    def _unframed(self, frames: Float[Tensor, "... *framed"]) -> Float[Tensor, "... *space"]:
+    def _unframed(self, frames: Float[Tensor, "*framed"]) -> Float[Tensor, "*stored"]:
         if self.boundary == "unseen":
             return frames
         return pad_sides(frames, [(-before, -after) for before, after in self._equation.rim])

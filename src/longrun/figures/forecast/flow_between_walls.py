@@ -53,8 +53,8 @@ def draw(inputs: Inputs) -> Figure:
     errors = {method: _error(samples[method].isel(lead_time=-1)) for method in methods}
     best = min(errors, key=lambda method: errors[method])
     title = (
-        f"Speed in one test trajectory: after {steps} steps {best} is nearest to the truth, with an "
-        f"error of {errors[best]:.2g} of it"
+        f"Speed in one test trajectory: after {steps} steps {best} is nearest to the truth, "
+        f"with an error of {errors[best]:.2g} of it"
     )
     hint = "nRMSE: error of both velocities over their root mean square; grey: body, or not finite"
     return _style.finish(figure, inputs, title, hint=hint)
