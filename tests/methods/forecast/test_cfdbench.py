@@ -10,8 +10,12 @@ SMALL = {"fields": 2, "dims": 2, "conditions": 3, "points": [12, 10], "equation"
 PAPER = SMALL | {"conditions": 5, "points": [64, 64]}  # speed, density, viscosity, height, width
 
 
+def build(name, sizes=SMALL, **options):
+    return checkpoint.build(name, checkpoint.sizes(name, sizes) | options, seed=0)
+
+
 def parameters(name, **options):
-    module = checkpoint.build(name, PAPER | options, seed=0)
+    module = build(name, PAPER, **options)
     return sum(weight.numel() for weight in module.parameters())
 
 
@@ -41,7 +45,7 @@ def test_parameters_at_the_papers_size(name, options, count):
 
 def test_every_point_gets_the_frame_of_its_own_sample():
     """The public code pairs frames and points wrongly in a batch of more than one."""
-    module = checkpoint.build("cfdbench", SMALL | {"network": "ffn", "width": 6, "depth": 3}, 0)
+    module = build("cfdbench", network="ffn", width=6, depth=3)
     frames, conditions = torch.randn(3, 1, 2, 12, 10), 10 * torch.rand(3, 3)
     network = module.network
     with torch.no_grad():
@@ -57,7 +61,7 @@ def test_every_point_gets_the_frame_of_its_own_sample():
 @pytest.mark.parametrize("branch", ["joint", "separate"])
 def test_a_deeponet_is_a_sum_of_products(branch):
     options = {"branch": branch, "width": 5, "depth": 2}
-    module = checkpoint.build("deeponet", SMALL | options, seed=0)
+    module = build("deeponet", **options)
     frames, conditions = torch.randn(2, 1, 2, 12, 10), 10 * torch.rand(2, 3)
     with torch.no_grad():
         found = module.step(frames, conditions)
@@ -69,7 +73,7 @@ def test_a_deeponet_is_a_sum_of_products(branch):
 
 
 def test_dropout_is_of_the_training_alone_and_of_its_generator():
-    module = checkpoint.build("cfdbench", SMALL | {"network": "resnet", "width": 3, "hidden": 4}, 0)
+    module = build("cfdbench", network="resnet", width=3, hidden=4)
     frames, conditions = torch.randn(2, 1, 2, 12, 10), torch.rand(2, 3)
     state = torch.random.get_rng_state()
 
@@ -86,7 +90,7 @@ def test_dropout_is_of_the_training_alone_and_of_its_generator():
 def test_without_a_frame_only_conditions_and_time_count():
     for network in ("deeponet", "ffn"):
         options = {"network": network, "width": 6, "depth": 3, "horizon": 4}
-        module = checkpoint.build("direct_deeponet", SMALL | options, seed=0).eval()
+        module = build("direct_deeponet", **options).eval()
         parameters = torch.rand(2, 3)
         frames = [torch.randn(2, 1, 2, 12, 10) for _ in range(2)]
         with torch.no_grad():
@@ -101,7 +105,7 @@ def test_without_a_frame_only_conditions_and_time_count():
 
 
 def test_an_activation_keeps_the_scale_of_its_input():
-    network = checkpoint.build("direct_deeponet", SMALL | {"network": "ffn", "width": 6}, 0).network
+    network = build("direct_deeponet", network="ffn", width=6).network
     for layer in network.layers:
         torch.nn.init.zeros_(layer.bias)
     x = torch.randn(2, 7, 6)

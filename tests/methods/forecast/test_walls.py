@@ -100,7 +100,7 @@ NETWORKS = {
 def in_channel(name, boundary, equation=CHANNEL, names=NAMES):
     sizes = {"fields": 2, "dims": 2, "conditions": 0, "points": [16, 8], "equation": equation}
     options = NETWORKS[name] | {"boundary": boundary}
-    module = checkpoint.build(name, sizes | options, seed=0)
+    module = checkpoint.build(name, checkpoint.sizes(name, sizes) | options, seed=0)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in module.parameters():
@@ -147,7 +147,7 @@ def test_no_loss_is_about_what_is_imposed(boundary, matters):
     module.step = lambda history, conditions, generator: torch.zeros_like(history[:, -1])
 
     def loss(following):
-        return module.frame_loss(framed[:, :1], following, KNOWN, None)[0]
+        return module.frame_loss(framed[:, :1], following, KNOWN, torch.Generator())[0]
 
     other = torch.where(outside, framed + 1, framed)[:, 1]
     assert (loss(framed[:, 1]) != loss(other)) == matters
@@ -156,7 +156,9 @@ def test_no_loss_is_about_what_is_imposed(boundary, matters):
 def test_training_rolls_out_as_a_forecast_does():
     module = in_channel("cfdbench", "imposed")
     frames = flow()
-    _, frame, memory = module.step_loss(module.begin(frames, KNOWN), frames[:, 0], None, True)
+    _, frame, memory = module.step_loss(
+        module.begin(frames, KNOWN), frames[:, 0], torch.Generator(), True
+    )
     ahead, after = module.advance(module.begin(frames, KNOWN))
     assert torch.equal(frame, ahead)
     assert torch.equal(memory["history"], after["history"])
@@ -171,7 +173,8 @@ def test_no_loss_is_about_channels_that_do_not_move():
     for static in ((), (1,)):
         module.fit_data(description(("wall",), static))
         losses = [
-            module.frame_loss(f[:, :1], f[:, 1], parameters, None)[0] for f in (frames, other)
+            module.frame_loss(f[:, :1], f[:, 1], parameters, torch.Generator())[0]
+            for f in (frames, other)
         ]
         assert (losses[0] == losses[1]) == bool(static)
 
