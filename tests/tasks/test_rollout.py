@@ -582,9 +582,13 @@ def test_fields_that_do_not_move_are_not_scored():
 
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):
     class Equation:
+        rim = None
+
         def __init__(self, **section): ...
         def derived(self, state, parameters):
             return {}
+
+        outflows = derived
 
         def invariants(self, state, parameters):
             assert parameters["viscosity"].shape == state.shape[:-3]
