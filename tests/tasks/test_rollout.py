@@ -231,6 +231,16 @@ def test_errors_beside_walls_and_what_flows_out_of_cells():
     assert [off(0, 0, 3), off(0, 9, 7)] == pytest.approx([0.5 / np.sqrt(38)] * 2, rel=1e-5)
     assert [off(1, 9, 6), off(1, 0, 0)] == pytest.approx([0.5 / np.sqrt(37)] * 2, rel=1e-5)
     assert off(0, 9, 6) == off(0, 15, 4) == off(1, 9, 7) == off(1, 5, 5) == 0
+
+    def spoilt(field, j):
+        def change(state):
+            state[:, field, :, j] += 0.5
+            return state
+
+        rows = score(change).scores
+        return [of(rows, name)["value"].max() for name in ("nrmse", "one_step_nrmse")]
+
+    assert min(spoilt(0, 7)) > 0.05 and max(spoilt(1, 7)) == 0  # v on the upper wall
     even = score(lambda state: torch.zeros_like(state) + torch.tensor([2.0, 0])[:, None, None])
     assert of(even.scores, "divergence")["value"].max() < 1e-6
     assert of(score(lambda state: state).scores, "divergence")["value"].min() > 0.7

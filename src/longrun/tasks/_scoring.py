@@ -110,6 +110,14 @@ class Cases:
         joined = periodic(self.store.boundary)
         return [axis for axis, ends in zip(schema.AXES, joined, strict=False) if not ends]
 
+    def without_walls(self, frames: np.ndarray, chosen: np.ndarray, axis: int) -> np.ndarray:
+        """Frames with 0 for what is prescribed on walls and in bodies; `axis` is trajectories'."""
+        if self.equation is None or self.equation.rim is None:
+            return frames
+        free = self._stored(self.walls(chosen))[:, self.scored]
+        after = frames.ndim - axis - free.ndim  # axes between trajectories and channels
+        return np.where(free.reshape(len(free), *(1,) * after, *free.shape[1:]), frames, 0.0)
+
     def near_walls(self, chosen: np.ndarray) -> np.ndarray | None:
         """Which points (trajectory, channel, *space) lie next to one with a prescribed value."""
         if self.equation is None or self.equation.rim is None:
@@ -234,7 +242,9 @@ class _Rollouts:
         """
         cases, dims = self.cases, self.cases.dims
         forecast, alive = cases.tame(forecast.astype(np.float64))
-        true = truth[:, None].astype(np.float64)
+        whole = forecast
+        forecast = cases.without_walls(forecast, self.chosen, 0)
+        true = cases.without_walls(truth[:, None].astype(np.float64), self.chosen, 0)
         self.alive &= alive.all(axis=2)
         rows = {
             "trajectory": self.chosen[:, None, None],
@@ -253,7 +263,7 @@ class _Rollouts:
         if self.near is not None:
             error = pointwise.beside(forecast, true, self.near[:, None, None], dims)
             self._add_error("wall_error", error, UNBOUNDED, alive, rows)
-        outflows = self._of_equation("outflows", forecast)
+        outflows = self._of_equation("outflows", whole)
         if outflows:
             net = pointwise.imbalance(list(outflows.values()), dims)
             self._add_error("divergence", net, UNBOUNDED, alive, rows)
@@ -268,7 +278,7 @@ class _Rollouts:
             self.correlation[name].append(correlation)
             self.table.add(f"correlation{name}", correlation, **rows)
         self.table.add("bounded", alive, **rows)
-        for name, values in self._of_equation("invariants", forecast).items():
+        for name, values in self._of_equation("invariants", whole).items():
             drift = np.abs(values - self.conserved[name])
             self.table.add(f"drift_{name}", drift, censored=~alive, **rows)
         energy, true_energy = cases.energy(forecast), cases.energy(true)
@@ -431,6 +441,8 @@ def score_one_step(
     for start, stages in forecasts:
         forecast, alive = cases.tame(stages.astype(np.float64))
         truth = cases.read(chosen, start + cases.stride, 1)[:, 0].astype(np.float64)
+        forecast = cases.without_walls(forecast, chosen, 1)
+        truth = cases.without_walls(truth, chosen, 0)
         error = forecast - truth
         score = np.minimum(pointwise.nrmse(forecast, truth, cases.dims), UNBOUNDED)
         errors.append(np.where(alive, score, UNBOUNDED))

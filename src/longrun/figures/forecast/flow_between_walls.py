@@ -47,9 +47,8 @@ def draw(inputs: Inputs) -> Figure:
             else:
                 axes.set_title(f"nRMSE {_error(samples[name].isel(lead_time=step)):.2g}")
         line[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    units = first["truth"].attrs.get("units", "1")
-    label = "speed" if units in ("", "1") else f"speed ({units})"
-    figure.colorbar(image, ax=grid, label=f"{label}, same scale everywhere", aspect=40)
+    label = f"speed (length / {inputs.per_unit}), same scale everywhere"
+    figure.colorbar(image, ax=grid, label=label, aspect=40)
     errors = {method: _error(samples[method].isel(lead_time=-1)) for method in methods}
     best = min(errors, key=lambda method: errors[method])
     title = (
@@ -68,6 +67,8 @@ def _speed(sample: xr.Dataset, name: str) -> xr.DataArray:
 
 def _error(frame: xr.Dataset) -> float:
     """Return the error of both velocities together; infinite where the forecast has diverged."""
+    if "fluid" in frame:
+        frame = frame.where(frame["fluid"].astype(bool), 0.0)
     truth, forecast = (frame[name].sel(field=["u", "v"]).values for name in ("truth", "prediction"))
     if not np.isfinite(forecast).all():
         return float("inf")
