@@ -334,7 +334,7 @@ def test_the_flow_has_what_its_walls_prescribe(flow):
     equation, parameters, state = begin(flow, speed={"uniform": [0.8, 1.0]})
     with torch.no_grad():
         state = equation.solver(parameters).step(state)
-    walls = equation.walls(parameters)
+    walls = equation.prescribed(parameters)
     (left, right), (below, above) = equation.rim
     nx, ny = equation.grid()
     assert walls.free.shape == (2, 2, left + nx + right, below + ny + above)

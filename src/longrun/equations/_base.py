@@ -207,7 +207,7 @@ class AbstractEquation(ABC):
     centred
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     rim
-        Cells of `walls` before the first and after the last stored one of each axis; None where the
+        Cells of what is `prescribed` before the first and after the last stored one of each axis; None where the
         boundary prescribes no values.
     steady
         Whether the equation has no time.
@@ -390,7 +390,7 @@ class AbstractEquation(ABC):
         """
         return {}
 
-    def walls(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
+    def prescribed(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
         """Return what walls, inlets and bodies prescribe; where there are any, `rim` says so.
 
         Parameters

@@ -94,6 +94,7 @@ class ConfinedFlow(AbstractEquation):
         Quantity("v", "velocity along y, on upper faces", "m/s"),
     )
     centred = True
+    rim: tuple[tuple[int, int], ...]
     time_unit = "s"
 
     def __init__(
@@ -245,7 +246,7 @@ class ConfinedFlow(AbstractEquation):
             f"points must divide {old // self.grid(1)[0]} or be a multiple of it, is {points}"
         )
 
-    def walls(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
+    def prescribed(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
         """Return the velocity of walls, lid and inlet, and zero in the cylinder.
 
         Faces on an edge of the box are in the rim before the first cell and in the last stored one;

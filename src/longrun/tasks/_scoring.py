@@ -136,12 +136,13 @@ class Cases:
     def walls(self, chosen: np.ndarray) -> np.ndarray:
         """Where nothing is prescribed (trajectory, channel, *framed)."""
         given = {name: torch.from_numpy(v[chosen]) for name, v in self.parameters.items()}
-        return np.asarray(self.equation.walls(given).free.numpy())
+        return np.asarray(self.equation.prescribed(given).free.numpy())
 
     def _stored(self, framed: np.ndarray) -> np.ndarray:
         """Cut off the rim."""
         sides = zip(self.equation.rim, framed.shape[-self.dims :], strict=True)
-        return framed[(..., *(slice(before, n - after) for (before, after), n in sides))]
+        inner: Any = (..., *(slice(before, n - after) for (before, after), n in sides))
+        return np.asarray(framed[inner])
 
     def fluid(self, chosen: np.ndarray) -> np.ndarray | None:
         """Where there is fluid (trajectory, *space), from the equation; None where it has no walls.
@@ -150,7 +151,7 @@ class Cases:
         """
         if self.equation is None or self.equation.rim is None:
             return None
-        return self._stored(self.walls(chosen)).any(axis=1)
+        return np.asarray(self._stored(self.walls(chosen)).any(axis=1))
 
     def energy(self, frames: np.ndarray) -> np.ndarray:
         joined = periodic(self.store.boundary)

@@ -312,7 +312,7 @@ class AbstractForecaster(ScaledLearner):
     # Walls -------------------------------------------------------------------------------------
 
     def _walls(self, parameters: Float[Tensor, "batch parameter"]) -> Walls:
-        return self._equation.walls(dict(zip(self._names, parameters.T, strict=True)))
+        return self._equation.prescribed(dict(zip(self._names, parameters.T, strict=True)))
 
     def framed(
         self,
