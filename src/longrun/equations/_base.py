@@ -207,8 +207,8 @@ class AbstractEquation(ABC):
     centred
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     rim
-        Cells of what is `prescribed` before the first and after the last stored one of each axis; None where the
-        boundary prescribes no values.
+        Cells of what is `prescribed` before the first and after the last stored one of each axis;
+        None where nothing is.
     steady
         Whether the equation has no time.
     time_unit
