@@ -159,6 +159,13 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _settings(experiment: Mapping[str, Any], method: str, content: Mapping[str, Any]) -> str | None:
+    """Return a fingerprint of what the run was trained and evaluated with; None: not known."""
+    if "settings" not in content:  # a checkpoint from before they were kept
+        return None
+    return config.fingerprint([content["settings"], config.evaluate_spec(experiment, method)])
+
+
 def main() -> None:
     """Read the command line, check everything, score, write."""
     arguments = parser().parse_args()
@@ -221,6 +228,7 @@ def main() -> None:
             "provenance": provenance(),
             "trained": content["provenance"],
             "diverged": diverged,
+            "settings": _settings(experiment, method, content),
         }
         write_predictions(arguments.output / "predictions.zarr", predictions)
         with atomic(arguments.output / "evaluation.json") as part:

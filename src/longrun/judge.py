@@ -526,7 +526,7 @@ def read_runs(
     Raises
     ------
     UserError
-        If a run has no scores.
+        If a run has no scores, or the runs of a method were made with different settings.
     """
     claims = experiment["claims"].values()
     wanted = {claim[key] for claim in claims for key in ("metric", "explains") if key in claim}
@@ -534,7 +534,9 @@ def read_runs(
     wanted |= {"level_error", "noise_level"}
     columns = [name for name in ABSENT if name not in ("lead_time", "wavenumber")]
     scores, curves, halves = [], [NO_CURVES], config.halves(experiment)
+    made: dict[str, dict[str, Path]] = {}  # by method and settings, a run
     for method, seed, run in config.runs(experiment, folder):
+        _note_settings(made.setdefault(method, {}), run)
         of_run = {"method": method, "seed": seed}
         scores.append(read_table(run / "scores.parquet", wanted, columns).assign(**of_run))
         if halves or any("updates" in claim or "over" in claim for claim in claims):
@@ -547,6 +549,24 @@ def read_runs(
     full = ([part for part in table if len(part)] or table[:1] for table in tables)
     of_all, of_valid, of_half = (pd.concat(table, ignore_index=True) for table in full)
     return of_all, of_valid, of_half
+
+
+def _note_settings(made: dict[str, Path], run: Path) -> None:
+    """Refuse to judge runs of old and of new settings as one.
+
+    The workflow makes them anew where settings change, unless they were copied from elsewhere.
+    """
+    note = run / "evaluation.json"
+    settings = cli.read_json(note, "evaluate").get("settings") if note.exists() else None
+    if settings is None:  # written before settings were noted
+        return
+    made.setdefault(settings, run)
+    if len(made) > 1:
+        one, other = made.values()
+        raise UserError(
+            f"{one} and {other} were made with different settings: delete the older one, and make "
+            "it anew"
+        )
 
 
 EXAMPLES = """

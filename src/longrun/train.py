@@ -608,6 +608,7 @@ def _run(
         module,
         spec=spec,
         seed=arguments.seed,
+        settings=config.fingerprint(config.train_spec(experiment, arguments.method)),
         provenance=provenance(),
         train_seconds=time.monotonic() - started,
         **content,

@@ -9,7 +9,15 @@ OPTIONS = {
     "direct_deeponet": {"depth": 3},
     "poseidon": {"depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4},
     "sinenet": {"waves": 2},
+    "prithvi_wxc": {
+        "heads": 2,
+        "encoder_pairs": 1,
+        "decoder_pairs": 1,
+        "window": [2, 2],
+        "leads": [0, 1],
+    },
 }
+ONLY_IN_LOSS = {"prithvi_wxc": ("missing",)}
 POINTS = {1: 32, 2: 16}
 KURAMOTO_SIVASHINSKY = {
     "name": "kuramoto_sivashinsky",

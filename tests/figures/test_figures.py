@@ -175,6 +175,23 @@ def test_methods_look_different_and_the_same_everywhere(inputs):
     assert colours == {_style.look(inputs, "pde_refiner")["color"].lower()}
 
 
+@pytest.mark.parametrize("figure", ["error_over_time", "horizon_bars", "cost_horizon"])
+def test_titles_say_so_where_rollouts_never_lose_the_truth(figure, inputs):
+    """Who is "longest" is not known then."""
+
+    def title(correlation, censored):
+        scores = inputs.scores.copy()
+        scores.loc[scores["metric"] == "correlation", "value"] *= correlation
+        rows = [row | {"censored": censored} for row in inputs.claims["methods"]]
+        claims = inputs.claims | {"methods": rows}
+        found = dataclasses.replace(inputs, scores=scores, claims=claims)
+        return draw(figure, found).get_suptitle()
+
+    said = "to the end" if figure == "error_over_time" else "at least"
+    assert said not in title(1.0, 0.0)
+    assert said in title(1e6, 1.0)
+
+
 def test_error_over_time_draws_the_mean_the_level_and_the_limit(inputs):
     axes = draw("error_over_time", inputs).axes[0]
     lines = {line.get_label(): line for line in axes.lines}

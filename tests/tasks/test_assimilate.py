@@ -11,7 +11,8 @@ from stores import make
 from longrun.figures._inputs import Inputs
 from longrun.figures.assimilate import assimilation
 from longrun.runtime.cli import UserError
-from longrun.tasks.assimilate import AbstractAssimilator, relative_square
+from longrun.tasks._estimation import relative_square
+from longrun.tasks.assimilate import AbstractAssimilator
 
 SPLITS = {
     "train": {"trajectories": 2, "frames": 30},
@@ -318,3 +319,33 @@ def test_the_figure_says_what_measurements_are_worth(store, keep):
     mean = rows(found["insert"], "relative_mse").groupby("measured")["value"].mean()
     title = " ".join(figure.get_suptitle().split())
     assert f"by {mean[0] / mean[30]:.3g} with 30 %" in title
+
+
+def test_errors_at_and_between_sensors_are_scored_apart(store):
+    """A method that knows the sensors' points and says 0 elsewhere, told apart by frames too."""
+
+    class Sees(Known):
+        def predict(self, state, parameters):
+            return torch.zeros_like(state)
+
+    module = Sees("insert", sensor_share=0.5, snr=None)
+    apart = {"measured": [1.0], "snr": None, "sensor_share": 0.5, "known_every": 2, "window": 8}
+    result = scored(module, store, **apart)
+    at, between = (
+        rows(result, f"relative_mse_{place}") for place in ("at_sensors", "between_sensors")
+    )
+    assert at["value"].max() < 1e-10
+    np.testing.assert_allclose(between["value"], 1.0)
+    assert set(at["step"]) == {2, 4, 6, 8}  # the warm-up ends with frame 2
+    other = rows(result, "relative_mse_between_sensors_between_frames")
+    assert set(other["step"]) == {1, 3, 5, 7}
+    assert rows(scored(module, store, measured=[1.0]), "relative_mse_at_sensors").empty
+
+
+def test_two_ways_to_place_sensors_are_refused(store):
+    with pytest.raises(UserError, match="no effect beside sensor_share"):
+        scored(Known(), store, spacing=2, sensor_share=0.5)
+    with pytest.raises(ValueError, match="no effect beside sensor_share"):
+        Known(spacing=2, sensor_share=0.5)
+    with pytest.raises(UserError, match=r"at most evaluate\.steps"):
+        scored(Known(), store, window=21)

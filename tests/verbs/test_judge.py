@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import synthetic
 from synthetic import METRICS
 
 from longrun import judge as verb
@@ -486,3 +487,21 @@ def test_a_claim_may_be_about_one_dataset():
     claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
     assert verdict(scores, **claim, at={"dataset": "waves"})["value"] == pytest.approx(0.5)
     assert verdict(scores, **claim)["value"] == pytest.approx(2.5)
+
+
+def test_runs_of_old_and_new_settings_are_not_judged_as_one(tmp_path):
+    """As where a folder of results was copied, and a part of it made anew."""
+    spec = synthetic.inputs(("unet",)).spec
+    synthetic.write_runs(tmp_path, ("unet",))
+    folder = tmp_path / "cpu" / "pde_refiner"
+
+    def note(seed, settings):
+        path = folder / "unet" / f"seed{seed}" / "evaluation.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"settings": settings}))
+
+    note(0, "old")
+    note(1, "old")
+    verb.read_runs(folder, spec)
+    note(1, "new")
+    with pytest.raises(UserError, match=r"unet/seed0 and .*unet/seed1 were made with different"):
+        verb.read_runs(folder, spec)

@@ -163,3 +163,26 @@ def _permutation(seed: int, epoch: int, count: int) -> Int[ndarray, " window"]:
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(epoch,))).permutation(
         count
     )
+
+
+def time_mean(
+    windows: Windows, most: int = 2048
+) -> tuple[Float[ndarray, "channel *space"], Float[ndarray, " channel"]]:
+    """Return the mean frame, and the standard deviation of each field around it.
+
+    Parameters
+    ----------
+    windows
+        Of their first frames.
+    most
+        At most so many, evenly spaced over trajectories and time.
+    """
+    chosen = windows.spread(most)
+    total, square = np.zeros(()), np.zeros(())
+    for part in np.array_split(chosen, -(-len(chosen) // 64)):
+        frames = windows.read(part)[0][:, 0].astype(np.float64)
+        total, square = total + frames.sum(0), square + np.square(frames).sum(0)
+    mean = total / len(chosen)
+    variance = square / len(chosen) - np.square(mean)
+    std = np.sqrt(np.maximum(variance, 0).mean(axis=tuple(range(1, variance.ndim))))
+    return mean.astype(np.float32), std.astype(np.float32)

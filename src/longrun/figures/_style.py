@@ -1,7 +1,7 @@
 """What all figures share: the style, the look of a method, the heading, the note for no data."""
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.style
@@ -116,6 +116,11 @@ def legend_right(figure: Figure, axes: Axes) -> None:
     """Put the legend of one panel beside the whole figure, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as one says them."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def plural(number: int, noun: str) -> str:

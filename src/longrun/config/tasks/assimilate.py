@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from longrun.config.section import Count, Distinct, Natural, Section
+from longrun.config.section import OMITTED, Count, Distinct, Natural, Section
 from longrun.config.tasks._metric import Metric, metric
 
 
@@ -18,8 +18,24 @@ class Evaluate(Section):
     measured: Distinct[Annotated[float, Field(ge=0, le=1)]] = Field(
         description="fractions of the steps that are measured; each is scored for itself"
     )
-    snr: float = Field(description="signal-to-noise ratio of the measurements, dB")
-    spacing: Count = Field(default=1, description="grid points between sensors, along every axis")
+    snr: float | None = Field(
+        description="signal-to-noise ratio of the measurements, dB; null for none"
+    )
+    spacing: Count = Field(
+        default=OMITTED, description="grid points between sensors, along every axis; 1 by default"
+    )
+    sensor_share: float = Field(
+        default=OMITTED,
+        gt=0,
+        le=1,
+        description="instead of spacing, the share of the points with a sensor",
+    )
+    known_every: Count = Field(
+        default=1, description="of the frames, those that training knows; others are scored apart"
+    )
+    window: Count = Field(
+        default=OMITTED, description="steps that scores apart are of, the first; all by default"
+    )
     draws: Count = Field(
         default=1,
         description=(
@@ -92,6 +108,21 @@ METRICS: dict[str, Metric] = {
         "Mean squared error over the mean square of the truth, mean over fields and steps.",
         table="long",
     ),
+    **{
+        f"relative_mse_{place}{when}": metric(
+            f"relative MSE {place.replace('_', ' ')}{when.replace('_', ' ')}",
+            f"Relative MSE at the points {where}, in frames {whose}.",
+            table="long",
+        )
+        for place, where in (
+            ("at_sensors", "with a sensor"),
+            ("between_sensors", "without a sensor"),
+        )
+        for when, whose in (
+            ("", "whose like the training has measurements of"),
+            ("_between_frames", "between those, which no training has seen"),
+        )
+    },
     "nrmse": metric(
         "nRMSE",
         "Root mean square error over the root mean square of the truth, mean over "

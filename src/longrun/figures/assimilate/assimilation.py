@@ -70,7 +70,7 @@ def _over_time(axes: Axes, inputs: Inputs, rows: pd.DataFrame, methods: list[str
     unit = inputs.spec["evaluate"].get("lyapunov_time")
     for number in range(1, int(end / unit) + 1) if unit else ():
         axes.axvline(number * unit, color="#555555", linestyle=(0, (1, 1.5)), linewidth=1.0)
-    axes.axhline(_noise(inputs), color="#555555", linestyle="--", linewidth=1.0)
+    _draw_noise(axes, inputs)
     axes.set(xlabel=f"lead time ({inputs.unit})", xlim=(0, end))
 
 
@@ -81,20 +81,22 @@ def _against_fraction(axes: Axes, inputs: Inputs, scores: pd.DataFrame, methods:
         spread = band[["min", "max"]].sub(band["mean"], axis=0).abs().to_numpy().T
         look = _style.look(inputs, method)
         axes.errorbar(band.index, band["mean"], spread, capsize=4, label=method, **look)
-    axes.axhline(
-        _noise(inputs),
-        color="#555555",
-        linestyle="--",
-        linewidth=1.0,
-        label="noise of measurements",
-    )
+    _draw_noise(axes, inputs)
     axes.set(xlabel="measured steps (%)", xticks=sorted(scores["measured"].unique()))
     axes.set_title("mean over all steps")
 
 
-def _noise(inputs: Inputs) -> float:
-    """Relative MSE of a measurement."""
-    return float(10 ** (-inputs.spec["evaluate"].get("snr", 20.0) / 10))
+def _draw_noise(axes: Axes, inputs: Inputs) -> None:
+    """Draw the relative MSE of a measurement."""
+    snr = inputs.spec["evaluate"]["snr"]
+    if snr is not None:
+        axes.axhline(
+            10 ** (-snr / 10),
+            color="#555555",
+            linestyle="--",
+            linewidth=1.0,
+            label="noise of measurements",
+        )
 
 
 def _pictures(inputs: Inputs, method: str) -> dict[str, np.ndarray]:

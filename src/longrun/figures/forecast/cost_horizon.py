@@ -1,5 +1,7 @@
 """What a longer horizon costs: wall time against correlation time, classical solver included."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -50,9 +52,15 @@ def draw(inputs: Inputs) -> Figure:
     axes.set_ylim(bottom=0)
     _style.legend_right(figure, axes)
     best = max(methods, key=lambda method: horizon[method]["value"])
-    title = f"The longest horizon, {horizon[best]['value']:.0f} {inputs.unit}, is that of {best}"
+    longest = _time(horizon[best])
+    title = f"The longest horizon, {longest} {inputs.unit}, is that of {best}"
     cheaper = [m for m in methods if cost["mean"][m] < cost["mean"][best]]
     if cheaper:
         rival = max(cheaper, key=lambda method: horizon[method]["value"])
-        title += f"; the best cheaper one, {rival}, reaches {horizon[rival]['value']:.0f}"
+        title += f"; the best cheaper one, {rival}, reaches {_time(horizon[rival])}"
     return _style.finish(figure, inputs, title, inputs.rows("correlation_time_0.8"))
+
+
+def _time(row: dict[str, Any]) -> str:
+    """Say a horizon, that of rollouts which never crossed as the bound that it is."""
+    return f"{'at least ' if row['censored'] else ''}{row['value']:.3g}"

@@ -1,5 +1,6 @@
 """Correlation and error of every method over lead time, with the spread between seeds."""
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from longrun.figures import _style
@@ -51,10 +52,18 @@ def draw(inputs: Inputs) -> Figure:
     last = {}
     for method in _style.order(inputs, scores["method"]):
         last[method] = int((mean[method].to_numpy() >= 0.8).cumprod().sum())
-    best = max(last, key=lambda method: last[method])
-    if last[best]:
-        time = scores.groupby("step")["lead_time"].mean().sort_index().iloc[last[best] - 1]
-        title = f"{best} keeps its mean correlation above 0.8 longest: {time:.0f} {inputs.unit}"
-    else:
-        title = "No method's mean correlation is above 0.8, even after one step"
+    times = scores.groupby("step")["lead_time"].mean().sort_index()
+    title = _title(last, times.to_numpy(), inputs.unit)
     return _style.finish(figure, inputs, title, scores, "bands: range over seeds")
+
+
+def _title(last: dict[str, int], times: np.ndarray, unit: str) -> str:
+    """Say who stays above 0.8 longest, by the steps for which every method does."""
+    longest = max(last.values())
+    if not longest:
+        return "No method's mean correlation is above 0.8, even after one step"
+    time = f"{times[longest - 1]:.3g} {unit}"
+    best = [method for method, steps in last.items() if steps == longest]
+    keep = "keeps its" if len(best) == 1 else "keep their"
+    until = f"to the end, {time}" if longest == len(times) else f"longest: {time}"
+    return f"{_style.listed(best)} {keep} mean correlation above 0.8 {until}"

@@ -37,7 +37,7 @@ def draw(inputs: Inputs) -> Figure:
                 linewidth=1.1,
                 xerr=np.abs([[row["low"] - value], [row["high"] - value]]),
             )
-            text = f"{value:.0f}"
+            text = f"{value:.3g}"
             if row["censored"]:
                 text = f"≥ {text}: {row['censored']:.0%} never fell below"
             axes.annotate(
@@ -64,6 +64,9 @@ def draw(inputs: Inputs) -> Figure:
         handles=handles + axes.get_legend_handles_labels()[0], ncols=3, loc="outside lower center"
     )
     best = max(methods, key=lambda method: summary["0.8"][method]["value"])
-    longest = f"{summary['0.8'][best]['value']:.0f} {inputs.unit}"
-    title = f"{best} stays above 0.8 longest: {longest} on average"
+    row = summary["0.8"][best]
+    longest = f"{row['value']:.3g} {inputs.unit} on average"
+    if row["censored"]:
+        longest = f"at least {longest}; {row['censored']:.0%} of its rollouts never fall below"
+    title = f"{best} stays above 0.8 longest: {longest}"
     return _style.finish(figure, inputs, title, inputs.rows("correlation_time_0.8"))

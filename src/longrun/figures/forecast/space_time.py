@@ -19,6 +19,7 @@ COLOURS = colormaps["RdBu_r"].resampled(64)  # enough for the eye, and half the 
 def draw(inputs: Inputs) -> Figure:
     """Draw the truth, then one row per method; the colour scale is the same in every panel."""
     kept = {method: inputs.predictions[method] for method in inputs.predictions}
+    line = next(iter(kept.values()), xr.Dataset())
     samples = {method: _first(kept[method]) for method in kept if kept[method].sizes["trajectory"]}
     methods = _style.order(inputs, samples)
     if not methods:
@@ -41,7 +42,7 @@ def draw(inputs: Inputs) -> Figure:
                 axes.axvline(crossing, color="black", linestyle="--", linewidth=1.3)
         ends = "no correlation score"
         if crossing is not None:
-            ends = "r > 0.8 to the end" if censored else f"r < 0.8 at {crossing:.0f} {inputs.unit}"
+            ends = "r > 0.8 to the end" if censored else f"r < 0.8 at {crossing:.3g} {inputs.unit}"
         row[0].set_title(f"{method}: {ends}")
         row[1].set_title("error")
     shown = [axes for axes in grid.flat if axes.figure]
@@ -56,8 +57,12 @@ def draw(inputs: Inputs) -> Figure:
     label = name if units in ("", "1") else f"{name} ({units})"
     figure.colorbar(image, ax=shown, label=f"{label}, same scale everywhere", aspect=40, pad=0.01)
     hint = "dashed: correlation falls below 0.8"
-    if limit is not None:
-        hint += f"; dotted: predictability limit, {limit:.0f} {inputs.unit}"
+    if limit is not None and limit <= float(truth["lead_time"][-1]):
+        hint += f"; dotted: predictability limit, {limit:.3g} {inputs.unit}"
+    across = [axis for axis in ("y", "z") if axis in line.dims]
+    if across:
+        places = [f"{axis} = {float(line[axis][0]):.3g}" for axis in across]
+        hint = f"along x, where {_style.listed(places)}; {hint}"
     title = (
         "One test trajectory in space and time: the truth, then forecast and error of every method"
     )
@@ -65,8 +70,8 @@ def draw(inputs: Inputs) -> Figure:
 
 
 def _first(kept: xr.Dataset) -> xr.Dataset:
-    """Take the first trajectory and field, and the first line of a two-dimensional field."""
-    sample = kept.isel({dim: 0 for dim in ("trajectory", "field", "y") if dim in kept.dims})
+    """Take the first trajectory and field, and the first line of a field of more dimensions."""
+    sample = kept.isel({dim: 0 for dim in ("trajectory", "field", "y", "z") if dim in kept.dims})
     # The axes are means over trajectories; this one has its own time step and domain.
     if "seconds_per_step" in sample.coords:
         steps = np.arange(1, sample.sizes["lead_time"] + 1)
@@ -86,7 +91,7 @@ def _panel(axes: Axes, field: xr.DataArray, scale: float) -> AxesImage:
     """Show a field over time (across) and space (up); what is not finite stays grey."""
     values = np.ma.masked_invalid(field.transpose("x", "lead_time").values)
     x, time = field["x"].values, field["lead_time"].values
-    extent = (float(time[0]), float(time[-1]), float(x[0]), float(x[-1]))
+    extent = (*_ends(time), *_ends(x))
     image = axes.imshow(
         values,
         cmap=COLOURS,
@@ -101,6 +106,12 @@ def _panel(axes: Axes, field: xr.DataArray, scale: float) -> AxesImage:
     axes.set_facecolor("#bdbdbd")
     axes.grid(False)
     return image
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    """Return where the cells around equally spaced values begin and end."""
+    half = (values[1] - values[0]) / 2 if len(values) > 1 else 0.5
+    return float(values[0] - half), float(values[-1] + half)
 
 
 def _crossing(inputs: Inputs, method: str, sample: xr.Dataset) -> tuple[float | None, bool]:

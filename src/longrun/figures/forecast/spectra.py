@@ -1,5 +1,6 @@
 """Energy spectra of truth and prediction at short lead, at long lead, and in the climate."""
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from longrun.figures import _style
@@ -22,6 +23,7 @@ def draw(inputs: Inputs) -> Figure:
     grid = figure.subplots(
         2, len(panels), sharex=True, sharey="row", squeeze=False, height_ratios=(3, 2)
     )
+    shown: list[pd.Series] = []
     for (upper, lower), (metric, truth_metric, step) in zip(grid.T, panels, strict=True):
         truth, rows = (inputs.rows(name) for name in (truth_metric, metric))
         truth, rows = (table[table["wavenumber"] > 0] for table in (truth, rows))
@@ -43,8 +45,11 @@ def draw(inputs: Inputs) -> Figure:
             if step is None
             else f"{'short' if step == first else 'long'} lead: {lead:.1f} {inputs.unit}"
         )
-        upper.set(yscale="log", ylim=(black.max() * 1e-13, black.max() * 5))
+        upper.set(yscale="log")
+        shown.append(black)
         lower.set(yscale="log", ylim=(1e-2, 1e2), xlabel="wavenumber (rad / unit length)")
+    everything = pd.concat(shown)  # the panels share their axis; forecasts may leave it
+    grid[0, 0].set_ylim(everything.min() / 10, everything.max() * 30)
     grid[0, 0].set_ylabel("mean energy per wavenumber")
     grid[1, 0].set_ylabel("forecast / truth")
     _style.legend_right(figure, grid[0, 0])

@@ -57,6 +57,8 @@ class EnsembleKalmanFilter(AbstractAssimilator):
         super().__init__(fields, dims, conditions, **options)
         if members < 2 or inflation < 1:
             raise ValueError("members must be at least 2, inflation at least 1")
+        if self.snr is None:
+            raise ValueError("ensemble_kalman_filter needs snr: the noise that it assumes")
         self.equation = registry.build("equations", equation)
         if self.equation.refinement != 1:
             raise ValueError("ensemble_kalman_filter needs a store of the solver's whole state")

@@ -14,8 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from longrun.nn.fno import FNOBackbone
+from longrun.tasks._estimation import relative_square
 from longrun.tasks._learner import only
-from longrun.tasks.assimilate import AbstractAssimilator, relative_square
+from longrun.tasks.assimilate import AbstractAssimilator
 
 
 class Nudging(AbstractAssimilator):

@@ -85,7 +85,7 @@ class CoarseSolver(AbstractForecaster):
             raise ValueError(
                 "coarse_solver needs starts_from: the method whose cost or error it matches"
             )
-        if self.history > source.history:
+        if self.history != source.history:
             raise UserError(
                 f"coarse_solver sees {self.history} frames, the method that it is matched with "
                 f"{source.history}: set history to {source.history}"

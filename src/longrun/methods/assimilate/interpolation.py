@@ -1,0 +1,114 @@
+"""What needs no learning: interpolate between the sensors, then wait, or solve the equation.
+
+A forecast from scattered sensors (Janny et al., 2024, arXiv:2401.09198) that loses to the first has
+learnt nothing; the second knows the equation, and what it errs is what the gaps between the sensors
+hide. The interpolation is that of Clough and Tocher, piecewise cubic on triangles.
+"""
+
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from longrun.nn import scattered
+from longrun.runtime import registry
+from longrun.solvers._base import AbstractSolver
+from longrun.tasks._sensors import grid_positions
+from longrun.tasks.assimilate import AbstractAssimilator
+
+
+class Interpolation(AbstractAssimilator):
+    """Piecewise cubic interpolation of a measurement, and the data's own solver or none.
+
+    Parameters
+    ----------
+    fields, dims, conditions : int
+        See `AbstractAssimilator`, also for the options.
+    equation : dict
+        The `equation` section of the dataset; from the data.
+    stride : int
+        Frames of the dataset per model step; from the data.
+    then : {"persistence", "solver"}
+        What follows a measurement; the solver works on the stored grid.
+    """
+
+    supported_dims = (2,)
+    classical = True
+
+    def __init__(
+        self,
+        fields: int,
+        dims: int,
+        conditions: int,
+        equation: dict[str, Any],
+        stride: int,
+        then: Literal["persistence", "solver"] = "persistence",
+        **options: Any,
+    ):
+        super().__init__(fields, dims, conditions, **options)
+        self.equation, self.stride, self.then = registry.build("equations", equation), stride, then
+        self.periodic = (True,) * dims
+        self._solver: tuple[Tensor, AbstractSolver] | None = None
+        self._weights: tuple[bytes, Tensor] | None = None
+
+    def fit_data(self, description: dict[str, Any]) -> None:
+        """Note which axes close."""
+        self.periodic = tuple(kind == "periodic" for kind in description["boundary"])
+
+    def predict(
+        self,
+        state: Float[Tensor, "batch channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return the same state, or what the solver makes of it."""
+        if self.then == "persistence":
+            return state
+        if self._solver is None or not torch.equal(self._solver[0], parameters):
+            names = [quantity.name for quantity in self.equation.parameters]
+            solver = self.equation.solver(
+                dict(zip(names, parameters.T, strict=True)),
+                points=state.shape[2],
+                stride=self.stride,
+                dtype=state.dtype,
+                device=state.device,
+            )
+            self._solver = (parameters.clone(), solver)
+        return self._solver[1].step(state)
+
+    def begin(
+        self,
+        measurement: Float[Tensor, "batch channel *space"],
+        mask: Bool[Tensor, "batch channel *space"],
+        generator: torch.Generator,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return the first measurement, interpolated."""
+        return self._interpolate(measurement, mask[0, 0])
+
+    def correct(
+        self,
+        forecast: Float[Tensor, "batch channel *space"],
+        measurement: Float[Tensor, "batch channel *space"],
+        mask: Bool[Tensor, "batch channel *space"],
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return the interpolated measurement where there is one, else the forecast."""
+        measured = mask.flatten(1).any(1)
+        if not measured.any():
+            return forecast
+        found = self._interpolate(measurement, mask[measured][0, 0])
+        return torch.where(measured.reshape(-1, *(1,) * (forecast.ndim - 1)), found, forecast)
+
+    def _interpolate(
+        self, measurement: Float[Tensor, "batch channel *space"], places: Bool[Tensor, "*space"]
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Interpolate what the sensors at these places measure."""
+        if places.all():
+            return measurement
+        numbers, space = np.flatnonzero(places.cpu().numpy()), measurement.shape[2:]
+        if self._weights is None or self._weights[0] != numbers.tobytes():
+            positions = grid_positions(space)
+            weights = scattered.cubic(positions[numbers], positions, self.periodic)
+            self._weights = (numbers.tobytes(), torch.from_numpy(weights).to(measurement))
+        values = measurement.flatten(2)[..., torch.from_numpy(numbers).to(measurement.device)]
+        return (values @ self._weights[1].T).unflatten(2, space)
