@@ -284,7 +284,7 @@ def test_bodies_are_left_out_of_a_flow_between_walls(inputs):
     kept = {}
     for method, error in zip(METHODS, (0.1, 0.5, np.nan), strict=True):
         fields = {"truth": (axes, truth), "prediction": (axes, truth + error)}
-        fields["fluid"] = (("trajectory", "x", "y"), fluid)
+        fields["free"] = (("trajectory", "field", "x", "y"), np.repeat(fluid[:, None], 2, 1))
         coordinates = {"field": ["u", "v"], "lead_time": np.arange(1, 10) * 0.5}
         kept[method] = xr.Dataset(fields, coords=coordinates)
     figure = draw("flow_between_walls", dataclasses.replace(inputs, predictions=kept))

@@ -110,17 +110,26 @@ class Cases:
         joined = periodic(self.store.boundary)
         return [axis for axis, ends in zip(schema.AXES, joined, strict=False) if not ends]
 
+    @property
+    def between_walls(self) -> bool:
+        """Whether the equation prescribes values."""
+        return self.equation is not None and self.equation.rim is not None
+
     def without_walls(self, frames: np.ndarray, chosen: np.ndarray, axis: int) -> np.ndarray:
         """Frames with 0 for what is prescribed on walls and in bodies; `axis` is trajectories'."""
-        if self.equation is None or self.equation.rim is None:
+        if not self.between_walls:
             return frames
-        free = self._stored(self.walls(chosen))[:, self.scored]
+        free = self.free(chosen)
         after = frames.ndim - axis - free.ndim  # axes between trajectories and channels
         return np.where(free.reshape(len(free), *(1,) * after, *free.shape[1:]), frames, 0.0)
 
+    def free(self, chosen: np.ndarray) -> np.ndarray:
+        """Where nothing is prescribed (trajectory, channel, *space), of an equation with walls."""
+        return self._stored(self.walls(chosen))[:, self.scored]
+
     def near_walls(self, chosen: np.ndarray) -> np.ndarray | None:
         """Which points (trajectory, channel, *space) lie next to one with a prescribed value."""
-        if self.equation is None or self.equation.rim is None:
+        if not self.between_walls:
             return None
         free = self.walls(chosen)
         near = np.zeros_like(free)
@@ -143,15 +152,6 @@ class Cases:
         sides = zip(self.equation.rim, framed.shape[-self.dims :], strict=True)
         inner: Any = (..., *(slice(before, n - after) for (before, after), n in sides))
         return np.asarray(framed[inner])
-
-    def fluid(self, chosen: np.ndarray) -> np.ndarray | None:
-        """Where there is fluid (trajectory, *space), from the equation; None where it has no walls.
-
-        A cell on whose faces some velocity is free.
-        """
-        if self.equation is None or self.equation.rim is None:
-            return None
-        return np.asarray(self._stored(self.walls(chosen)).any(axis=1))
 
     def energy(self, frames: np.ndarray) -> np.ndarray:
         joined = periodic(self.store.boundary)
@@ -553,7 +553,9 @@ def predictions(cases: Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.D
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
-    fluid = cases.fluid(np.arange(cases.keep))
-    if fluid is not None:
-        fields["fluid"] = ((schema.TRAJECTORY, *axes), fluid)
+    if cases.between_walls:
+        fields["free"] = (
+            (schema.TRAJECTORY, schema.FIELD, *axes),
+            cases.free(np.arange(cases.keep)),
+        )
     return xr.Dataset(fields, coords=coordinates, attrs={WINDOWED: cases.windowed})

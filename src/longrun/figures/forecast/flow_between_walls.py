@@ -66,9 +66,9 @@ def _speed(sample: xr.Dataset, name: str) -> xr.DataArray:
 
 
 def _error(frame: xr.Dataset) -> float:
-    """Return the error of both velocities together; infinite where the forecast has diverged."""
-    if "fluid" in frame:
-        frame = frame.where(frame["fluid"].astype(bool), 0.0)
+    """Return the error of both velocities, where they are free; infinite once it has diverged."""
+    if "free" in frame:
+        frame = frame.where(frame["free"].astype(bool), 0.0)
     truth, forecast = (frame[name].sel(field=["u", "v"]).values for name in ("truth", "prediction"))
     if not np.isfinite(forecast).all():
         return float("inf")
@@ -78,10 +78,9 @@ def _error(frame: xr.Dataset) -> float:
 def _panel(axes: Axes, field: xr.DataArray, sample: xr.Dataset, scale: float) -> AxesImage:
     """Show a field with x across and y up; bodies and what is not finite stay grey."""
     values = np.ma.masked_invalid(field.transpose("x", "y").values)
-    if "fluid" in sample:
-        values = np.ma.masked_where(
-            ~sample["fluid"].transpose("x", "y").values.astype(bool), values
-        )
+    if "free" in sample:
+        body = ~sample["free"].transpose("field", "x", "y").values.astype(bool).any(0)
+        values = np.ma.masked_where(body, values)
     axes.set_facecolor(GREY)
     axes.set(xticks=[], yticks=[])
     return axes.imshow(
