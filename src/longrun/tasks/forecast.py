@@ -299,8 +299,7 @@ class AbstractForecaster(ScaledLearner):
         """Return the next frame in its rim, from frames in theirs."""
         conditions = self._scalars(parameters, lead)
         target = self.step(self._shown(framed, parameters), conditions, generator)
-        last = framed[:, -1]
-        return self.kept(last, self.next_frame(last, target), parameters)
+        return self._following(framed[:, -1], target, parameters)
 
     def _shown(self, framed: Tensor, parameters: Tensor) -> Tensor:
         """Return what a network sees: normalised frames, after the masks of their walls."""
@@ -335,16 +334,18 @@ class AbstractForecaster(ScaledLearner):
         self,
         last: Float[Tensor, "batch channel *space"],
         frame: Float[Tensor, "..."],
-        parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "..."]:
-        """Return a frame with the channels of the last one that don't move, and its walls."""
-        if self.static:
-            frame = torch.where(self._still(frame), last, frame)
-        if self.boundary in ("imposed", "masked"):
-            walls = self._walls(parameters)
-            values = walls.values.to(frame)
-            frame = torch.where(walls.free, frame, values if self.boundary == "imposed" else 0)
-        return frame
+        """Return a frame with those channels of the last one that don't move."""
+        return torch.where(self._still(frame), last, frame) if self.static else frame
+
+    def _following(self, last: Tensor, target: Tensor, parameters: Tensor) -> Tensor:
+        """Return the frame of a scaled target, in the rim that rollouts give it."""
+        frame = self.kept(last, self.next_frame(last, target))
+        if self.boundary in ("unseen", "predicted"):
+            return frame
+        walls = self._walls(parameters)
+        values = walls.values.to(frame)
+        return torch.where(walls.free, frame, values if self.boundary == "imposed" else 0)
 
     def _still(self, frame: Tensor) -> Tensor:
         """Which channels don't move, so that it broadcasts against frames."""
@@ -371,8 +372,7 @@ class AbstractForecaster(ScaledLearner):
         framed = self.framed(history, parameters)
         shown = self._shown(framed, parameters)
         targets = self.step_stages(shown, self._scalars(parameters), generator)
-        last = framed[:, -1]
-        return self._unframed(self.kept(last, self.next_frame(last, targets), parameters))
+        return self._unframed(self._following(framed[:, -1], targets, parameters))
 
     @property
     def remembers(self) -> bool:
@@ -528,8 +528,7 @@ class AbstractForecaster(ScaledLearner):
             return self.loss(frames, target, conditions, generator), None
         prediction = self.step(frames, conditions, generator)
         loss = self.step_error(self._sought(prediction, target, parameters), target, frames)
-        frame = self.next_frame(history[:, -1], prediction)
-        return loss, self.kept(history[:, -1], frame, parameters)
+        return loss, self._following(history[:, -1], prediction, parameters)
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the training loss of a batch of windows."""
