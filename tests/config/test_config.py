@@ -679,7 +679,7 @@ REFUSALS = [
             "updates": {"holds": 1, "direction": "below"},
         },
         f"{PAPER}: claims.sooner.metric: unknown metric 'nrmse'; allowed: field_error, "
-        "increment_error",
+        "increment_error, noise_error",
     ),
     (
         PAPER,

@@ -15,6 +15,12 @@ OPTIONS = {
         "leads": [0, 1],
     },
 }
+BLOCKS = {"frames": 4, "channels": 4, "multipliers": [1, 2], "latent": 2}
+OPTIONS |= {
+    "space_time_autoencoder": BLOCKS,
+    "text2pde": BLOCKS
+    | {"width": 12, "heads": 2, "depth": 1, "frame_channels": 4, "sampling_steps": 3},
+}
 ONLY_IN_LOSS = {"prithvi_wxc": ("missing",)}
 POINTS = {1: 32, 2: 16}
 KURAMOTO_SIVASHINSKY = {

@@ -9,6 +9,7 @@ import torch
 
 from longrun.equations.chaotic_system import ChaoticSystem
 from longrun.equations.lorenz_96 import Lorenz96
+from longrun.generate import simulate
 from longrun.runtime.cli import UserError
 from longrun.solvers.lyapunov import lyapunov_spectrum
 from longrun.solvers.runge_kutta import TABLEAUX, RungeKuttaSolver, tableau
@@ -270,7 +271,9 @@ def test_frames_per_period():
         (ChaoticSystem, {"perturbation": -1.0}, "perturbation must not be negative, is -1"),
         (ChaoticSystem, {"varied": "rho"}, "given together"),
         (ChaoticSystem, {"varied": "roh", "values": 1.0}, "'roh'; allowed: beta, rho, sigma; did"),
-        (Lorenz96, {"points": 3}, "points must be at least 4, is 3"),
+        (Lorenz96, {"points": 3}, "points times observed_every must be at least 4, is 3"),
+        (Lorenz96, {"observed_every": 0}, "observed_every must be at least 1, is 0"),
+        (Lorenz96, {"disturbance": -1.0}, "must not be negative"),
         (Lorenz96, {"dt": 0.2}, "too few at forcing 8: at least 4 are needed"),
         (Lorenz96, {"forcing": {"uniform": [8.0, 16.0]}}, "at forcing 16: at least 2 are needed"),
         (Lorenz96, {"perturbation": 0.0}, "perturbation must be positive"),
@@ -285,3 +288,36 @@ def test_bad_options_are_refused_in_one_line(equation, options, message):
 def test_unknown_methods_are_refused():
     with pytest.raises(UserError, match="must be one of rk4, dopri5, dop853, is euler"):
         tableau("euler")
+
+
+def store_of(frames=40, **options):
+    """Frames of two trajectories, as a store has them."""
+    equation = Lorenz96(**{"points": 4, "observed_every": 4, "burn_in": 30} | options)
+    return simulate(equation, 3, "test", range(2), frames)[1]
+
+
+def test_lorenz_96_stores_every_nth_site_of_the_same_system():
+    whole, seen = store_of(points=16, observed_every=1), store_of()
+    assert seen.shape == (2, 40, 1, 4)
+    np.testing.assert_array_equal(seen, whole[..., ::4])
+
+
+def test_sensors_of_lorenz_96_hum_until_a_time_on_the_same_trajectories():
+    quiet = store_of()
+    hum = {"disturbance": 0.5, "disturbance_frequency": 3.0, "disturbed_until": 0.05 * 20.5}
+    found = store_of(**hum) - quiet
+    time = 0.05 * np.arange(40)
+    expected = np.where(time < hum["disturbed_until"], 0.5 * np.sin(6 * np.pi * time), 0.0)
+    np.testing.assert_allclose(
+        found, np.broadcast_to(expected[:, None, None], found.shape), atol=1e-9
+    )
+    assert not found[:, 21:].any() and np.abs(found[:, :21]).max() > 0.4
+
+
+@pytest.mark.parametrize("options", [{"observed_every": 4}, {"disturbance": 0.1}])
+def test_no_solver_starts_from_what_is_stored_of_lorenz_96(options):
+    equation = Lorenz96(points=16, **options)
+    _, state = begin(equation)
+    assert equation.resample(state, 16) is state
+    with pytest.raises(UserError, match="no state that a solver can start from"):
+        equation.resample(equation.observe(state), 16)

@@ -363,3 +363,35 @@ def test_verb_loads_what_runs_left(site):
     np.testing.assert_array_equal(
         kept["truth"].values, synthetic.predictions("unet")["truth"].values
     )
+
+
+def test_error_by_context_draws_a_curve_for_each_family_and_marks_the_trained_context(inputs):
+    errors = {"gla_8": 0.4, "gla_64": 0.2, "gla_512": 0.21, "soft_64": 0.2, "soft_512": 0.5}
+    errors["persistence"] = 0.9
+    methods = {
+        name: {"name": "gla", "history": int(name.split("_")[1])}
+        | ({} if name.endswith("_64") else {"starts_from": {"method": f"{name.split('_')[0]}_64"}})
+        for name in errors
+        if name != "persistence"
+    }
+    methods["persistence"] = {"name": "persistence", "history": 1}
+    rows = inputs.scores[inputs.scores["metric"] == "one_step_nrmse"]
+    rows = rows[rows["method"] == "unet_history"]
+    scores = pd.concat(rows.assign(method=name, value=value) for name, value in errors.items())
+    spec = inputs.spec | {"methods": methods}
+    # a borrowed run says elsewhere what it saw
+    spec["methods"]["soft_512"] = {
+        "run_of": {"experiment": "other", "method": "soft"},
+        "name": "gla",
+    }
+    spec["borrowed"] = {"soft_512": {"name": "gla", "options": {"history": 512}}}
+    figure = draw("error_by_context", dataclasses.replace(inputs, spec=spec, scores=scores))
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    np.testing.assert_allclose(lines["gla"].get_xdata(), [8, 64, 512])
+    np.testing.assert_allclose(lines["gla"].get_ydata(), [0.4, 0.2, 0.21])
+    np.testing.assert_allclose(lines["soft"].get_ydata(), [0.2, 0.5])
+    assert lines["trained context"].get_xdata()[0] == 64 and "persistence" in lines
+    assert figure.get_suptitle().replace("\n", " ") == (
+        "From 64 to 512 frames of context the one-step error becomes 1.05 times for gla, 2.5 times "
+        "for soft"
+    )

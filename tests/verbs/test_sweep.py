@@ -85,7 +85,7 @@ def test_what_wandbs_agent_starts_is_a_run_of_that_point(say, tmp_path, root):
         (["--key", "learning_rate={uniform: [1, 2]}"], "a grid needs values"),
         (
             ["--key", "width=4", "--metric", "valid/loss"],
-            "allowed: valid/field_error, valid/increment_error",
+            "allowed: valid/field_error, valid/increment_error, valid/noise_error",
         ),
     ],
 )

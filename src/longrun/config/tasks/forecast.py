@@ -37,6 +37,7 @@ ALL_DEVICES = True  # an evaluation uses all devices of a node
 VALIDATION: tuple[str, ...] = (
     "increment_error",
     "field_error",
+    "noise_error",
 )
 COLUMNS: tuple[str, ...] = ("step", "stage")  # of the scores, that a claim may choose from
 METRICS: dict[str, Metric] = {
