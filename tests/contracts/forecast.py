@@ -7,6 +7,7 @@ OPTIONS = {
     "cfdbench": {"depth": 2},
     "deeponet": {"depth": 3},
     "direct_deeponet": {"depth": 3},
+    "ifactformer": {"heads": 2, "head_width": 4, "iterations": 2},
     "poseidon": {"depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4},
     "sinenet": {"waves": 2},
     "prithvi_wxc": {

@@ -500,6 +500,61 @@ def test_derived_fields_have_scores_of_their_own(monkeypatch):
     assert len(of(frame, "correlation_slope")) == len(of(frame, "correlation"))
 
 
+def test_the_climate_of_derived_fields_has_a_distance(monkeypatch):
+    """In units of the first frame: a field that is wider by a constant is that far away."""
+    values = travelling()
+
+    def derived(equation, state, parameters):
+        return {"slope": state[..., 0, :]}
+
+    monkeypatch.setattr(KuramotoSivashinsky, "derived", derived)
+    exact = of(scores(Toy(values, travel), values), "climate_w1_slope")
+    assert len(exact) == 4 and exact["value"].max() < 1e-3
+    higher = Toy(values, lambda state, _: travel(state, _) + 0.1)  # by 0.8 at the last step
+    found = of(scores(higher, values), "climate_w1_slope")["value"]
+    shift = 0.1 * np.mean([5, 6, 7, 8]) / values[0, 0].std()
+    assert np.allclose(found, shift, rtol=0.02)
+
+
+def test_a_forecast_that_stands_still_has_no_motion():
+    values = travelling()
+    still = of(scores(Toy(values, lambda state, _: state), values), "climate_motion_error")
+    assert (still["value"] == 1).all() and len(still) == 4
+    exact = of(scores(Toy(values, travel), values), "climate_motion_error")
+    assert exact["value"].max() < 1e-6
+    # one point per step where the truth moves by two
+    halved = Toy(values, lambda state, _: state.roll(1, -1))
+    assert 0 < of(scores(halved, values), "climate_motion_error")["value"].min() < 1
+
+
+def test_motion_and_energy_do_not_depend_on_blocks(monkeypatch):
+    monkeypatch.setattr(KuramotoSivashinsky, "velocity", ("u",))
+    values = travelling()
+    toy = Toy(values, lambda state, _: 0.9 * travel(state, _))
+    whole = scores(toy, values)
+    monkeypatch.setattr(_scoring, "BLOCK", POINTS * 3)
+    parts = scores(toy, values, batch_size=1)
+    for metric in ("climate_motion_error", "climate_energy_error", "kinetic_energy"):
+        one, other = (of(f, metric).sort_values(["trajectory", "step"]) for f in (whole, parts))
+        assert np.allclose(one["value"], other["value"], rtol=1e-6)
+
+
+def test_kinetic_energy_is_scored_where_there_is_a_velocity(monkeypatch):
+    values = travelling()
+    toy = Toy(values, lambda state, _: 0.9 * travel(state, _))
+    assert "kinetic_energy" not in set(scores(toy, values)["metric"])
+    monkeypatch.setattr(KuramotoSivashinsky, "velocity", ("u",))
+    frame = scores(toy, values)
+    energy = 0.5 * np.square(values[:, 0, 0]).mean(-1)
+    truth, found = of(frame, "truth_kinetic_energy"), of(frame, "kinetic_energy")
+    assert len(truth) == len(found) == 4 * 8
+    assert np.allclose(truth["value"], energy[truth["trajectory"]], rtol=1e-5)
+    expected = energy[found["trajectory"]] * 0.81 ** found["step"].to_numpy()
+    assert np.allclose(found["value"], expected, rtol=1e-5)
+    error = 1 - np.mean(0.81 ** np.arange(5, 9))
+    assert np.allclose(of(frame, "climate_energy_error")["value"], error, rtol=1e-5)
+
+
 def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
     wave = np.sin(2 * np.pi * np.arange(4096) / 4096)
     values = np.broadcast_to(wave.astype(np.float32), (2, 241, 1, 4096)).copy()

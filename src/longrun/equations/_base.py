@@ -204,6 +204,9 @@ class AbstractEquation(ABC):
         Boundary condition of each axis: "periodic", or what a reader should know. None for ODEs.
     aspect
         Grid points along each axis as multiples of `points`; None means `points` along each.
+    velocity
+        Names of the fields that are a velocity, in the order of its components; none by default.
+        Forecasts of one are scored by their kinetic energy too.
     centred
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
     rim
@@ -226,6 +229,7 @@ class AbstractEquation(ABC):
     parameters: tuple[Quantity, ...]
     boundary: tuple[str, ...]
     aspect: tuple[int, ...] | None = None
+    velocity: tuple[str, ...] = ()
     centred: bool = False
     rim: tuple[tuple[int, int], ...] | None = None
     steady: bool = False

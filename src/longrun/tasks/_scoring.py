@@ -15,7 +15,7 @@ from jaxtyping import Float
 from longrun.data import schema
 from longrun.data.describe import periodic, sides
 from longrun.metrics import ensemble, pointwise, spectrum
-from longrun.metrics.climate import Histograms
+from longrun.metrics.climate import Histograms, kinetic_energy
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
@@ -153,6 +153,15 @@ class Cases:
         inner: Any = (..., *(slice(before, n - after) for (before, after), n in sides))
         return np.asarray(framed[inner])
 
+    @property
+    def velocity(self) -> list[int]:
+        """Those scored channels that are a velocity; empty unless all its components are scored."""
+        if self.equation is None or not self.equation.velocity:
+            return []
+        names = [self.equation.fields[channel].name for channel in self.scored]
+        parts = self.equation.velocity
+        return [names.index(part) for part in parts] if {*parts} <= {*names} else []
+
     def energy(self, frames: np.ndarray) -> np.ndarray:
         joined = periodic(self.store.boundary)
         return spectrum.energy_spectrum(frames, self.dims, self.sides, joined)
@@ -219,11 +228,26 @@ class _Rollouts:
         self.correlation: dict[str, list[np.ndarray]] = defaultdict(list)  # of fields, of derived
         self.agreement: list[np.ndarray] = []  # between members
         self.near = cases.near_walls(chosen)
+        self.kinetic, self.true_kinetic = np.zeros(shape), np.zeros((len(chosen), 1))
+        self.motion, self.true_motion = np.zeros(shape), np.zeros((len(chosen), 1))
+        self.derived = self._histograms_of_derived()
+
+    def _histograms_of_derived(self) -> dict[str, tuple[Histograms, Histograms]]:
+        """Of forecasts and truths, in units of the first trajectory's first frame."""
+        cases, one = self.cases, np.arange(1)
+        first = cases.read(one, cases.start, 1)[:, None].astype(np.float64)
+        streams = len(self.chosen)
+        made: dict[str, tuple[Histograms, Histograms]] = {}
+        for name, values in self._of_equation("derived", first, one).items():
+            unit = (values.mean()[None], values.std()[None], cases.dims)
+            made[name] = Histograms(streams * cases.members, *unit), Histograms(streams, *unit)
+        return made
 
     def begin(self, initial: np.ndarray) -> None:
-        """Note what the equation conserves."""
+        """Note what the equation conserves, and where the motion begins."""
         initial = initial[:, None, None].astype(np.float64)
         self.conserved = self._of_equation("invariants", initial)
+        self.last = initial.repeat(self.cases.members, axis=1), initial
 
     def score(
         self, steps: np.ndarray, forecast: np.ndarray, truth: np.ndarray, pooled: "Pooled"
@@ -287,13 +311,42 @@ class _Rollouts:
         pooled.add(steps, energy, true_energy, alive)
         if cases.members > 1:
             self._score_ensemble(steps, forecast, true[:, 0], alive)
+        motion = [
+            _motion(last, frames, dims)
+            for last, frames in zip(self.last, (forecast, true), strict=True)
+        ]
+        self.last = forecast[:, :, -1:], true[:, :, -1:]
         late = steps > cases.steps // 2
         if late.any():
-            streams = forecast[:, :, late].reshape(-1, *forecast[:, :, late].shape[2:])
-            self.forecasts.add(streams)
-            self.truths.add(true[:, 0, late])
+            for name, pair in fields.items():
+                held = self.derived[name[1:]] if name else (self.forecasts, self.truths)
+                for histograms, frames in zip(held, pair, strict=True):
+                    frames = frames[:, :, late]
+                    histograms.add(frames.reshape(-1, *frames.shape[2:]))
             self.energy += energy[:, :, late].sum(axis=2)
             self.true_energy += true_energy[:, :, late].sum(axis=2)
+            self.motion += motion[0][:, :, late].sum(axis=2)
+            self.true_motion += motion[1][:, :, late].sum(axis=2)
+        if cases.velocity:
+            self._score_kinetic_energy(forecast, true, alive, late, rows)
+
+    def _score_kinetic_energy(
+        self,
+        forecast: np.ndarray,
+        true: np.ndarray,
+        alive: np.ndarray,
+        late: np.ndarray,
+        rows: dict[str, Any],
+    ) -> None:
+        channels, dims = self.cases.velocity, self.cases.dims
+        kinetic, true_kinetic = (
+            kinetic_energy(frames.take(channels, axis=3), dims) for frames in (forecast, true)
+        )
+        self.table.add("kinetic_energy", kinetic, censored=~alive, **rows)
+        of_truth = {name: column for name, column in rows.items() if name != "member"}
+        self.table.add("truth_kinetic_energy", true_kinetic, **of_truth)
+        self.kinetic += kinetic[:, :, late].sum(axis=2)
+        self.true_kinetic += true_kinetic[:, :, late].sum(axis=2)
 
     def end(self, pooled: "Pooled") -> None:
         """Score what needs the whole rollout."""
@@ -312,6 +365,15 @@ class _Rollouts:
             self.table.add("predicted_horizon", crossing, censored=censored, trajectory=self.chosen)
         distance = self.forecasts.wasserstein(self.truths).reshape(self.alive.shape)
         self.table.add("climate_w1", distance, censored=~self.alive, **rows)
+        for name, (ours, theirs) in self.derived.items():
+            distance = ours.wasserstein(theirs).reshape(self.alive.shape)
+            self.table.add(f"climate_w1_{name}", distance, censored=~self.alive, **rows)
+        means = {"motion": (np.sqrt(self.motion), np.sqrt(self.true_motion))}
+        if cases.velocity:
+            means["energy"] = self.kinetic, self.true_kinetic
+        for name, (mean, true_mean) in means.items():
+            error = pointwise.ratio(np.abs(mean - true_mean), true_mean)
+            self._add_error(f"climate_{name}_error", error, UNBOUNDED, self.alive, rows)
         self._add_spectrum_errors(
             "climate_spectrum_error", self.energy, self.true_energy, self.alive, rows
         )
@@ -360,15 +422,24 @@ class _Rollouts:
     def _lead_times(self, steps: np.ndarray) -> np.ndarray:
         return self.cases.seconds[self.chosen, None] * steps
 
-    def _of_equation(self, what: str, state: np.ndarray) -> dict[str, np.ndarray]:
+    def _of_equation(
+        self, what: str, state: np.ndarray, chosen: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Return the `invariants` of states, or the fields `derived` from them."""
         lead = state.shape[: -self.cases.dims - 1]
+        chosen = self.chosen if chosen is None else chosen
         parameters = {
-            name: np.broadcast_to(values[self.chosen].reshape(-1, 1, 1), lead)
+            name: np.broadcast_to(values[chosen].reshape(-1, 1, 1), lead)
             for name, values in self.cases.parameters.items()
         }
         equation = self.cases.equation
         return getattr(equation, what)(state, parameters) if equation else {}
+
+
+def _motion(last: np.ndarray, frames: np.ndarray, dims: int) -> np.ndarray:
+    """Mean square change since the frame before, over fields and space."""
+    change = np.diff(frames, axis=2, prepend=last)
+    return np.asarray(np.square(change).mean(axis=tuple(range(-dims - 1, 0))))
 
 
 class Pooled:

@@ -61,7 +61,8 @@ METRICS: dict[str, Metric] = {
     ),
     "correlation_vorticity": metric(
         "correlation of vorticity",
-        "Pearson correlation of the vorticity of forecast and truth over space.",
+        "Pearson correlation of the vorticity of forecast and truth over space; in three "
+        "dimensions of its magnitude.",
     ),
     "one_step_nrmse": metric(
         "one-step nRMSE",
@@ -100,6 +101,23 @@ METRICS: dict[str, Metric] = {
         "Wasserstein-1 distance between the distributions of field values of a long "
         "forecast and of the truth: does the forecast still look like the system once "
         "it has lost the track?",
+        table="long",
+    ),
+    "climate_w1_vorticity": metric(
+        "climate W1 of vorticity",
+        "The same of the vorticity, which shows the small scales; where the equation derives it "
+        "from the velocity. In three dimensions, of its magnitude.",
+        table="long",
+    ),
+    "climate_energy_error": metric(
+        "climate energy",
+        "Relative error of the long forecast's mean kinetic energy; where there is a velocity.",
+        table="long",
+    ),
+    "climate_motion_error": metric(
+        "climate motion",
+        "Relative error of the root mean square change from step to step in the long forecast: 1 "
+        "where it stands still, which no other score of the climate shows.",
         table="long",
     ),
     "climate_spectrum_error_low": metric(
@@ -169,6 +187,10 @@ METRICS: dict[str, Metric] = {
     ),
     "spectrum_error_middle": metric("spectrum error middle", "The same in the middle band."),
     "spectrum_error_high": metric("spectrum error high", "The same in the high band."),
+    "kinetic_energy": metric(
+        "kinetic energy", "Half the mean square of the velocity, of the forecast."
+    ),
+    "truth_kinetic_energy": metric("kinetic energy, truth", "The same of the truth."),
     "spread": metric("spread", "Standard deviation of an ensemble's members.", ensemble=True),
     "ensemble_rmse": metric(
         "ensemble RMSE", "Root mean square error of an ensemble's mean.", ensemble=True
