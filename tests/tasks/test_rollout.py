@@ -651,6 +651,7 @@ def test_fields_that_do_not_move_are_not_scored():
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):
     class Equation:
         rim = None
+        velocity = ()
 
         def __init__(self, **section): ...
         def derived(self, state, parameters):
