@@ -642,7 +642,9 @@ def _code(spec: Mapping[str, Any]) -> str:
     if "source" in spec:
         files |= {*(registry.ROOT / "exchange").glob("*.py")}
     else:
-        files |= {*registry.sources("equations", spec["equation"]["name"])}
+        about = spec["equation"]
+        for name in (about["name"], *([about["of"]["name"]] if "of" in about else [])):
+            files |= {*registry.sources("equations", name)}
     return hashlib.sha256(b"".join(f.read_bytes() for f in sorted(files))).hexdigest()[:12]
 
 

@@ -427,6 +427,18 @@ REFUSALS = [
     ),
     (
         WAVES,
+        ("equation",),
+        {"name": "final_state", "of": {"name": "burgers", "over_pie": True}},
+        f"{WAVES}: equation.of.over_pie: unknown key; allowed: ...",
+    ),
+    (
+        WAVES,
+        ("equation",),
+        {"name": "final_state", "of": {"viscosity": 0.1}},
+        f"{WAVES}: equation.of.name: is missing",
+    ),
+    (
+        WAVES,
         ("equation", "viscocity"),
         1.0,
         f"{WAVES}: equation.viscocity: unknown key; allowed: burn_in, dt, growth, initial, "

@@ -4,6 +4,10 @@ import torch
 
 SMALL = {"width": 8, "multipliers": [1, 2], "modes": 4, "layers": 2}
 OPTIONS = {
+    "cfdbench": {"depth": 2},
+    "deeponet": {"depth": 3},
+    "direct_deeponet": {"depth": 3},
+    "ifactformer": {"heads": 2, "head_width": 4, "iterations": 2},
     "poseidon": {"depths": [2, 2], "heads": [1, 2], "patch": 2, "window": 4},
     "sinenet": {"waves": 2},
     "prithvi_wxc": {

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from longrun.equations.confined_flow import ConfinedFlow
+from longrun.metrics.pointwise import imbalance
 from longrun.runtime.cli import UserError
 from longrun.solvers.confined import ConfinedMACSolver, Reflection, refine_confined
 from longrun.solvers.mac import coarsen
@@ -326,3 +327,49 @@ def test_bad_options_are_refused_in_one_line(options, message):
 def test_boundary_layers_too_thin_for_the_grid_are_warned_of(caplog):
     ConfinedFlow(points=16, substeps=4, viscosity=1e-3)
     assert "16 points leave boundary layers at viscosity 0.001 unresolved: 20" in caplog.text
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_the_flow_has_what_its_walls_prescribe(flow):
+    equation, parameters, state = begin(flow, speed={"uniform": [0.8, 1.0]})
+    with torch.no_grad():
+        state = equation.solver(parameters).step(state)
+    walls = equation.prescribed(parameters)
+    (left, right), (below, above) = equation.rim
+    nx, ny = equation.grid()
+    assert walls.free.shape == (2, 2, left + nx + right, below + ny + above)
+    inner = walls.free[..., left : left + nx, below : below + ny]
+    edge = torch.zeros_like(inner)  # faces of stored cells that lie on a wall
+    edge[:, 1, :, -1] = True
+    edge[:, 0, -1] = flow == "cavity"
+    assert (state[edge] == 0).all() and not inner[edge].any()
+    body = ~inner & ~edge
+    assert body.any() == (flow == "cylinder")
+    if body.any():
+        assert state[body].square().mean().sqrt() < 0.1 * state.square().mean().sqrt()
+    speed = parameters["speed"][:, None]
+    if flow == "cavity":
+        assert (walls.values[:, 0, :, -1] == speed).all()
+        assert walls.values.count_nonzero() == 2 * (left + nx + right)
+    else:  # no slip at the ends of the inlet
+        assert (walls.values[:, 0, 0, below : below + ny] == speed).all()
+        assert walls.values.count_nonzero() == 2 * ny
+    rim = walls.free.clone()
+    rim[..., left : left + nx, below : below + ny] = False
+    assert not rim.any()
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_outflows_are_those_of_the_solver(flow):
+    equation, parameters, state = begin(flow)
+    solver = equation.solver(parameters)
+    given = {name: value.numpy() for name, value in parameters.items()}
+    rough = torch.tensor(np.random.default_rng(3).normal(size=tuple(state.shape)))
+    with torch.no_grad():
+        expected = solver.divergence(rough)
+        flowing = solver.step(state)
+    parts = equation.outflows(rough.numpy(), given)
+    assert np.allclose(parts["x"] + parts["y"], expected.numpy(), atol=1e-10)
+    assert imbalance(list(parts.values()), 2).min() > 0.5
+    parts = equation.outflows(flowing.numpy(), given)
+    assert imbalance(list(parts.values()), 2).max() < 1e-12

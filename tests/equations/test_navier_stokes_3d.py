@@ -194,6 +194,71 @@ def test_energy_budget(closure):
     torch.testing.assert_close(rate, -(2 * 0.05 * enstrophy + subgrid)[0], rtol=1e-7, atol=0)
 
 
+def driven(points=16, **options):
+    return build(points, **{"forcing": "constant_power", "power": 0.4, "speed": 0.8} | options)
+
+
+def test_energy_changes_by_power_less_dissipation():
+    equation = driven(dt=0.01, substeps=2)
+    parameters, state = developed(equation)
+    solver = equation.solver(parameters)
+    with torch.no_grad():
+        frames = torch.cat([state[:, None], solver.rollout(state, 4)], dim=1)[0]
+        rate = energy(frames) @ torch.tensor([1.0, -8, 0, 8, -1]).double() / (12 * 0.01)
+        vorticity = inverse(solver._curl(solver.enter(frames[2:3])), solver.grid)
+        dissipation = 0.05 * mean(vorticity.square().sum(1))[0]
+    assert dissipation > 0.05
+    torch.testing.assert_close(rate, 0.4 - dissipation, rtol=1e-7, atol=0)
+
+
+def test_the_force_is_on_long_waves_alone_and_does_its_work_at_every_instant():
+    equation = driven(12, driven=math.sqrt(2))
+    parameters, _ = draw(equation)
+    anything = torch.randn(1, 3, 12, 12, 12, generator=torch.Generator().manual_seed(0)).double()
+    solver, free = equation.solver(parameters), build(12).solver(draw(build(12))[0])
+    velocity = solver.enter(anything)
+    force = (solver._driven_tendency(velocity) - free._tendency(velocity)) * solver.keep
+    squared = sum(index**2 for index in indices(solver.grid))
+    assert force[..., squared > 2].abs().max() < 1e-12
+    assert force[..., squared == 2].abs().min() > 0 and force[..., 0, 0, 0].abs().max() == 0
+    field = inverse(force, solver.grid)
+    work = mean((field * inverse(velocity, solver.grid)).sum(1))
+    assert abs(work.item() - 0.4) < 1e-12
+    assert divergence(field).abs().max() < 1e-12
+
+
+def test_driven_flow_forgets_its_energy():
+    """From too much and from too little, energy comes to what the power keeps up."""
+    energies = []
+    for speed in (0.3, 1.2):
+        equation = driven(12, viscosity=0.2, speed=speed, dt=0.5, substeps=8, peak=1.0)
+        parameters, state = draw(equation)
+        with torch.no_grad():
+            energies.append(energy(equation.solver(parameters).rollout(state, 24)[0]))
+    assert (energies[0][0] - energies[1][0]).abs() > 0.3
+    assert (energies[0][-8:].mean() - energies[1][-8:].mean()).abs() < 0.1
+
+
+def test_order_in_time_is_four_with_a_force():
+    equation = driven(12, viscosity=0.02, dt=0.2, substeps=4)
+    parameters, state = developed(equation)
+    with torch.no_grad():
+        reference = equation.solver(parameters, substeps=64).step(state)
+        errors = [
+            (equation.solver(parameters, substeps=n).step(state) - reference).norm().item()
+            for n in (4, 8, 16)
+        ]
+    order = np.log2(np.array(errors[:-1]) / np.array(errors[1:]))
+    assert np.all(np.abs(order - 4) < 0.3), order
+
+
+def test_vorticity_of_a_beltrami_flow_is_its_speed():
+    x, y, z = coordinates(8)
+    state = torch.stack([z.sin() + y.cos(), x.sin() + z.cos(), y.sin() + x.cos()]).numpy()
+    found = build(8).derived(state[None, None], {"length": np.full((1, 1), 2 * np.pi)})
+    np.testing.assert_allclose(found["vorticity"][0, 0], np.linalg.norm(state, axis=0), atol=1e-13)
+
+
 @pytest.mark.parametrize("closure", CLOSURES)
 def test_stays_without_divergence(closure):
     equation = build(12, closure=closure)
@@ -249,6 +314,9 @@ def test_norm_of_a_uniform_strain():
 def test_rest_stays_at_rest(closure):
     equation = build(8, closure=closure)
     parameters, _ = draw(equation)
+    still = torch.zeros(1, 3, 8, 8, 8, dtype=torch.float64)
+    forced = driven(8, closure=closure, driven=1)
+    assert (forced.solver(draw(forced)[0]).step(still) == 0).all()
     state = torch.zeros(1, 3, 8, 8, 8, dtype=torch.float64, requires_grad=True)
     found = equation.solver(parameters).step(state)
     assert (found == 0).all()
@@ -372,6 +440,8 @@ def test_gradient_agrees_with_finite_differences(closure):
         ({"speed": 0.0}, "speed must be positive"),
         ({"filter_width": -1.0}, "filter_width must be positive"),
         ({"noise": -0.1}, "noise must not be negative"),
+        ({"forcing": "constant_power", "driven": 6}, "driven must be from 1 to 5"),
+        ({"forcing": "constant_power", "flow": "mixing_layer"}, "forcing needs flow isotropic"),
         ({"smagorinsky_constant": -0.1, "closure": "smagorinsky"}, "must be at least 0"),
     ],
 )

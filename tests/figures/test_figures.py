@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import xarray as xr
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -272,6 +273,34 @@ def test_refinement_says_which_step_raises_the_error(inputs, error):
     title = draw("refinement", dataclasses.replace(inputs, scores=scores)).get_suptitle()
     assert ("step 1 raises the error" in title) == (error < 1e-4)
     assert ("every step lowers" in title) == (error > 1e-4)
+
+
+def test_bodies_are_left_out_of_a_flow_between_walls(inputs):
+    rng, shape = np.random.default_rng(0), (1, 9, 2, 12, 8)
+    axes = ("trajectory", "lead_time", "field", "x", "y")
+    truth = rng.normal(size=shape)
+    fluid = np.ones((1, 12, 8), dtype=bool)
+    fluid[0, 3:5, 2:4] = False
+    kept = {}
+    for method, error in zip(METHODS, (0.1, 0.5, np.nan), strict=True):
+        fields = {"truth": (axes, truth), "prediction": (axes, truth + error)}
+        fields["free"] = (("trajectory", "field", "x", "y"), np.repeat(fluid[:, None], 2, 1))
+        coordinates = {"field": ["u", "v"], "lead_time": np.arange(1, 10) * 0.5}
+        kept[method] = xr.Dataset(fields, coords=coordinates)
+    figure = draw("flow_between_walls", dataclasses.replace(inputs, predictions=kept))
+    panels = [axes for axes in figure.axes if axes.images]
+    assert len(panels) == 4 * (1 + len(METHODS))
+    shown = panels[0].images[0].get_array()  # y upwards, x across
+    assert (np.ma.getmaskarray(shown) == ~fluid[0].T).all()
+    speed = np.hypot(*truth[0, 0])
+    assert np.allclose(shown[0, 0], speed[0, 0])
+    assert panels[-1].images[0].get_array().mask.all()  # has diverged
+    assert "nRMSE inf" in words(figure) and "step 9, 4.5" in words(figure)
+    inside = fluid[0].mean() / np.square(truth[0, -1] * fluid[0]).mean()
+    size = 1 / np.sqrt(inside)
+    title = " ".join(figure.get_suptitle().split())
+    assert f"after 9 steps {METHODS[0]} is nearest" in title
+    assert f"error of {0.1 / size:.2g} of it" in title
 
 
 def claim_of(kind, value, holds, verdict, **others):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from longrun.metrics import ensemble, pointwise, spectrum, statistics
-from longrun.metrics.climate import Histograms
+from longrun.metrics.climate import Histograms, kinetic_energy
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.statistics import Interval
 from longrun.metrics.table import ABSENT, ScoreTable, read_scores, write_scores
@@ -51,6 +51,12 @@ def test_correlation_is_pearsons(seed, space):
         for a, b in zip(prediction, truth, strict=True)
     ]
     assert np.allclose(pointwise.correlation(prediction, truth, len(space)), expected)
+
+
+def test_kinetic_energy_is_half_the_mean_square_speed():
+    velocity = np.stack([np.full((4, 6), 3.0), np.full((4, 6), -4.0)])
+    assert kinetic_energy(velocity, 2) == 12.5
+    assert kinetic_energy(fields(0, (4, 6, 8), 5, 3), 3).shape == (5,)
 
 
 def test_a_forecast_of_the_mean_has_a_vrmse_of_one():

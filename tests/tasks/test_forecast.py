@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from contracts.forecast import description, sample
 from methods.test_methods import build, generator, perturb
 
+from longrun.methods.forecast.coarse_solver import CoarseSolver
 from longrun.nn.unet import ResidualBlock, UNetBackbone
 from longrun.runtime import registry
 
@@ -261,6 +263,31 @@ def test_the_coarse_solver_at_the_reference_setting_is_the_reference():
     )
     expected = solver.step(frames[:, -1])
     torch.testing.assert_close(module.double().predict(frames, parameters), expected)
+
+
+def test_the_coarse_solver_may_have_another_closure_but_no_other_parameters():
+    equation = {"name": "navier_stokes_3d", "points": 8, "viscosity": 0.1}
+
+    def solver(**changes):
+        return CoarseSolver(3, 3, 0, equation=equation, stride=1, changes=changes)
+
+    plain, les = solver(), solver(closure="dynamic_smagorinsky")
+    generators = [np.random.default_rng(0)]
+    parameters, state = plain.equation.sample(generators)
+    columns = torch.tensor([[value[0] for value in parameters.values()]])
+    history = torch.tensor(state)[:, None]
+    reference = les.equation.solver({name: torch.tensor(v) for name, v in parameters.items()})
+    torch.testing.assert_close(les.predict(history, columns), reference.step(history[:, 0]))
+    free = modelled = history
+    for _ in range(10):  # of random waves, until there are small eddies to model
+        free, modelled = (
+            m.predict(h, columns)[:, None] for m, h in ((plain, free), (les, modelled))
+        )
+    assert (free - modelled).abs().max() > 1e-4
+    with pytest.raises(ValueError, match="has no option closures"):
+        solver(closures="none")
+    with pytest.raises(ValueError, match="change the parameters of navier_stokes_3d"):
+        solver(closure="smagorinsky")
 
 
 def test_coarsening_costs_accuracy_and_the_choice_follows_the_match():

@@ -196,6 +196,60 @@ def test_a_field_that_the_store_lacks_is_shown_and_not_scored():
     assert result.predictions["truth"].equals(expected.predictions["truth"])
 
 
+def channel(values: np.ndarray) -> SimpleNamespace:
+    """Frames of a flow in a channel of 16 x 8 cells, of speed 2."""
+    made = store(values)
+    made.equation = {"name": "confined_flow", "flow": "channel", "points": 8, "aspect": [2, 1]}
+    made.fields, made.boundary = ("u", "v"), ("velocity inlet, outlet", "no-slip walls")
+    names = ("length", "length_y", "dt", "speed", "density", "viscosity")
+    numbers = (2.0, 1.0, 0.1, 2.0, 1.0, 0.01)
+    made.data.parameters = {n: np.full(len(values), v) for n, v in zip(names, numbers, strict=True)}
+    return made
+
+
+def test_errors_beside_walls_and_what_flows_out_of_cells():
+    rough = np.random.default_rng(0).normal(size=(1, 1, 2, 16, 8))
+    values = np.repeat(rough, 5, axis=1)  # it doesn't move
+    flowing = rough[0, 0].copy()
+    flowing[1, :, -1] = 0  # it sticks to the upper wall
+    rms = np.sqrt(np.square(flowing).mean(axis=(1, 2)))
+    ask = {"steps": 2, "stride": 1, "trajectories": 1, "keep": 1}
+
+    def score(change):
+        toy = Toy(values, lambda state, _: change(state.clone()))
+        toy.target_scale = torch.ones(2)
+        return evaluate_forecast(toy, channel(values), ask, 0)
+
+    def off(field, i, j):
+        def change(state):
+            state[:, field, i, j] += 0.5
+            return state
+
+        first = of(score(change).scores, "wall_error", step=1)["value"]
+        return 2 * rms[field] * first.item()  # the mean of two fields
+
+    # of u 16 points along each wall and 6 between them at the inlet; v is prescribed on the upper
+    # wall, so it is the row below that lies beside it
+    assert [off(0, 0, 3), off(0, 9, 7)] == pytest.approx([0.5 / np.sqrt(38)] * 2, rel=1e-5)
+    assert [off(1, 9, 6), off(1, 0, 0)] == pytest.approx([0.5 / np.sqrt(37)] * 2, rel=1e-5)
+    assert off(0, 9, 6) == off(0, 15, 4) == off(1, 9, 7) == off(1, 5, 5) == 0
+
+    def spoilt(field, j):
+        def change(state):
+            state[:, field, :, j] += 0.5
+            return state
+
+        rows = score(change).scores
+        return [of(rows, name)["value"].max() for name in ("nrmse", "one_step_nrmse")]
+
+    assert min(spoilt(0, 7)) > 0.05 and max(spoilt(1, 7)) == 0  # v on the upper wall
+    even = score(lambda state: torch.zeros_like(state) + torch.tensor([2.0, 0])[:, None, None])
+    assert of(even.scores, "divergence")["value"].max() < 1e-6
+    assert of(score(lambda state: state).scores, "divergence")["value"].min() > 0.7
+    free = even.predictions["free"]
+    assert free.sel(field="u").all() and (free.sel(field="v") == (np.arange(8) < 7)).all()
+
+
 def test_a_forecast_that_decays_at_a_known_rate_has_a_known_correlation_time():
     rate = 0.97
     wave, other = (np.sqrt(2) * np.stack([np.cos(3 * X), np.sin(3 * X)])).astype(np.float32)
@@ -446,6 +500,61 @@ def test_derived_fields_have_scores_of_their_own(monkeypatch):
     assert len(of(frame, "correlation_slope")) == len(of(frame, "correlation"))
 
 
+def test_the_climate_of_derived_fields_has_a_distance(monkeypatch):
+    """In units of the first frame: a field that is wider by a constant is that far away."""
+    values = travelling()
+
+    def derived(equation, state, parameters):
+        return {"slope": state[..., 0, :]}
+
+    monkeypatch.setattr(KuramotoSivashinsky, "derived", derived)
+    exact = of(scores(Toy(values, travel), values), "climate_w1_slope")
+    assert len(exact) == 4 and exact["value"].max() < 1e-3
+    higher = Toy(values, lambda state, _: travel(state, _) + 0.1)  # by 0.8 at the last step
+    found = of(scores(higher, values), "climate_w1_slope")["value"]
+    shift = 0.1 * np.mean([5, 6, 7, 8]) / values[0, 0].std()
+    assert np.allclose(found, shift, rtol=0.02)
+
+
+def test_a_forecast_that_stands_still_has_no_motion():
+    values = travelling()
+    still = of(scores(Toy(values, lambda state, _: state), values), "climate_motion_error")
+    assert (still["value"] == 1).all() and len(still) == 4
+    exact = of(scores(Toy(values, travel), values), "climate_motion_error")
+    assert exact["value"].max() < 1e-6
+    # one point per step where the truth moves by two
+    halved = Toy(values, lambda state, _: state.roll(1, -1))
+    assert 0 < of(scores(halved, values), "climate_motion_error")["value"].min() < 1
+
+
+def test_motion_and_energy_do_not_depend_on_blocks(monkeypatch):
+    monkeypatch.setattr(KuramotoSivashinsky, "velocity", ("u",))
+    values = travelling()
+    toy = Toy(values, lambda state, _: 0.9 * travel(state, _))
+    whole = scores(toy, values)
+    monkeypatch.setattr(_scoring, "BLOCK", POINTS * 3)
+    parts = scores(toy, values, batch_size=1)
+    for metric in ("climate_motion_error", "climate_energy_error", "kinetic_energy"):
+        one, other = (of(f, metric).sort_values(["trajectory", "step"]) for f in (whole, parts))
+        assert np.allclose(one["value"], other["value"], rtol=1e-6)
+
+
+def test_kinetic_energy_is_scored_where_there_is_a_velocity(monkeypatch):
+    values = travelling()
+    toy = Toy(values, lambda state, _: 0.9 * travel(state, _))
+    assert "kinetic_energy" not in set(scores(toy, values)["metric"])
+    monkeypatch.setattr(KuramotoSivashinsky, "velocity", ("u",))
+    frame = scores(toy, values)
+    energy = 0.5 * np.square(values[:, 0, 0]).mean(-1)
+    truth, found = of(frame, "truth_kinetic_energy"), of(frame, "kinetic_energy")
+    assert len(truth) == len(found) == 4 * 8
+    assert np.allclose(truth["value"], energy[truth["trajectory"]], rtol=1e-5)
+    expected = energy[found["trajectory"]] * 0.81 ** found["step"].to_numpy()
+    assert np.allclose(found["value"], expected, rtol=1e-5)
+    error = 1 - np.mean(0.81 ** np.arange(5, 9))
+    assert np.allclose(of(frame, "climate_energy_error")["value"], error, rtol=1e-5)
+
+
 def test_memory_does_not_grow_with_the_length_of_the_rollout(monkeypatch):
     wave = np.sin(2 * np.pi * np.arange(4096) / 4096)
     values = np.broadcast_to(wave.astype(np.float32), (2, 241, 1, 4096)).copy()
@@ -541,9 +650,14 @@ def test_fields_that_do_not_move_are_not_scored():
 
 def test_fields_of_two_dimensions_and_two_channels(monkeypatch):
     class Equation:
+        rim = None
+        velocity = ()
+
         def __init__(self, **section): ...
         def derived(self, state, parameters):
             return {}
+
+        outflows = derived
 
         def invariants(self, state, parameters):
             assert parameters["viscosity"].shape == state.shape[:-3]

@@ -458,6 +458,25 @@ def test_a_median_ignores_a_few_lost_tracks():
     assert median["statistic"] == "median"
 
 
+def test_a_claim_may_compare_one_dataset_with_another():
+    hard = np.random.default_rng(3).lognormal(0, 0.3, size=(2, TRAJECTORIES))
+    scores = [
+        rows("new", "nrmse", 2.0 * hard[0] * noise(0)),
+        rows("new", "nrmse", 9.0, dataset="other"),
+        rows("old", "nrmse", 7.0),
+        rows("old", "nrmse", hard[1] * noise(1), dataset="other"),
+    ]
+    claim = {"metric": "nrmse", "ratio": {"holds": 1.0}}
+    places = {"at": {"dataset": "waves"}, "against_at": {"dataset": "other"}}
+    judged = verdict(scores, **claim, **places)
+    assert judged["value"] == pytest.approx(2, rel=0.15) and judged["verdict"] == "holds"
+    # the interval knows both spreads over trajectories, sqrt(2) 0.3 / sqrt(40) on the logarithm
+    half = np.log(judged["high"] / judged["low"]) / 2
+    assert half == pytest.approx(2 * np.sqrt(2) * 0.3 / np.sqrt(TRAJECTORIES), rel=0.3)
+    with pytest.raises(UserError, match="different trajectories"):
+        verdict(scores, **claim, at={"dataset": "waves"}, against_at={})
+
+
 def test_a_claim_may_be_about_one_dataset():
     scores = [
         rows("new", "nrmse", 1.0),

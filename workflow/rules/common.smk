@@ -166,9 +166,10 @@ def method_spec(experiment, preset, method, point=None):
 
 
 def dataset_sources(wildcards):
-    """Return the file of the dataset's equation, and the files that it is read from."""
+    """Return the files of the dataset's equation, and the files that it is read from."""
     spec = dataset_of(wildcards)
-    named = [source("equations", spec["equation"]["name"])] if "equation" in spec else []
+    equation = spec.get("equation", {})
+    named = [source("equations", one["name"]) for one in (equation, equation.get("of")) if one]
     return named + data_files(spec)
 
 

@@ -630,9 +630,15 @@ def _check_source(source: Source, spec: Mapping[str, Any]) -> None:
                 source.fail(("splits", split, "files"), "is given for some of the splits only")
 
 
-def _check_equation(source: Source, equation: Mapping[str, Any], measured: bool = False) -> None:
+def _check_equation(
+    source: Source,
+    equation: Mapping[str, Any],
+    measured: bool = False,
+    key: Key = ("equation",),
+) -> None:
     """Check the options of an equation; data that aren't simulated may know some of them."""
-    key: Key = ("equation",)
+    if "name" not in equation:
+        source.fail((*key, "name"), "is missing")
     source.known((*key, "name"), equation["name"], registry.names("equations"), "unknown equation")
     takes = registry.arguments("equations", equation["name"])
     for name, argument in takes.items():
@@ -643,7 +649,9 @@ def _check_equation(source: Source, equation: Mapping[str, Any], measured: bool 
             continue
         if name not in takes:
             source.fail((*key, name), f"unknown key; {allowed(takes, name)}")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and takes[name].annotation.startswith("dict"):
+            _check_equation(source, value, key=(*key, name))  # of another equation
+        elif isinstance(value, dict):
             _check_distribution(source, (*key, name), value)
         else:
             refusal = takes[name].refusal(value)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from longrun.runtime.cli import UserError
@@ -159,6 +159,22 @@ class Discretisation:
         return {"frame": self.frame, "steps": self.steps, "dtype": self.dtype}
 
 
+@dataclass(frozen=True)
+class Walls:
+    """What holds at the boundary of a domain and in bodies, on the stored grid and a rim around it.
+
+    Attributes
+    ----------
+    values
+        Of the fields where they are prescribed, physical units; 0 elsewhere.
+    free
+        Where they are not prescribed.
+    """
+
+    values: Float[Tensor, "batch channel *framed"]
+    free: Bool[Tensor, "batch channel *framed"]
+
+
 class AbstractEquation(ABC):
     """A time-dependent equation on a box, a system of ODEs, or a steady map.
 
@@ -188,8 +204,14 @@ class AbstractEquation(ABC):
         Boundary condition of each axis: "periodic", or what a reader should know. None for ODEs.
     aspect
         Grid points along each axis as multiples of `points`; None means `points` along each.
+    velocity
+        Names of the fields that are a velocity, in the order of its components; none by default.
+        Forecasts of one are scored by their kinetic energy too.
     centred
         Whether values belong to cells, not to nodes: the first is half a cell from the edge.
+    rim
+        Cells of what is `prescribed` before the first and after the last stored one of each axis;
+        None where nothing is.
     steady
         Whether the equation has no time.
     time_unit
@@ -207,7 +229,9 @@ class AbstractEquation(ABC):
     parameters: tuple[Quantity, ...]
     boundary: tuple[str, ...]
     aspect: tuple[int, ...] | None = None
+    velocity: tuple[str, ...] = ()
     centred: bool = False
+    rim: tuple[tuple[int, int], ...] | None = None
     steady: bool = False
     time_unit: str = "time units"
     derivatives: tuple[str, ...] = ()
@@ -367,6 +391,42 @@ class AbstractEquation(ABC):
         -------
         dict
             Fields of shape (..., *space), by name.
+        """
+        return {}
+
+    def prescribed(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
+        """Return what walls, inlets and bodies prescribe; where there are any, `rim` says so.
+
+        Parameters
+        ----------
+        parameters
+            Values by name, one per trajectory.
+
+        Raises
+        ------
+        UserError
+            The equation prescribes nothing.
+        """
+        raise UserError(f"{type(self).__name__} prescribes no values at a boundary")
+
+    def outflows(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Return what leaves each cell along each axis, per volume, where the sum must be zero.
+
+        Parameters
+        ----------
+        state
+            Stored fields, shape (..., channel, *space), physical units.
+        parameters
+            Values by name, one per leading index of `state`.
+
+        Returns
+        -------
+        dict
+            Shape (..., *space), by axis; empty where nothing has to balance.
         """
         return {}
 

@@ -153,6 +153,20 @@ def _largest_speed(modes: Modes) -> float:
     return float(np.sqrt((u**2 + v**2).max()))
 
 
+def rest(generator: np.random.Generator) -> Modes:
+    """Draw nothing: the flow begins at rest."""
+    return np.zeros(RADIUS.shape, complex)
+
+
+def random_force(generator: np.random.Generator) -> Modes:
+    """Draw the curl of a force: a Gaussian random field, as MG-TFNO's data has it.
+
+    Its covariance on a box of length 2 pi is 27 (-laplacian + 9)^(-4), without a mean; Kossaifi et
+    al. (2024), arXiv:2310.00120, from memory. That is the variance of every mode.
+    """
+    return noise(generator) * np.sqrt(27) / (RADIUS**2 + 9) ** 2
+
+
 FLOWS: dict[str, Callable[[np.random.Generator], Modes]] = {
     "random_field": random_field,
     "mcwilliams": mcwilliams,
@@ -160,4 +174,5 @@ FLOWS: dict[str, Callable[[np.random.Generator], Modes]] = {
     "sines": sines,
     "vortices": vortices,
     "piecewise_constant": piecewise_constant,
+    "rest": rest,
 }

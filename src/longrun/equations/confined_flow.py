@@ -16,6 +16,7 @@ from longrun.equations._base import (
     Distribution,
     Quantity,
     Varying,
+    Walls,
 )
 from longrun.runtime.cli import UserError
 from longrun.solvers.confined import ConfinedMACSolver, refine_confined
@@ -93,6 +94,7 @@ class ConfinedFlow(AbstractEquation):
         Quantity("v", "velocity along y, on upper faces", "m/s"),
     )
     centred = True
+    rim: tuple[tuple[int, int], ...]
     time_unit = "s"
 
     def __init__(
@@ -137,6 +139,7 @@ class ConfinedFlow(AbstractEquation):
         sides = "no-slip walls" if flow == "cavity" else "velocity inlet, outlet"
         ends = "no-slip wall, sliding lid" if flow == "cavity" else "no-slip walls"
         self.boundary = (sides, ends)
+        self.rim = ((1, 1 if flow == "cavity" else 0), (1, 1))  # nothing holds at an outlet
         self._check_steps()
         if flow == "cylinder":
             self._check_cylinder()
@@ -243,6 +246,47 @@ class ConfinedFlow(AbstractEquation):
             f"points must divide {old // self.grid(1)[0]} or be a multiple of it, is {points}"
         )
 
+    def prescribed(self, parameters: Mapping[str, Float[Tensor, " batch"]]) -> Walls:
+        """Return the velocity of walls, lid and inlet, and zero in the cylinder.
+
+        Faces on an edge of the box are in the rim before the first cell and in the last stored one;
+        where a component has no face there, the rim holds its value on the edge.
+        """
+        nx, ny = self.grid()
+        (left, right), (below, above) = self.rim
+        speed = parameters["speed"]
+        shape = (len(speed), 2, left + nx + right, below + ny + above)
+        values, free = speed.new_zeros(shape), torch.zeros(shape, dtype=torch.bool)
+        free = free.to(speed.device)
+        inner = free[..., left : left + nx, below : below + ny]
+        inner[:] = True
+        inner[:, 1, :, -1] = False
+        if self.flow == "cavity":
+            inner[:, 0, -1] = False
+            values[:, 0, :, -1] = speed[:, None]
+        else:
+            values[:, 0, 0, below : below + ny] = speed[:, None]
+        if self.flow == "cylinder":
+            inner &= _depth(parameters, (nx, ny)) < 0
+        return Walls(values, free)
+
+    def outflows(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Differences of the velocity between opposite faces of each cell; exact."""
+        u, v = state[..., 0, :, :], state[..., 1, :, :]
+        entering = 0.0 if self.flow == "cavity" else parameters["speed"][..., None, None]
+        left = np.broadcast_to(entering, u[..., :1, :].shape)
+        along_x = np.diff(np.concatenate([left, u], -2), axis=-2)
+        along_y = np.diff(v, axis=-1, prepend=0.0)
+        spacing = [
+            (parameters[name] / cells)[..., None, None]
+            for name, cells in zip(("length", "length_y"), u.shape[-2:], strict=True)
+        ]
+        return {"x": along_x / spacing[0], "y": along_y / spacing[1]}
+
     def invariants(
         self,
         state: Float[np.ndarray, "..."],
@@ -281,11 +325,20 @@ def _resistance(
     values: Mapping[str, Float[Tensor, " batch"]], grid: tuple[int, int]
 ) -> Float[Tensor, "batch 2 x y"]:
     """Rate at which the cylinder stops fluid on each face, with a rim that grids share."""
+    speed, radius = (values[name][:, None, None, None] for name in ("speed", "radius"))
+    inside = torch.sigmoid(_depth(values, grid) / (RIM * radius / 2))
+    return inside * speed / (POROSITY * radius)
+
+
+def _depth(
+    values: Mapping[str, Float[Tensor, " batch"]], grid: tuple[int, int]
+) -> Float[Tensor, "batch 2 x y"]:
+    """How far each face is below the cylinder's surface; negative outside."""
     column = {name: value.reshape(-1, 1, 1) for name, value in values.items()}
-    rates = []
+    depths = []
     for offset_x, offset_y in ((1.0, 0.5), (0.5, 1.0)):
         x, y = (
-            (torch.arange(cells, dtype=torch.float64, device=value.device) + offset) / cells * value
+            (torch.arange(cells, dtype=value.dtype, device=value.device) + offset) / cells * value
             for cells, offset, value in (
                 (grid[0], offset_x, values["length"][:, None]),
                 (grid[1], offset_y, values["length_y"][:, None]),
@@ -294,6 +347,5 @@ def _resistance(
         distance = torch.hypot(
             x[:, :, None] - column["centre_x"], y[:, None, :] - column["centre_y"]
         )
-        inside = torch.sigmoid((column["radius"] - distance) / (RIM * column["radius"] / 2))
-        rates.append(inside * column["speed"] / (POROSITY * column["radius"]))
-    return torch.stack(rates, 1)
+        depths.append(column["radius"] - distance)
+    return torch.stack(depths, 1)

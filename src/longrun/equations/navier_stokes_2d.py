@@ -17,7 +17,7 @@ from longrun.equations._base import (
     Quantity,
     Varying,
 )
-from longrun.equations._initial_vorticity import FLOWS, on_grid, velocity
+from longrun.equations._initial_vorticity import FLOWS, on_grid, random_force, velocity
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import Product, etdrk
 from longrun.solvers.spectral import SpectralSolver, check_points, indices
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 VORTICITY = (Quantity("vorticity", "vorticity", "1"),)
 VELOCITY = (Quantity("u", "velocity along x", "1"), Quantity("v", "velocity along y", "1"))
-FORCED = ("kolmogorov", "cells", "fno")
+FORCE = (Quantity("force", "curl of the force", "1"),)
 
 
 class NavierStokes2D(AbstractEquation):
@@ -43,11 +43,13 @@ class NavierStokes2D(AbstractEquation):
     - "cells": f = amplitude (-sin(k y), sin(k x)), curl f = amplitude k (cos(k x) + cos(k y)), the
       forcing of two-dimensional turbulence on a beta plane;
     - "fno": curl f = amplitude (sin(k (x + y)) + cos(k (x + y))), that of Li et al. (2021),
-      arXiv:2010.08895, at wavenumber 1, amplitude 0.1, length 1.
+      arXiv:2010.08895, at wavenumber 1, amplitude 0.1, length 1;
+    - "random": curl f = amplitude times a Gaussian random field that each trajectory draws anew. It
+      is a field of the state, beside the vorticity, that doesn't change.
 
     Initial conditions are described in `longrun.equations._initial_vorticity`: a Gaussian random
     field (FNO), McWilliams' decaying turbulence, filtered velocity (jax-cfd), and sines, Gaussian
-    vortices and piecewise constant vorticity in the manner of Poseidon.
+    vortices and piecewise constant vorticity in the manner of Poseidon; or the fluid is at rest.
 
     Parameters
     ----------
@@ -99,7 +101,7 @@ class NavierStokes2D(AbstractEquation):
         viscosity: Varying = 1e-2,
         drag: Varying = 0.0,
         beta: Varying = 0.0,
-        forcing: Literal["none", "kolmogorov", "cells", "fno"] = "none",
+        forcing: Literal["none", "kolmogorov", "cells", "fno", "random"] = "none",
         wavenumber: int = 4,
         amplitude: Varying = 1.0,
         initial: Literal[
@@ -109,6 +111,7 @@ class NavierStokes2D(AbstractEquation):
             "sines",
             "vortices",
             "piecewise_constant",
+            "rest",
         ] = "mcwilliams",
         fields: Literal["vorticity", "velocity"] = "vorticity",
         substeps: int = 4,
@@ -119,6 +122,11 @@ class NavierStokes2D(AbstractEquation):
         super().__init__(points, substeps, burn_in, refinement)
         check_points(points)
         self.fields = VORTICITY if fields == "vorticity" else VELOCITY
+        self.velocity = ("u", "v") if fields == "velocity" else ()
+        if forcing == "random":
+            if fields != "vorticity":
+                raise UserError(f"forcing random needs fields: vorticity, is {fields}")
+            self.fields = FORCE + VORTICITY
         self.distributions = {
             "length": Distribution.of("length", length),
             "dt": Distribution.of("dt", dt),
@@ -139,7 +147,7 @@ class NavierStokes2D(AbstractEquation):
             self.distributions["amplitude"] = Distribution.of("amplitude", amplitude, at_least=0)
             self.parameters += (Quantity("amplitude", "amplitude of the forcing", "1"),)
             most = (self.resolution - 1) // 3
-            if not 1 <= wavenumber <= most:
+            if forcing != "random" and not 1 <= wavenumber <= most:
                 raise UserError(
                     f"wavenumber of the forcing must be from 1 to {most}, the highest that "
                     f"{self.resolution} points resolve, is {wavenumber}"
@@ -158,15 +166,23 @@ class NavierStokes2D(AbstractEquation):
             Too few substeps for the speed, or too few points for vorticity and viscosity.
         """
         parameters = self._draw(generators)
-        points, flows, vorticities = self.resolution, [], []
-        for generator, length in zip(generators, parameters["length"], strict=True):
+        points, flows, vorticities, forces = self.resolution, [], [], []
+        for row, (generator, length) in enumerate(
+            zip(generators, parameters["length"], strict=True)
+        ):
             modes = FLOWS[self.initial](generator)
+            if self.forcing == "random":
+                force = on_grid(random_force(generator), points)
+                forces.append([parameters["amplitude"][row] * force])
             flows.append([on_grid(component, points) for component in velocity(modes)])
             vorticities.append([2 * np.pi / length * on_grid(modes, points)])
         flow = np.array(flows).reshape(-1, 2, points, points)
         vorticity = np.array(vorticities).reshape(-1, 1, points, points)
         if len(flow):
             self._check(flow, vorticity, parameters)
+        if self.forcing == "random":
+            force = np.array(forces).reshape(-1, 1, points, points)
+            return parameters, np.concatenate([force, vorticity], axis=1)
         return parameters, flow if self.fields == VELOCITY else vorticity
 
     def _solver(self, at: Discretisation) -> SpectralSolver:
@@ -181,7 +197,9 @@ class NavierStokes2D(AbstractEquation):
         if bool((columns["beta"] > 0).any()):  # a real symbol costs less
             linear = linear + 1j * columns["beta"] * wave * x / squared.clamp(min=wave.min() ** 2)
         product = advection(x, y, grid, at.dtype)
-        if self.forcing != "none":
+        if self.forcing == "random":
+            product, linear = _driven(product), torch.cat([torch.zeros_like(linear), linear], dim=1)
+        elif self.forcing != "none":
             product = _plus(product, self._curl(columns, x, y).to(at.dtype.to_complex()))
         options: dict[str, Any] = {
             "linear": linear,
@@ -191,7 +209,7 @@ class NavierStokes2D(AbstractEquation):
             **at.timing,
             "integrator": self.integrator,
         }
-        if self.fields == VORTICITY:
+        if self.fields != VELOCITY:
             return SpectralSolver(**options)
         return VelocitySolver((wave * x, wave * y), **options)
 
@@ -249,6 +267,16 @@ class NavierStokes2D(AbstractEquation):
             if ratio[worst] > 2:
                 raise UserError(message.format("too few"))
             log.warning(message.format("few"))
+
+
+def _driven(product: Product) -> Product:
+    """Take the first channel for a force on the second; it doesn't change itself."""
+
+    def change(spectrum: Tensor) -> Tensor:
+        force, vorticity = spectrum.split(1, dim=1)
+        return torch.cat([torch.zeros_like(force), product(vorticity).add_(force)], dim=1)
+
+    return change
 
 
 def _plus(product: Product, constant: Tensor) -> Product:

@@ -19,7 +19,7 @@ from longrun.equations._base import (
 from longrun.runtime.cli import UserError
 from longrun.solvers.etdrk import etdrk
 from longrun.solvers.incompressible_3d import IncompressibleSolver
-from longrun.solvers.spectral import check_points
+from longrun.solvers.spectral import check_points, indices
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ ASPECTS = {"isotropic": (1, 1, 1), "mixing_layer": (1, 2, 2)}
 
 
 class NavierStokes3D(AbstractEquation):
-    """u_t + (u . grad) u + grad p = viscosity lap u - div tau, div u = 0, in three dimensions.
+    """u_t + (u . grad) u + grad p = viscosity lap u - div tau + f, div u = 0, in three dimensions.
 
     Zhao et al. (2025), J. Comput. Phys. 537, 114125, arXiv:2411.04502 ("LESnets"), predict two
     flows on coarse grids:
@@ -42,6 +42,11 @@ class NavierStokes3D(AbstractEquation):
       speed / 2 [tanh(y / 2 d) - tanh((y + L_y / 2) / 2 d) - tanh((y - L_y / 2) / 2 d)] of thickness
       d, the layers at 0 and L_y / 2. Random waves as above of root mean square `noise` times
       `speed` are added. The paper's code doesn't show which long axis is streamwise: our choice.
+
+    With the forcing "constant_power" isotropic turbulence is kept going: f is the velocity of the
+    waves up to `driven` per `length`, times what lets it do the work `power` at every instant. So
+    energy changes by `power` less the dissipation, and the two are equal in the mean. The flow
+    depends on its start for some turnover times, which `burn_in` should leave out.
 
     Without a closure this is direct simulation. With `refinement` it runs on a finer grid, and a
     sharp spectral filter of it is stored. With a closure it is large-eddy simulation by the
@@ -76,6 +81,12 @@ class NavierStokes3D(AbstractEquation):
         Momentum thickness of a layer.
     noise
         Root mean square of each random component over `speed`, for the mixing layer.
+    forcing
+        "none" or, for isotropic turbulence, "constant_power".
+    power
+        Work of the forcing per unit of mass and time; a parameter only where there is one.
+    driven
+        Longest wavevector that is forced, in waves per `length`.
     substeps
         Steps of the integrator per frame.
     burn_in
@@ -96,6 +107,7 @@ class NavierStokes3D(AbstractEquation):
         Quantity("v", "velocity along y", "1"),
         Quantity("w", "velocity along z", "1"),
     )
+    velocity = ("u", "v", "w")
     boundary = ("periodic", "periodic", "periodic")
 
     def __init__(
@@ -112,6 +124,9 @@ class NavierStokes3D(AbstractEquation):
         peak: float = 3.0,
         thickness: float = 0.3,
         noise: float = 0.02,
+        forcing: Literal["none", "constant_power"] = "none",
+        power: Varying = 0.3,
+        driven: float = 2.0,
         substeps: int = 2,
         burn_in: int = 0,
         refinement: int = 1,
@@ -142,6 +157,11 @@ class NavierStokes3D(AbstractEquation):
             "dt": Distribution.of("dt", dt),
             "viscosity": Distribution.of("viscosity", viscosity),
         }
+        self.forcing = forcing
+        self.driven = driven
+        if forcing != "none":
+            self._check_forcing()
+            self.distributions["power"] = Distribution.of("power", power)
         if closure == "smagorinsky":
             self.distributions["smagorinsky_constant"] = Distribution.of(
                 "smagorinsky_constant", smagorinsky_constant, at_least=0
@@ -152,11 +172,23 @@ class NavierStokes3D(AbstractEquation):
             "length_z": "extent along z",
             "dt": "time between frames",
             "viscosity": "kinematic viscosity",
+            "power": "work of the forcing per unit of mass and time",
             "smagorinsky_constant": "Smagorinsky constant, squared",
         }
         self.parameters = tuple(Quantity(name, names[name], "1") for name in self.distributions)
         if closure == "none":
             self._warn_if_coarse()
+
+    def _check_forcing(self) -> None:
+        """Refuse a forcing that isn't isotropic, or that the solver's grid can't hold."""
+        if self.flow != "isotropic":
+            raise UserError(f"forcing needs flow isotropic, is {self.flow}")
+        most = (self.resolution - 1) // 3
+        if not 1 <= self.driven <= most:
+            raise UserError(
+                f"driven must be from 1 to {most}, the highest wave that {self.resolution} points "
+                f"resolve, is {self.driven:g}"
+            )
 
     def _warn_if_coarse(self) -> None:
         """Warn where direct simulation lacks the waves that dissipate."""
@@ -167,7 +199,10 @@ class NavierStokes3D(AbstractEquation):
             # to half of it when small eddies appear
             wavenumber = 2 * math.pi * self.peak / length
             at_first = 3.75 * viscosity * (self.speed * wavenumber) ** 2
-            finest = (max(at_first / 2, 0.3 * self.speed**3 * wavenumber) / viscosity**3) ** 0.25
+            dissipation = max(at_first / 2, 0.3 * self.speed**3 * wavenumber)
+            if "power" in self.distributions:  # in the mean; the start is left to the burn-in
+                dissipation = self.distributions["power"].high
+            finest = (dissipation / viscosity**3) ** 0.25
         else:
             finest = 2 / self.thickness  # where the spectrum of the profile has fallen to 1e-2
         needed = 2 * math.ceil(3 * finest * length / (4 * math.pi))
@@ -271,6 +306,8 @@ class NavierStokes3D(AbstractEquation):
             ),
             # products leave waves up to 2/3 of the highest, pi / spacing; half of that is 1/3
             test_filter=torch.pi / (3 * width) if dynamic else None,
+            power=column.get("power"),
+            driven=self.driven,
             **at.timing,
             integrator=self.integrator,
         )
@@ -283,6 +320,22 @@ class NavierStokes3D(AbstractEquation):
         """Momentum, the mean of each component."""
         mean = state.mean(axis=(-3, -2, -1))
         return {f"momentum_{axis}": mean[..., i] for i, axis in enumerate("xyz")}
+
+    def derived(
+        self,
+        state: Float[np.ndarray, "..."],
+        parameters: Mapping[str, Float[np.ndarray, "..."]],
+    ) -> dict[str, Float[np.ndarray, "..."]]:
+        """Magnitude of the vorticity, from derivatives of the waves of the velocity."""
+        grid = state.shape[-3:]
+        length = parameters["length"][..., None, None, None, None]
+        # y and z of the mixing layer are as many times longer as they have more points
+        waves = [k.numpy() * grid[0] / n for k, n in zip(indices(grid), grid, strict=True)]
+        u, v, w = np.moveaxis(np.fft.rfftn(state, axes=(-3, -2, -1)) * 2j * np.pi / length, -4, 0)
+        x, y, z = waves
+        curl = np.stack([y * w - z * v, z * u - x * w, x * v - y * u])
+        vorticity = np.fft.irfftn(curl, s=grid, axes=(-3, -2, -1))
+        return {"vorticity": np.sqrt(np.square(vorticity).sum(0))}
 
 
 def _evaluate(

@@ -87,6 +87,7 @@ class NavierStokesMAC(AbstractEquation):
         Quantity("amplitude", "amplitude of the force", "1"),
         Quantity("drag", "linear drag", "1"),
     )
+    velocity = ("u", "v")
     boundary = ("periodic", "periodic")
 
     def __init__(

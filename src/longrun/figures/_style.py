@@ -5,9 +5,12 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.style
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation, LogLocator, NullFormatter
 
 from longrun.figures._inputs import Inputs
 
@@ -116,6 +119,16 @@ def legend_right(figure: Figure, axes: Axes) -> None:
     """Put the legend of one panel beside the whole figure, where it hides nothing."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center")
+
+
+def few_labels(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 times powers of ten, at powers alone if it is long."""
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_minor_locator(LogLocator(subs=(2.0, 5.0)))
+        axis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(np.inf, np.inf)))
+    else:
+        axis.set_minor_formatter(NullFormatter())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -7,6 +7,24 @@ from scipy import stats
 from longrun.metrics.pointwise import UNBOUNDED
 
 
+def kinetic_energy(velocity: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:
+    """Half the mean square over space of a velocity, summed over its components.
+
+    Parameters
+    ----------
+    velocity
+        Shape (..., component, *space).
+    dims
+        Number of space dimensions.
+
+    Returns
+    -------
+    Shape (...), square of the velocity's unit.
+    """
+    space = tuple(range(-dims, 0))
+    return np.asarray(0.5 * np.square(velocity).mean(axis=space).sum(axis=-1))
+
+
 class Histograms:
     """One-point distributions of many streams, in memory independent of their length.
 

@@ -1,7 +1,9 @@
 """Errors of a forecast frame by frame: RMSE and its normalised forms, Pearson correlation."""
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 UNBOUNDED = 100.0
 """Standard deviations from the climate's mean beyond which a forecast has left the physics."""
@@ -60,6 +62,45 @@ def relative_l1(
     axes = (-dims - 1, *_space(dims))
     sizes = (np.asarray(np.abs(field).mean(axis=axes)) for field in (prediction - truth, truth))
     return ratio(*sizes)
+
+
+def beside(
+    prediction: Float[np.ndarray, "..."],
+    truth: Float[np.ndarray, "..."],
+    where: Bool[np.ndarray, "..."],
+    dims: int,
+) -> Float[np.ndarray, "..."]:
+    """RMSE over some points over the root mean square of the true frame, mean over fields.
+
+    Parameters
+    ----------
+    prediction, truth, dims
+        As in `rmse`.
+    where
+        Points that count, at least one of each field; it broadcasts against the frames.
+    """
+    axes = _space(dims)
+    error = np.square(prediction - truth).mean(axis=axes, where=where)
+    return np.asarray(ratio(np.sqrt(error), _rms(truth, dims)).mean(axis=-1))
+
+
+def imbalance(outflows: Sequence[Float[np.ndarray, "..."]], dims: int) -> Float[np.ndarray, "..."]:
+    """Net outflow of cells over its parts along each axis, root mean squares; 0 where they balance.
+
+    Parameters
+    ----------
+    outflows
+        Along each axis, shape (..., *space).
+    dims
+        Number of space dimensions.
+
+    Returns
+    -------
+    Shape (...); 1 where the parts are not related.
+    """
+    parts = np.stack(outflows)
+    size = np.sqrt(np.square(parts).sum(0).mean(axis=_space(dims)))
+    return ratio(_rms(parts.sum(0), dims), size)
 
 
 def unit(field: Float[np.ndarray, "..."], dims: int) -> Float[np.ndarray, "..."]:

@@ -10,13 +10,16 @@ No grid channels and no conditions: the caller adds what it needs to the input.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from longrun.nn.walls import crop, pad_far
+
+Factorization = Literal["dense", "tucker", "cp", "tt"]
 
 
 class FNOBackbone(nn.Module):
@@ -39,6 +42,13 @@ class FNOBackbone(nn.Module):
         public code, -modes too along all axes but the last.
     layers : int
         Fourier layers.
+    iterations : int
+        0 is FNO. Else the one layer is applied so many times, as in IFNO (You et al., 2022,
+        arXiv:2203.08205): v <- v + gelu(layer(v)) / iterations.
+    factorization : {"dense", "tucker", "cp", "tt"}
+        Of the spectral weights of each layer, by tensorly-torch; "dense" is none.
+    rank : float
+        Share of the dense weights that a factorization has.
 
     Attributes
     ----------
@@ -56,8 +66,16 @@ class FNOBackbone(nn.Module):
         width: int = 64,
         modes: int = 16,
         layers: int = 4,
+        iterations: int = 0,
+        factorization: Factorization = "dense",
+        rank: float = 1.0,
     ):
         super().__init__()
+        if factorization == "dense" and rank != 1:
+            raise ValueError(f"rank {rank:g} needs a factorization, the weights are dense")
+        if iterations and layers > 1:
+            raise ValueError(f"iterations are of one layer, layers is {layers}")
+        self.iterations = iterations
         from neuralop.models import FNO as FourierNeuralOperator  # a second of imports
 
         self.operator = FourierNeuralOperator(
@@ -67,6 +85,9 @@ class FNOBackbone(nn.Module):
             hidden_channels=width,
             n_layers=layers,
             positional_embedding=None,
+            factorization=None if factorization == "dense" else factorization,
+            rank=rank,
+            implementation="factorized",  # contracts with the factors, never builds the weights
         )
         # neuraloperator adds its options to the weights; ours are elsewhere, and plain JSON.
         self.register_state_dict_post_hook(_only_weights)
@@ -87,11 +108,19 @@ class FNOBackbone(nn.Module):
         # FFTs in half precision don't exist on a CPU, and need powers of two on a GPU.
         with torch.autocast(x.device.type, enabled=False):
             if all(self.periodic or (True,)):
-                return self.operator(x)
+                return self._map(x)
             space = tuple(x.shape[2:])
             sides = zip(space, self.periodic or (), strict=True)
             beyond = [0 if joined else -(-side // 8) for side, joined in sides]
-            return crop(self.operator(pad_far(x, beyond)), space)
+            return crop(self._map(pad_far(x, beyond)), space)
+
+    def _map(self, x: Float[Tensor, "batch inputs *space"]) -> Tensor:
+        if not self.iterations:
+            return self.operator(x)
+        v = self.operator.lifting(x)
+        for _ in range(self.iterations):
+            v = v + functional.gelu(self.operator.fno_blocks(v)) / self.iterations
+        return self.operator.projection(v)
 
 
 def _only_weights(_: Any, state: dict[str, Any], prefix: str, metadata: Any) -> None:

@@ -39,6 +39,13 @@ def pad_far(
     return functional.pad(x, [n for count in reversed(each) for n in (0, count)])
 
 
+def pad_sides(
+    x: Float[Tensor, "*any"], sides: Sequence[tuple[int, int]]
+) -> Float[Tensor, "*larger"]:
+    """Add zeros before and after each of the last axes, or cut off what is negative."""
+    return functional.pad(x, [cells for pair in reversed(sides) for cells in pair])
+
+
 def crop(
     x: Float[Tensor, "batch channel *larger"], space: Sequence[int]
 ) -> Float[Tensor, "batch channel *space"]:

@@ -2,11 +2,13 @@
 
 The velocity is advanced in the rotational form, u_t = P[u x omega - div tau] + viscosity lap u;
 P, the projection onto fields without divergence, takes the pressure's place. The subgrid stress is
-that of Smagorinsky, tau = -2 C Delta^2 |S| S, |S| = sqrt(2 S:S), S the rate of strain.
+that of Smagorinsky, tau = -2 C Delta^2 |S| S, |S| = sqrt(2 S:S), S the rate of strain. A force on
+the longest waves may keep the flow going, see `IncompressibleSolver`.
 
 Symmetric tensors without trace are five fields, in the order xx, yy, xy, xz, yz.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,6 +50,12 @@ class IncompressibleSolver(SpectralSolver):
         shape; C Delta^2 is then found from the resolved velocity (Germano et al. 1991, Phys. Fluids
         A 3, 1760; least squares of Lilly 1992, Phys. Fluids A 4, 633), averaged over the box,
         one number per trajectory, and at least zero.
+    power
+        Work per unit of mass and time of a force on the longest waves, same shape; None without
+        one. The force is their velocity times power / (mean square of it), so what it does is
+        `power` at every instant, whatever the flow (Machiels 1997, Phys. Rev. Lett. 79, 3411).
+    driven
+        Largest index of the wavevector, as a length, that the force acts on.
     **options
         The other options of `SpectralSolver`.
     """
@@ -60,6 +68,8 @@ class IncompressibleSolver(SpectralSolver):
         *,
         smagorinsky: Float[Tensor, "batch 1 1 1 1"] | None = None,
         test_filter: Float[Tensor, "batch 1 1 1 1"] | None = None,
+        power: Float[Tensor, "batch 1 1 1 1"] | None = None,
+        driven: float = 2.0,
         dtype: torch.dtype = torch.float64,
         **options: Any,
     ):
@@ -73,7 +83,7 @@ class IncompressibleSolver(SpectralSolver):
         super().__init__(
             linear=-viscosity * squared,
             symbol=(squared > 0).double(),  # the mean velocity is constant
-            product=self._tendency,
+            product=self._tendency if power is None else self._driven_tendency,
             grid=grid,
             dtype=dtype,
             **options,
@@ -89,6 +99,11 @@ class IncompressibleSolver(SpectralSolver):
             for k in wavenumbers:
                 keep = keep & (k.abs() < _once(test_filter) * (1 - 1e-9))
             self.test_filter = keep.to(dtype)
+        self.power = None if power is None else power.to(dtype)
+        index = sum(index.to(device) ** 2 for index in indices(grid))
+        assert isinstance(index, Tensor)
+        long = (index > 0) & (index <= driven**2 * (1 + 1e-9))
+        self.long = long[..., : math.floor(driven) + 1].to(dtype)
 
     def enter(self, state: Vector) -> Velocity:
         """Return the spectrum of a velocity, without its divergence."""
@@ -131,6 +146,21 @@ class IncompressibleSolver(SpectralSolver):
             ],
             dim=1,
         )
+
+    def _driven_tendency(self, velocity: Velocity) -> Velocity:
+        """Return P[u x omega - div tau] and the force; its waves lie in the first columns."""
+        assert self.power is not None
+        columns = self.long.shape[-1]
+        long = self.long * velocity[..., :columns]
+        square = long.real.square() + long.imag.square()
+        # a half-spectrum holds one of each pair of waves, but both where the last index is 0
+        square = 2 * square.sum(4, keepdim=True) - square[..., :1]
+        for axis in (3, 2, 1):  # axis by axis: the bits depend on neither batch nor threads
+            square = square.sum(axis, keepdim=True)
+        square = square.clamp_min(torch.finfo(square.dtype).tiny)  # at rest
+        tendency = self._tendency(velocity)
+        tendency[..., :columns] += self.power / square * long
+        return tendency
 
     def _tendency(self, velocity: Velocity) -> Velocity:
         """Return P[u x omega - div tau]."""

@@ -105,8 +105,8 @@ van_leer = limited(lax_wendroff)
 
 def convection(
     padded: Padded,
-    spacing: tuple[Float[Tensor, "shared 1 1"], Float[Tensor, "shared 1 1"]],
-    time_step: Float[Tensor, "shared 1 1"],
+    spacing: tuple[Float[Tensor, "#shared 1 1"], Float[Tensor, "#shared 1 1"]],
+    time_step: Float[Tensor, "#shared 1 1"],
     advected: Advected = van_leer,
     advecting: Advecting = linear,
 ) -> Float[Tensor, "batch 2 x y"]:

@@ -15,6 +15,7 @@ The protocol, for every method of an experiment alike:
   vorticity from velocity, the correlation is scored, each under its own name. A field that the
   store lacks, for which a view gives a constant, is shown to a method and not scored; nor is one
   that never moves, such as a mask.
+- What an equation prescribes on walls and in bodies is not scored: it counts as 0 in both.
 - Spectra are taken through a window along axes that aren't periodic, or of which it isn't known;
   see `longrun.metrics.spectrum`.
 - A rollout has *diverged* at its first frame that is not finite, or in which any value is more than

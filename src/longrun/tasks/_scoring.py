@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 from jaxtyping import Float
 
 from longrun.data import schema
 from longrun.data.describe import periodic, sides
 from longrun.metrics import ensemble, pointwise, spectrum
-from longrun.metrics.climate import Histograms
+from longrun.metrics.climate import Histograms, kinetic_energy
 from longrun.metrics.crossing import crossing_time
 from longrun.metrics.pointwise import UNBOUNDED
 from longrun.metrics.table import ScoreTable
@@ -109,6 +110,58 @@ class Cases:
         joined = periodic(self.store.boundary)
         return [axis for axis, ends in zip(schema.AXES, joined, strict=False) if not ends]
 
+    @property
+    def between_walls(self) -> bool:
+        """Whether the equation prescribes values."""
+        return self.equation is not None and self.equation.rim is not None
+
+    def without_walls(self, frames: np.ndarray, chosen: np.ndarray, axis: int) -> np.ndarray:
+        """Frames with 0 for what is prescribed on walls and in bodies; `axis` is trajectories'."""
+        if not self.between_walls:
+            return frames
+        free = self.free(chosen)
+        after = frames.ndim - axis - free.ndim  # axes between trajectories and channels
+        return np.where(free.reshape(len(free), *(1,) * after, *free.shape[1:]), frames, 0.0)
+
+    def free(self, chosen: np.ndarray) -> np.ndarray:
+        """Where nothing is prescribed (trajectory, channel, *space), of an equation with walls."""
+        return self._stored(self.walls(chosen))[:, self.scored]
+
+    def near_walls(self, chosen: np.ndarray) -> np.ndarray | None:
+        """Which points (trajectory, channel, *space) lie next to one with a prescribed value."""
+        if not self.between_walls:
+            return None
+        free = self.walls(chosen)
+        near = np.zeros_like(free)
+        for axis in range(-self.dims, 0):
+            for step in (1, -1):
+                other = np.roll(free, step, axis)
+                edge = [slice(None)] * free.ndim
+                edge[axis] = slice(0, 1) if step > 0 else slice(-1, None)
+                other[tuple(edge)] = True  # nothing is prescribed beyond the rim
+                near |= free & ~other
+        return self._stored(near)[:, self.scored]
+
+    def walls(self, chosen: np.ndarray) -> np.ndarray:
+        """Where nothing is prescribed (trajectory, channel, *framed)."""
+        given = {name: torch.from_numpy(v[chosen]) for name, v in self.parameters.items()}
+        return np.asarray(self.equation.prescribed(given).free.numpy())
+
+    def _stored(self, framed: np.ndarray) -> np.ndarray:
+        """Cut off the rim."""
+        sides = zip(self.equation.rim, framed.shape[-self.dims :], strict=True)
+        inner: Any = (..., *(slice(before, n - after) for (before, after), n in sides))
+        return np.asarray(framed[inner])
+
+    @property
+    def velocity(self) -> list[int]:
+        """Those scored channels that are a velocity; empty unless all its components are scored."""
+        if self.equation is None or not self.equation.velocity:
+            return []
+        names = [self.equation.fields[channel].name for channel in self.scored]
+        parts = self.equation.velocity
+        return [names.index(part) for part in parts] if {*parts} <= {*names} else []
+
     def energy(self, frames: np.ndarray) -> np.ndarray:
         joined = periodic(self.store.boundary)
         return spectrum.energy_spectrum(frames, self.dims, self.sides, joined)
@@ -174,11 +227,27 @@ class _Rollouts:
         self.alive = np.ones(shape, dtype=bool)  # to the end of the rollout
         self.correlation: dict[str, list[np.ndarray]] = defaultdict(list)  # of fields, of derived
         self.agreement: list[np.ndarray] = []  # between members
+        self.near = cases.near_walls(chosen)
+        self.kinetic, self.true_kinetic = np.zeros(shape), np.zeros((len(chosen), 1))
+        self.motion, self.true_motion = np.zeros(shape), np.zeros((len(chosen), 1))
+        self.derived = self._histograms_of_derived()
+
+    def _histograms_of_derived(self) -> dict[str, tuple[Histograms, Histograms]]:
+        """Of forecasts and truths, in units of the first trajectory's first frame."""
+        cases, one = self.cases, np.arange(1)
+        first = cases.read(one, cases.start, 1)[:, None].astype(np.float64)
+        streams = len(self.chosen)
+        made: dict[str, tuple[Histograms, Histograms]] = {}
+        for name, values in self._of_equation("derived", first, one).items():
+            unit = (values.mean()[None], values.std()[None], cases.dims)
+            made[name] = Histograms(streams * cases.members, *unit), Histograms(streams, *unit)
+        return made
 
     def begin(self, initial: np.ndarray) -> None:
-        """Note what the equation conserves."""
+        """Note what the equation conserves, and where the motion begins."""
         initial = initial[:, None, None].astype(np.float64)
         self.conserved = self._of_equation("invariants", initial)
+        self.last = initial.repeat(self.cases.members, axis=1), initial
 
     def score(
         self, steps: np.ndarray, forecast: np.ndarray, truth: np.ndarray, pooled: "Pooled"
@@ -198,7 +267,9 @@ class _Rollouts:
         """
         cases, dims = self.cases, self.cases.dims
         forecast, alive = cases.tame(forecast.astype(np.float64))
-        true = truth[:, None].astype(np.float64)
+        whole = forecast
+        forecast = cases.without_walls(forecast, self.chosen, 0)
+        true = cases.without_walls(truth[:, None].astype(np.float64), self.chosen, 0)
         self.alive &= alive.all(axis=2)
         rows = {
             "trajectory": self.chosen[:, None, None],
@@ -214,6 +285,13 @@ class _Rollouts:
         ):
             error = score(forecast, true, dims)
             self._add_error(score.__name__, error, UNBOUNDED * unit, alive, rows)
+        if self.near is not None:
+            error = pointwise.beside(forecast, true, self.near[:, None, None], dims)
+            self._add_error("wall_error", error, UNBOUNDED, alive, rows)
+        outflows = self._of_equation("outflows", whole)
+        if outflows:
+            net = pointwise.imbalance(list(outflows.values()), dims)
+            self._add_error("divergence", net, UNBOUNDED, alive, rows)
         fields = {"": (forecast, true)}
         predicted = self._of_equation("derived", forecast)
         for name, field_ in self._of_equation("derived", true).items():
@@ -225,7 +303,7 @@ class _Rollouts:
             self.correlation[name].append(correlation)
             self.table.add(f"correlation{name}", correlation, **rows)
         self.table.add("bounded", alive, **rows)
-        for name, values in self._of_equation("invariants", forecast).items():
+        for name, values in self._of_equation("invariants", whole).items():
             drift = np.abs(values - self.conserved[name])
             self.table.add(f"drift_{name}", drift, censored=~alive, **rows)
         energy, true_energy = cases.energy(forecast), cases.energy(true)
@@ -233,13 +311,42 @@ class _Rollouts:
         pooled.add(steps, energy, true_energy, alive)
         if cases.members > 1:
             self._score_ensemble(steps, forecast, true[:, 0], alive)
+        motion = [
+            _motion(last, frames, dims)
+            for last, frames in zip(self.last, (forecast, true), strict=True)
+        ]
+        self.last = forecast[:, :, -1:], true[:, :, -1:]
         late = steps > cases.steps // 2
         if late.any():
-            streams = forecast[:, :, late].reshape(-1, *forecast[:, :, late].shape[2:])
-            self.forecasts.add(streams)
-            self.truths.add(true[:, 0, late])
+            for name, pair in fields.items():
+                held = self.derived[name[1:]] if name else (self.forecasts, self.truths)
+                for histograms, frames in zip(held, pair, strict=True):
+                    frames = frames[:, :, late]
+                    histograms.add(frames.reshape(-1, *frames.shape[2:]))
             self.energy += energy[:, :, late].sum(axis=2)
             self.true_energy += true_energy[:, :, late].sum(axis=2)
+            self.motion += motion[0][:, :, late].sum(axis=2)
+            self.true_motion += motion[1][:, :, late].sum(axis=2)
+        if cases.velocity:
+            self._score_kinetic_energy(forecast, true, alive, late, rows)
+
+    def _score_kinetic_energy(
+        self,
+        forecast: np.ndarray,
+        true: np.ndarray,
+        alive: np.ndarray,
+        late: np.ndarray,
+        rows: dict[str, Any],
+    ) -> None:
+        channels, dims = self.cases.velocity, self.cases.dims
+        kinetic, true_kinetic = (
+            kinetic_energy(frames.take(channels, axis=3), dims) for frames in (forecast, true)
+        )
+        self.table.add("kinetic_energy", kinetic, censored=~alive, **rows)
+        of_truth = {name: column for name, column in rows.items() if name != "member"}
+        self.table.add("truth_kinetic_energy", true_kinetic, **of_truth)
+        self.kinetic += kinetic[:, :, late].sum(axis=2)
+        self.true_kinetic += true_kinetic[:, :, late].sum(axis=2)
 
     def end(self, pooled: "Pooled") -> None:
         """Score what needs the whole rollout."""
@@ -258,6 +365,15 @@ class _Rollouts:
             self.table.add("predicted_horizon", crossing, censored=censored, trajectory=self.chosen)
         distance = self.forecasts.wasserstein(self.truths).reshape(self.alive.shape)
         self.table.add("climate_w1", distance, censored=~self.alive, **rows)
+        for name, (ours, theirs) in self.derived.items():
+            distance = ours.wasserstein(theirs).reshape(self.alive.shape)
+            self.table.add(f"climate_w1_{name}", distance, censored=~self.alive, **rows)
+        means = {"motion": (np.sqrt(self.motion), np.sqrt(self.true_motion))}
+        if cases.velocity:
+            means["energy"] = self.kinetic, self.true_kinetic
+        for name, (mean, true_mean) in means.items():
+            error = pointwise.ratio(np.abs(mean - true_mean), true_mean)
+            self._add_error(f"climate_{name}_error", error, UNBOUNDED, self.alive, rows)
         self._add_spectrum_errors(
             "climate_spectrum_error", self.energy, self.true_energy, self.alive, rows
         )
@@ -306,15 +422,24 @@ class _Rollouts:
     def _lead_times(self, steps: np.ndarray) -> np.ndarray:
         return self.cases.seconds[self.chosen, None] * steps
 
-    def _of_equation(self, what: str, state: np.ndarray) -> dict[str, np.ndarray]:
+    def _of_equation(
+        self, what: str, state: np.ndarray, chosen: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
         """Return the `invariants` of states, or the fields `derived` from them."""
         lead = state.shape[: -self.cases.dims - 1]
+        chosen = self.chosen if chosen is None else chosen
         parameters = {
-            name: np.broadcast_to(values[self.chosen].reshape(-1, 1, 1), lead)
+            name: np.broadcast_to(values[chosen].reshape(-1, 1, 1), lead)
             for name, values in self.cases.parameters.items()
         }
         equation = self.cases.equation
         return getattr(equation, what)(state, parameters) if equation else {}
+
+
+def _motion(last: np.ndarray, frames: np.ndarray, dims: int) -> np.ndarray:
+    """Mean square change since the frame before, over fields and space."""
+    change = np.diff(frames, axis=2, prepend=last)
+    return np.asarray(np.square(change).mean(axis=tuple(range(-dims - 1, 0))))
 
 
 class Pooled:
@@ -388,6 +513,8 @@ def score_one_step(
     for start, stages in forecasts:
         forecast, alive = cases.tame(stages.astype(np.float64))
         truth = cases.read(chosen, start + cases.stride, 1)[:, 0].astype(np.float64)
+        forecast = cases.without_walls(forecast, chosen, 1)
+        truth = cases.without_walls(truth, chosen, 0)
         error = forecast - truth
         score = np.minimum(pointwise.nrmse(forecast, truth, cases.dims), UNBOUNDED)
         errors.append(np.where(alive, score, UNBOUNDED))
@@ -497,4 +624,9 @@ def predictions(cases: Cases, kept: list[tuple[np.ndarray, np.ndarray]]) -> xr.D
     )
     coordinates["seconds_per_step"] = (schema.TRAJECTORY, seconds, {"units": "s"})
     coordinates[schema.LENGTH] = (schema.TRAJECTORY, length)
+    if cases.between_walls:
+        fields["free"] = (
+            (schema.TRAJECTORY, schema.FIELD, *axes),
+            cases.free(np.arange(cases.keep)),
+        )
     return xr.Dataset(fields, coords=coordinates, attrs={WINDOWED: cases.windowed})

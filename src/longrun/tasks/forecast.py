@@ -10,14 +10,17 @@ Sobolev losses of Li et al. (2022, arXiv:2106.06898).
 """
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from longrun.nn.walls import pad_as
+from longrun.equations._base import Walls
+from longrun.nn.walls import pad_as, pad_sides
 from longrun.runtime import registry
+from longrun.runtime.cli import UserError
 from longrun.tasks._evaluation import Evaluation
 from longrun.tasks._learner import Batch
 from longrun.tasks._rollout import evaluate_forecast
@@ -51,6 +54,12 @@ class AbstractForecaster(ScaledLearner):
     input_noise : float
         Standard deviation of Gaussian noise on the input frames while training, relative to the
         field's; the target corrects it.
+    boundary : {"unseen", "imposed", "predicted", "masked"}
+        Whether a network sees frames in a rim that holds what is prescribed at walls and inlets,
+        and masks of where nothing is. In a rollout these values are imposed again at every step,
+        or are what the network itself predicted there, as it was trained to, or zero: of what a
+        network predicts there a mask leaves nothing, in its loss neither. Only where a method's
+        networks take frames in a rim.
     sobolev_order : int
         Order s of the loss `sum_{j<=s} | |k|^j error_k |^2` over wavenumber indices k; 0 is the
         MSE.
@@ -65,7 +74,10 @@ class AbstractForecaster(ScaledLearner):
         Whether a frame comes from parameters and time alone: a rollout begins at the first frame
         of a trajectory, and there is no single step from a true frame to score.
     static
-        Channels that are the same in every frame, such as masks: a forecast keeps them.
+        Channels that are the same in every frame, such as masks: a forecast keeps them, and no
+        loss is about them.
+    in_rim
+        Whether its networks take frames in a rim: `inputs` channels, of any size.
     period
         Steps after which the cost of a step repeats: a network may serve several with one call.
     """
@@ -75,6 +87,7 @@ class AbstractForecaster(ScaledLearner):
     direct: bool = False
     period: int = 1
     static: tuple[int, ...] = ()
+    in_rim: bool = False
     preview = "space_time"
 
     def __init__(
@@ -89,6 +102,7 @@ class AbstractForecaster(ScaledLearner):
         criterion: Literal["mse", "relative_l1", "relative_l2"] = "mse",
         training: dict[str, Any] = {"name": "one_step"},  # noqa: B006 (read, never written)
         input_noise: float = 0.0,
+        boundary: Literal["unseen", "imposed", "predicted", "masked"] = "unseen",
         sobolev_order: int = 0,
         ema_decay: float = 0.995,
         learning_rate: float = 1e-4,
@@ -105,13 +119,18 @@ class AbstractForecaster(ScaledLearner):
             raise ValueError(f"training: {training['name']} needs history 1, is {history}")
         if self.leads and self.remembers:
             raise ValueError(f"training: {training['name']} needs a method that sees frames alone")
+        if boundary != "unseen" and (self.leads or not self.in_rim):
+            raise ValueError(
+                f"boundary: {boundary} needs a method that takes frames in a rim, and training "
+                "step by step"
+            )
         if sobolev_order and criterion != "mse":
             raise ValueError("sobolev_order needs criterion mse")
         self.scalars = conditions + self.leads
         self.history, self.target, self.normalise = history, target, normalise
         self.given_target_scale = target_scale
         self.criterion, self.sobolev_order = criterion, sobolev_order
-        self.input_noise = input_noise
+        self.input_noise, self.boundary = input_noise, boundary
 
     # What a method gives -----------------------------------------------------------------------
 
@@ -122,7 +141,10 @@ class AbstractForecaster(ScaledLearner):
         conditions: Float[Tensor, "batch condition"],
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
-        """Return the scaled target of the next frame, from normalised frames and conditions."""
+        """Return the scaled target of the next frame, from normalised frames and conditions.
+
+        With a `boundary`, masks come before the frames, one for each field.
+        """
 
     def loss(
         self,
@@ -157,7 +179,7 @@ class AbstractForecaster(ScaledLearner):
 
         A method that remembers more than frames gives its own `begin` and `advance`.
         """
-        memory = {"history": history, "parameters": parameters}
+        memory = {"history": self.framed(history, parameters), "parameters": parameters}
         if self.leads:
             memory["elapsed"] = torch.zeros(len(history), dtype=torch.long, device=history.device)
         return memory
@@ -171,10 +193,11 @@ class AbstractForecaster(ScaledLearner):
         """
         history, parameters = memory["history"], memory["parameters"]
         if not self.leads:
-            frame = self.predict(history, parameters, generator)
-            return frame, memory | {"history": torch.cat([history[:, 1:], frame[:, None]], dim=1)}
+            frame = self._next(history, parameters, generator)
+            following = torch.cat([history[:, 1:], frame[:, None]], dim=1)
+            return self._unframed(frame), memory | {"history": following}
         lead = memory["elapsed"] + 1
-        frame = self.predict(history, parameters, generator, lead)
+        frame = self._next(history, parameters, generator, lead)
         restarts = lead == self.unroll
         shape = (-1, *(1,) * (history.ndim - 1))
         origin = torch.where(restarts.reshape(shape), frame[:, None], history)
@@ -191,9 +214,31 @@ class AbstractForecaster(ScaledLearner):
             self._choose_conditions(statistics)
 
     def fit_data(self, description: dict[str, Any]) -> None:
-        """Pad periodically where the data is periodic, else with zeros; note what doesn't move."""
+        """Pad periodically where the data is periodic, else with zeros; note what doesn't move.
+
+        Raises
+        ------
+        UserError
+            A `boundary` to see where the equation prescribes nothing, or not all parameters.
+        """
         pad_as(self, description.get("boundary", ()))
         self.static = tuple(description.get("static", ()))
+        if self.boundary == "unseen":
+            return
+        self._equation = registry.build("equations", description["equation"])
+        self._names = list(description["parameter_names"])
+        needed = [quantity.name for quantity in self._equation.parameters]
+        if self._equation.rim is None or self._names != needed:
+            raise UserError(
+                f"boundary: {self.boundary} needs an equation that prescribes values at walls, "
+                f"and all its parameters; {description['equation']['name']} with "
+                f"{', '.join(self._names)} is not enough"
+            )
+
+    @property
+    def inputs(self) -> int:
+        """Channels that a network sees: of the frames, and the masks where it sees a boundary."""
+        return (self.history + (self.boundary != "unseen")) * self.fields
 
     @property
     def target_scale(self) -> Float[Tensor, " channel"]:
@@ -233,7 +278,7 @@ class AbstractForecaster(ScaledLearner):
         Parameters
         ----------
         history : Tensor
-            The last frames, oldest first.
+            The last true frames, oldest first.
         parameters : Tensor
             The trajectory's parameters in the order of the store.
         generator : torch.Generator, optional
@@ -241,21 +286,79 @@ class AbstractForecaster(ScaledLearner):
         lead : Tensor, optional
             Steps ahead, for a method of any lead time; one by default.
         """
+        framed = self.framed(history, parameters)
+        return self._unframed(self._next(framed, parameters, generator, lead))
+
+    def _next(
+        self,
+        framed: Float[Tensor, "batch frame channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
+        generator: torch.Generator | None = None,
+        lead: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch channel *space"]:
+        """Return the next frame in its rim, from frames in theirs."""
         conditions = self._scalars(parameters, lead)
-        target = self.step(self.normalised(history), conditions, generator)
-        return self.kept(history[:, -1], self.next_frame(history[:, -1], target))
+        target = self.step(self._shown(framed, parameters), conditions, generator)
+        return self._following(framed[:, -1], target, parameters)
+
+    def _shown(self, framed: Tensor, parameters: Tensor) -> Tensor:
+        """Return what a network sees: normalised frames, after the masks of their walls."""
+        frames = self.normalised(framed)
+        if self.boundary == "unseen":
+            return frames
+        return torch.cat([self._walls(parameters).free.to(frames)[:, None], frames], dim=1)
+
+    # Walls -------------------------------------------------------------------------------------
+
+    def _walls(self, parameters: Float[Tensor, "batch parameter"]) -> Walls:
+        return self._equation.prescribed(dict(zip(self._names, parameters.T, strict=True)))
+
+    def framed(
+        self,
+        frames: Float[Tensor, "batch frame channel *space"],
+        parameters: Float[Tensor, "batch parameter"],
+    ) -> Float[Tensor, "batch frame channel *framed"]:
+        """Return true frames with what their boundary prescribes, in a rim and in bodies."""
+        if self.boundary == "unseen":
+            return frames
+        walls = self._walls(parameters)
+        rimmed = pad_sides(frames, self._equation.rim)
+        return torch.where(walls.free[:, None], rimmed, walls.values.to(frames)[:, None])
+
+    def _unframed(self, frames: Float[Tensor, "*framed"]) -> Float[Tensor, "*stored"]:
+        if self.boundary == "unseen":
+            return frames
+        return pad_sides(frames, [(-before, -after) for before, after in self._equation.rim])
 
     def kept(
         self,
         last: Float[Tensor, "batch channel *space"],
-        frame: Float[Tensor, "batch channel *space"],
-    ) -> Float[Tensor, "batch channel *space"]:
+        frame: Float[Tensor, "..."],
+    ) -> Float[Tensor, "..."]:
         """Return a frame with those channels of the last one that don't move."""
-        if not self.static:
+        return torch.where(self._still(frame), last, frame) if self.static else frame
+
+    def _following(self, last: Tensor, target: Tensor, parameters: Tensor) -> Tensor:
+        """Return the frame of a scaled target, in the rim that rollouts give it."""
+        frame = self.kept(last, self.next_frame(last, target))
+        if self.boundary in ("unseen", "predicted"):
             return frame
-        still = [channel in self.static for channel in range(frame.shape[1])]
-        mask = torch.tensor(still, device=frame.device).reshape(-1, *(1,) * self.dims)
-        return torch.where(mask, last, frame)
+        walls = self._walls(parameters)
+        values = walls.values.to(frame)
+        return torch.where(walls.free, frame, values if self.boundary == "imposed" else 0)
+
+    def _still(self, frame: Tensor) -> Tensor:
+        """Which channels don't move, so that it broadcasts against frames."""
+        still = [channel in self.static for channel in range(self.fields)]
+        return torch.tensor(still, device=frame.device).reshape(-1, *(1,) * self.dims)
+
+    def _sought(self, prediction: Tensor, target: Tensor, parameters: Tensor) -> Tensor:
+        """Return the prediction of a scaled target, and the target where nothing is predicted."""
+        if self.static:
+            prediction = torch.where(self._still(target), target, prediction)
+        if self.boundary in ("imposed", "masked"):
+            prediction = torch.where(self._walls(parameters).free, prediction, target)
+        return prediction
 
     def stages(
         self,
@@ -266,9 +369,10 @@ class AbstractForecaster(ScaledLearner):
         """Return the next frame after every stage of a step; the last is the next of a rollout."""
         if self.remembers:
             return self.advance(self.begin(history, parameters), generator)[0][None]
-        conditions = self._scalars(parameters)
-        targets = self.step_stages(self.normalised(history), conditions, generator)
-        return self.next_frame(history[:, -1], targets)
+        framed = self.framed(history, parameters)
+        shown = self._shown(framed, parameters)
+        targets = self.step_stages(shown, self._scalars(parameters), generator)
+        return self._unframed(self._following(framed[:, -1], targets, parameters))
 
     @property
     def remembers(self) -> bool:
@@ -392,13 +496,14 @@ class AbstractForecaster(ScaledLearner):
             frame, memory = self.advance(memory, generator)
             return self.frame_error(frame, following), frame, memory
         history, parameters = memory["history"], memory["parameters"]
-        loss, predicted = self.frame_loss(history, following, parameters, generator)
+        truth = self.framed(following[:, None], parameters)[:, 0]
+        loss, predicted = self.frame_loss(history, truth, parameters, generator)
         if not onward:
             return loss, following, memory
         if predicted is None:
-            predicted = self.predict(history, parameters, generator)
+            predicted = self._next(history, parameters, generator)
         history = torch.cat([history[:, 1:], predicted[:, None]], dim=1)
-        return loss, predicted, memory | {"history": history}
+        return loss, self._unframed(predicted), memory | {"history": history}
 
     def frame_loss(
         self,
@@ -413,17 +518,17 @@ class AbstractForecaster(ScaledLearner):
         Parameters
         ----------
         history, following
-            Last frames and the true one after them, physical units.
+            Last frames and the true one after them, physical units, in their rims.
         parameters, generator, lead
             See `predict`.
         """
-        conditions, frames = self._scalars(parameters, lead), self.normalised(history)
+        conditions, frames = self._scalars(parameters, lead), self._shown(history, parameters)
         target = self.scaled_target(history[:, -1], following)
         if type(self).loss is not AbstractForecaster.loss:  # the paper's own
             return self.loss(frames, target, conditions, generator), None
         prediction = self.step(frames, conditions, generator)
-        loss = self.step_error(prediction, target, frames)
-        return loss, self.kept(history[:, -1], self.next_frame(history[:, -1], prediction))
+        loss = self.step_error(self._sought(prediction, target, parameters), target, frames)
+        return loss, self._following(history[:, -1], prediction, parameters)
 
     def batch_loss(self, batch: Batch, generator: torch.Generator) -> Float[Tensor, ""]:
         """Return the training loss of a batch of windows."""
@@ -438,6 +543,21 @@ class AbstractForecaster(ScaledLearner):
         smallest = torch.finfo(increment.dtype).tiny  # frames that are all the same have none
         ratio = error.square().mean() / increment.clamp_min(smallest)
         return {"increment_error": ratio.sqrt()}
+
+
+def framed_points(points: Sequence[int], equation: dict[str, Any], boundary: str) -> list[int]:
+    """Return the points per axis of the frames that a network sees.
+
+    Parameters
+    ----------
+    points, equation
+        Of the data.
+    boundary
+        See `AbstractForecaster`.
+    """
+    rim = None if boundary == "unseen" else registry.build("equations", equation).rim
+    sides = rim or [(0, 0)] * len(points)
+    return [before + n + after for n, (before, after) in zip(points, sides, strict=True)]
 
 
 def _wavenumber_squared(

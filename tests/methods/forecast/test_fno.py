@@ -41,3 +41,20 @@ def test_a_complex_weight_is_two_parameters():
     rows = table.frame().set_index("metric")["value"]
     complex_weights = 4 * 4 * 6
     assert rows["parameters"] == sum(p.numel() for p in network.parameters()) + complex_weights
+
+
+def test_the_implicit_fno_applies_one_layer_in_small_steps():
+    torch.manual_seed(0)
+    network = FNOBackbone(2, 1, 1, width=4, modes=3, layers=1, iterations=5)
+    one = FNOBackbone(2, 1, 1, width=4, modes=3, layers=1)
+    assert sum(p.numel() for p in network.parameters()) == sum(p.numel() for p in one.parameters())
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        v = network.operator.lifting(x)
+        for _ in range(5):
+            v = v + torch.nn.functional.gelu(network.operator.fno_blocks(v, 0)) / 5
+        torch.testing.assert_close(network(x), network.operator.projection(v))
+        one.load_state_dict(network.state_dict())
+        assert not torch.allclose(one(x), network(x), atol=1e-3)
+    with pytest.raises(ValueError, match="iterations are of one layer"):
+        FNOBackbone(2, 1, 1, width=4, modes=3, layers=2, iterations=5)

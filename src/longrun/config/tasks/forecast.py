@@ -61,7 +61,8 @@ METRICS: dict[str, Metric] = {
     ),
     "correlation_vorticity": metric(
         "correlation of vorticity",
-        "Pearson correlation of the vorticity of forecast and truth over space.",
+        "Pearson correlation of the vorticity of forecast and truth over space; in three "
+        "dimensions of its magnitude.",
     ),
     "one_step_nrmse": metric(
         "one-step nRMSE",
@@ -100,6 +101,23 @@ METRICS: dict[str, Metric] = {
         "Wasserstein-1 distance between the distributions of field values of a long "
         "forecast and of the truth: does the forecast still look like the system once "
         "it has lost the track?",
+        table="long",
+    ),
+    "climate_w1_vorticity": metric(
+        "climate W1 of vorticity",
+        "The same of the vorticity, which shows the small scales; where the equation derives it "
+        "from the velocity. In three dimensions, of its magnitude.",
+        table="long",
+    ),
+    "climate_energy_error": metric(
+        "climate energy",
+        "Relative error of the long forecast's mean kinetic energy; where there is a velocity.",
+        table="long",
+    ),
+    "climate_motion_error": metric(
+        "climate motion",
+        "Relative error of the root mean square change from step to step in the long forecast: 1 "
+        "where it stands still, which no other score of the climate shows.",
         table="long",
     ),
     "climate_spectrum_error_low": metric(
@@ -142,6 +160,19 @@ METRICS: dict[str, Metric] = {
         "machine named above.",
         table="short",
     ),
+    "wall_error": metric(
+        "error at walls",
+        "Root mean square error in the cells next to a wall, an inlet or a body, over the root "
+        "mean square of the whole true frame, mean over fields and frames; where the equation "
+        "prescribes values there.",
+        table="long",
+    ),
+    "divergence": metric(
+        "divergence",
+        "What flows out of a cell on balance, over what flows out of it along each axis, root "
+        "mean squares over cells: 0 for an incompressible flow, 1 where the parts are unrelated.",
+        table="long",
+    ),
     "rmse": metric("RMSE", "Root mean square error over space, mean over fields."),
     "vrmse": metric("VRMSE", "Error over the standard deviation in space of the true frame."),
     "relative_l1": metric(
@@ -156,6 +187,10 @@ METRICS: dict[str, Metric] = {
     ),
     "spectrum_error_middle": metric("spectrum error middle", "The same in the middle band."),
     "spectrum_error_high": metric("spectrum error high", "The same in the high band."),
+    "kinetic_energy": metric(
+        "kinetic energy", "Half the mean square of the velocity, of the forecast."
+    ),
+    "truth_kinetic_energy": metric("kinetic energy, truth", "The same of the truth."),
     "spread": metric("spread", "Standard deviation of an ensemble's members.", ensemble=True),
     "ensemble_rmse": metric(
         "ensemble RMSE", "Root mean square error of an ensemble's mean.", ensemble=True

@@ -50,6 +50,7 @@ def draw(inputs: Inputs) -> Figure:
         ylabel=f"correlation above 0.8 ({inputs.unit}); up is better",
     )
     axes.set_ylim(bottom=0)
+    _style.few_labels(axes.xaxis)
     _style.legend_right(figure, axes)
     best = max(methods, key=lambda method: horizon[method]["value"])
     longest = _time(horizon[best])

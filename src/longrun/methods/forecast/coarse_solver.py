@@ -38,6 +38,9 @@ class CoarseSolver(AbstractForecaster):
         cheapest or the most accurate one stands in.
     coarsest : int
         Fewest points per axis to try.
+    changes : dict
+        Options of the equation that differ from the data's, such as `closure`; its parameters must
+        stay the same.
     """
 
     classical = True
@@ -53,9 +56,16 @@ class CoarseSolver(AbstractForecaster):
         stride: int,
         match: Literal["cost", "error"] = "cost",
         coarsest: int = 16,
+        changes: dict[str, Any] = {},  # noqa: B006 (read, never written)
         **options: Any,
     ):
-        reference = registry.build("equations", equation)
+        known = registry.arguments("equations", equation["name"])
+        if unknown := [name for name in changes if name not in known]:
+            raise ValueError(f"changes: {equation['name']} has no option {', '.join(unknown)}")
+        reference = registry.build("equations", equation | changes)
+        as_stored = registry.build("equations", equation)
+        if [q.name for q in reference.parameters] != [q.name for q in as_stored.parameters]:
+            raise ValueError(f"changes: {changes} change the parameters of {equation['name']}")
         # A solver needs all parameters of a trajectory, not only those that vary.
         count = len(reference.parameters)
         super().__init__(fields, dims, count, target="state", normalise=False, **options)

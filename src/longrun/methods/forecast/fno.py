@@ -27,7 +27,12 @@ class FNO(AbstractForecaster):
         Wavenumbers that a layer mixes, per axis.
     layers : int
         Fourier layers.
+    iterations : int
+        0 is FNO; else that of the implicit FNO, whose one layer is applied so many times, see
+        `FNOBackbone`.
     """
+
+    in_rim = True
 
     def __init__(
         self,
@@ -37,11 +42,12 @@ class FNO(AbstractForecaster):
         width: int = 64,
         modes: int = 16,
         layers: int = 4,
+        iterations: int = 0,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
-        inputs = self.history * fields + self.scalars
-        self.network = FNOBackbone(dims, inputs, fields, width, modes, layers)
+        inputs = self.inputs + self.scalars
+        self.network = FNOBackbone(dims, inputs, fields, width, modes, layers, iterations)
 
     def step(
         self,

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
+from longrun.nn.walls import crop, pad_to_multiple
 from longrun.tasks.forecast import AbstractForecaster
 
 
@@ -26,6 +27,8 @@ class UNet(AbstractForecaster):
         Growth of the width from level to level, cumulative.
     """
 
+    in_rim = True
+
     def __init__(
         self,
         fields: int,
@@ -36,9 +39,7 @@ class UNet(AbstractForecaster):
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
-        self.network = UNetBackbone(
-            dims, self.history * fields, fields, self.scalars, width, multipliers
-        )
+        self.network = UNetBackbone(dims, self.inputs, fields, self.scalars, width, multipliers)
 
     def step(
         self,
@@ -47,4 +48,8 @@ class UNet(AbstractForecaster):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the scaled target of the next frame."""
-        return self.network(history.flatten(1, 2), conditions)
+        frames = history.flatten(1, 2)
+        if self.boundary == "unseen":
+            return self.network(frames, conditions)
+        padded = pad_to_multiple(frames, self.network.coarsening)  # the rim is not one
+        return crop(self.network(padded, conditions), frames.shape[2:])
