@@ -48,9 +48,9 @@ class EdgeUpdate(nn.Module):
 
 
 class MessagePassing(nn.Module):
-    """Layers that update edges from their ends, and nodes from the sum of the edges they receive.
+    """Layers that update edges from their ends, and nodes from the sum of what these add.
 
-        e <- e + MLP(h_from, h_to, e),    h <- h + MLP(h, sum of e)
+        m = MLP(h_from, h_to, e),    e <- e + m,    h <- h + MLP(h, sum of m)
 
     Parameters
     ----------
@@ -82,7 +82,8 @@ class MessagePassing(nn.Module):
         """
         e = e.expand(len(h), *e.shape[1:])
         for update_edge, update_node in zip(self.edges, self.nodes, strict=True):
-            e = e + update_edge(h, e, ends)
-            received = torch.zeros_like(h).index_add(1, ends[1], e)
+            message = update_edge(h, e, ends)
+            received = torch.zeros_like(h).index_add(1, ends[1], message)
+            e = e + message
             h = h + update_node(torch.cat([h, received], dim=2))
         return h, e

@@ -12,7 +12,7 @@ from scipy.interpolate import griddata
 
 from longrun.config.compose import compose
 from longrun.nn import scattered
-from longrun.nn.graph import EdgeUpdate
+from longrun.nn.graph import EdgeUpdate, MessagePassing
 from longrun.runtime.cli import UserError
 from longrun.tasks._estimation import sensor_places
 from longrun.tasks._sensors import grid_positions
@@ -247,6 +247,18 @@ def test_interpolation_fills_what_lies_between_sensors():
     places = torch.from_numpy(sensor_places((16, 16), share=0.5))
     assert error[..., places].abs().max() < 1e-5
     assert 1e-3 < error[..., ~places].square().mean().sqrt() < 0.1  # of a spread of 0.7
+
+
+def test_nodes_receive_the_messages_and_not_the_edges_themselves():
+    network = MessagePassing(4, 1)
+    torch.nn.init.zeros_(network.edges[0].second.weight)
+    torch.nn.init.constant_(network.edges[0].second.bias, 0.5)
+    h, e = (torch.randn(2, n, 4, generator=generator()) for n in (3, 4))
+    found, edges = network(h, e, torch.tensor([[0, 1, 2, 0], [1, 1, 1, 2]]))
+    count = torch.tensor([0.0, 3.0, 1.0])[None, :, None].expand(2, 3, 4)
+    expected = h + network.nodes[0](torch.cat([h, 0.5 * count], dim=2))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(edges, e + 0.5)
 
 
 def test_an_edge_update_is_a_perceptron_of_both_ends_and_the_edge():

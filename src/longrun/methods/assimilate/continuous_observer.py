@@ -4,7 +4,7 @@ Sensors see the first frame, at scattered points; the answer is wanted anywhere,
 graph network rolls out latent "anchor" states of the sensors with a coarse step, an observer reads
 them: forecasts stay in latent space, so what the decoder errs is never fed back.
 
-    anchors:   h_0 = encoder(u, x),  h_k = h_(k-1) + messages(h_(k-1)),   k = 1 ... K
+    anchors:   h_0 = encoder(u, x),  h_k = h_(k-1) + messages(h_(k-1)),   k = 1 ... K,  edges go on
     code:      c(x, t) = (sin(i w z), cos(i w z)), i = 0, 1, ...,   z = (x, y, t), w learnt
     observer:  a_k = q + attention(q = c(x, t), keys = values = h_k + c(x_sensor, t_k))
                a_k <- a_k + MLP(a_k)
@@ -125,7 +125,7 @@ class ContinuousObserver(AbstractSensorForecaster):
         e = self.edges(sensors.edges)[None]
         states = []
         for _ in range(self.anchors(max(frames, self.unroll))):
-            h, _ = self.messages(h, e, sensors.ends)  # the sums in the layers are the residual
+            h, e = self.messages(h, e, sensors.ends)  # the sums in the layers are the residual
             states.append(h)
         return torch.stack(states), first
 
