@@ -278,6 +278,11 @@ class _Cases:
                 f"{type(module).__name__} starts from one frame and sees no other: it needs "
                 "evaluate.warm_up 1 and evaluate.measured [0.0]"
             )
+        for name, mine in (("known_every", self.known_every), ("unroll", self.window)):
+            trained = getattr(module, name, mine) if module.first_frame_only else mine
+            if trained != mine:
+                key = "window" if name == "unroll" else name
+                raise UserError(f"evaluate.{key} must be {trained}, the {name} of the training")
         self.frames = self.warm_up + self.steps
         last = self.start + (self.frames - 1) * self.stride
         check_size(store, self.split, self.trajectories, last + 1)

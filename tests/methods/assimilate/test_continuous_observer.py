@@ -140,6 +140,15 @@ def test_only_a_test_that_measures_the_first_frame_alone_is_run(name):
         made(name).evaluate(store, options | {"measured": [0.0], "warm_up": 2}, 0)
 
 
+@pytest.mark.parametrize(("key", "value"), [("known_every", 4), ("window", 3)])
+def test_scores_apart_are_of_what_the_training_knew(key, value):
+    store = type("Store", (), {"split": lambda self, name: None})()
+    options = {"steps": 8, "trajectories": 1, "snr": None, "warm_up": 1, "measured": [0.0]}
+    options |= {"known_every": 2, "window": 4} | {key: value}
+    with pytest.raises(UserError, match=f"evaluate.{key} must be"):
+        made("graph_network").evaluate(store, options, 0)
+
+
 # The observer ------------------------------------------------------------------------------------
 
 
@@ -236,6 +245,17 @@ def test_interpolation_with_all_sensors_is_persistence_or_the_solver():
         dtype=torch.float32,
     )
     torch.testing.assert_close(shown, flow.step(expected))
+
+
+def test_the_climatology_is_the_mean_of_the_training_frames(monkeypatch):
+    module, _ = build("interpolation", then="climatology", sensor_share=0.5, snr=None)
+    mean = np.random.default_rng(0).normal(size=module.mean.shape).astype(np.float32)
+    monkeypatch.setattr(
+        "longrun.methods.assimilate.interpolation.time_mean", lambda windows: (mean, None)
+    )
+    module.prepare(type("Data", (), {"train_windows": None})(), [])
+    found = followed(module, contract.batch(module))
+    assert torch.equal(found[:, 1], torch.from_numpy(mean).expand_as(found[:, 1]))
 
 
 def test_interpolation_fills_what_lies_between_sensors():

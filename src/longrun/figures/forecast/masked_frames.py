@@ -16,7 +16,9 @@ SCORES = (*(f"reconstruction_{kind}_{ratio}" for kind in KINDS for ratio in RATI
 @_style.styled
 def draw(inputs: Inputs) -> Figure:
     """Draw error over the share that is hidden, for both kinds, and over lead time."""
-    errors = {kind: _rebuilt(inputs, kind) for kind in KINDS}
+    entries = inputs.spec["methods"]
+    masked = [name for name, entry in entries.items() if entry.get("mask_ratio", 0.5)]
+    errors = {kind: _rebuilt(inputs, kind, masked) for kind in KINDS}
     scores = inputs.rows("nrmse")
     methods = _style.order(inputs, scores["method"])
     if not methods or not any(errors.values()):
@@ -40,12 +42,12 @@ def draw(inputs: Inputs) -> Figure:
     return _style.finish(figure, inputs, title, scores, hint)
 
 
-def _rebuilt(inputs: Inputs, kind: str) -> dict[str, np.ndarray]:
-    """Return errors (share, seed) by method."""
+def _rebuilt(inputs: Inputs, kind: str, masked: list[str]) -> dict[str, np.ndarray]:
+    """Return errors (share, seed) by method, of those that were trained with masks."""
     found: dict[str, list[np.ndarray]] = {}
     for ratio in RATIOS:
         rows = inputs.rows(f"reconstruction_{kind}_{ratio}")
-        for method in _style.order(inputs, rows["method"]):
+        for method in _style.order(inputs, set(rows["method"]) & set(masked)):
             own = rows[rows["method"] == method]
             found.setdefault(method, []).append(own.groupby("seed")["value"].mean().to_numpy())
     return {method: np.array(runs) for method, runs in found.items()}

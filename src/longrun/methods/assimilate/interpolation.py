@@ -1,10 +1,12 @@
 """What needs no learning: interpolate between the sensors, then wait, or solve the equation.
 
-A forecast from scattered sensors (Janny et al., 2024, arXiv:2401.09198) that loses to the first has
-learnt nothing; the second knows the equation, and what it errs is what the gaps between the sensors
-hide. The interpolation is that of Clough and Tocher, piecewise cubic on triangles.
+A forecast from scattered sensors (Janny et al., 2024, arXiv:2401.09198) that loses to the first, or
+to the mean over all training frames, has learnt nothing; the second knows the equation, and what it
+errs is what the gaps between the sensors hide. The interpolation is that of Clough and Tocher,
+piecewise cubic on triangles.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from longrun.data.windows import time_mean
 from longrun.nn import scattered
 from longrun.runtime import registry
 from longrun.solvers._base import AbstractSolver
@@ -30,12 +33,16 @@ class Interpolation(AbstractAssimilator):
         The `equation` section of the dataset; from the data.
     stride : int
         Frames of the dataset per model step; from the data.
-    then : {"persistence", "solver"}
-        What follows a measurement; the solver works on the stored grid.
+    points : list of int
+        Of the grid along each axis; from the data.
+    then : {"persistence", "solver", "climatology"}
+        What follows a measurement; the solver works on the stored grid, the climatology is the mean
+        over training frames at each point, with a sensor or without.
     """
 
     supported_dims = (2,)
     classical = True
+    mean: Tensor
 
     def __init__(
         self,
@@ -44,11 +51,13 @@ class Interpolation(AbstractAssimilator):
         conditions: int,
         equation: dict[str, Any],
         stride: int,
-        then: Literal["persistence", "solver"] = "persistence",
+        points: list[int],
+        then: Literal["persistence", "solver", "climatology"] = "persistence",
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
         self.equation, self.stride, self.then = registry.build("equations", equation), stride, then
+        self.register_buffer("mean", torch.zeros(fields, *points))
         self.periodic = (True,) * dims
         self._solver: tuple[Tensor, AbstractSolver] | None = None
         self._weights: tuple[bytes, Tensor] | None = None
@@ -57,14 +66,21 @@ class Interpolation(AbstractAssimilator):
         """Note which axes close."""
         self.periodic = tuple(kind == "periodic" for kind in description["boundary"])
 
+    def prepare(self, data: Any, sources: Sequence[Any]) -> None:
+        """Take the mean over training frames, where that is what follows."""
+        if self.then == "climatology":
+            self.mean.copy_(torch.from_numpy(time_mean(data.train_windows)[0]))
+
     def predict(
         self,
         state: Float[Tensor, "batch channel *space"],
         parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "batch channel *space"]:
-        """Return the same state, or what the solver makes of it."""
+        """Return the same state, the climatology, or what the solver makes of the state."""
         if self.then == "persistence":
             return state
+        if self.then == "climatology":
+            return self.mean.expand_as(state)
         if self._solver is None or not torch.equal(self._solver[0], parameters):
             names = [quantity.name for quantity in self.equation.parameters]
             solver = self.equation.solver(
