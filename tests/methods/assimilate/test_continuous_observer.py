@@ -1,5 +1,6 @@
 """The continuous observer sees sensors alone, and answers anywhere; so do its baselines."""
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -218,6 +219,49 @@ def test_the_learning_rate_is_halved_four_times_as_in_the_paper(preset):
     spec = compose(Path("configs"), "continuous_observer", preset)
     updates, every = spec["trainer"]["max_steps"], spec["task"]["decay_every"]
     assert spec["task"]["staircase"] and (updates - 1) // every == 4
+
+
+def test_only_points_with_a_score_are_drawn():
+    module = made("continuous_observer", queries=4).train()
+    chosen = [5, 9, 11, 30]
+    module.score.zero_()
+    module.score[chosen] = 1.0
+    module.batch_loss(contract.batch(module), generator())
+    others = torch.ones_like(module.score, dtype=torch.bool)
+    others[chosen] = False
+    torch.testing.assert_close(module.score[others], torch.full((others.sum(),), 4 / len(others)))
+
+
+def test_each_anchor_goes_on_from_the_last():
+    module = made("continuous_observer", delta=1)
+    sensors = module.sensors(np.arange(0, 64, 2), SPACE)
+    first = torch.randn(2, 32, 1, generator=generator())
+    steps = []
+    messages = module.messages.forward
+    module.messages.forward = lambda h, *rest: steps.append(h) or messages(h, *rest)
+    states, _ = module.rollout(first, sensors, torch.zeros(2, 1), frames=4)
+    assert len(states) == len(steps) == 2
+    assert torch.equal(steps[1], states[0]) and not torch.allclose(states[1], states[0])
+
+
+def test_the_observer_knows_where_sensors_are():
+    module = made("continuous_observer", delta=1)
+    sensors = module.sensors(np.arange(0, 64, 2), SPACE)
+    moved = dataclasses.replace(sensors, positions=sensors.positions.roll(1, 0))
+    states = torch.randn(2, 3, 32, 8, generator=generator())
+    where = torch.rand(5, 2, generator=generator())
+    found = [module.observe(states, each, where, torch.ones(5)) for each in (sensors, moved)]
+    assert not torch.allclose(*found)
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_anchors_are_trained_at_the_sensors_too(weight):
+    module = made("continuous_observer", anchor_weight=weight)
+    batch = contract.batch(module)
+    before = module.batch_loss(batch, generator())
+    with torch.no_grad():
+        module.head[-1].bias += 1.0
+    assert torch.allclose(module.batch_loss(batch, generator()), before) == (not weight)
 
 
 # Baselines ---------------------------------------------------------------------------------------

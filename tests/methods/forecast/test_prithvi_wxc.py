@@ -133,6 +133,23 @@ def test_lead_and_spacing_are_told():
     assert not torch.allclose(answers[0], answers[2])
 
 
+@pytest.mark.parametrize("part", ["climatology", "position", "missing", "shift"])
+def test_hidden_places_are_filled_from_what_is_known_of_them(part):
+    """Their climatology, their place, a learnt token; and windows that move reach others."""
+    module = made()
+    history, conditions = given(module)
+    seen = module.draw("local", 0.75, len(history), generator())
+    before = module.answer(history, conditions, ONES, ONES, seen)
+    if part == "shift":
+        module.decoder.shift = False
+    else:
+        with torch.no_grad():
+            value = getattr(module, part)
+            value.add_(torch.randn(value.shape, generator=generator()))
+    change = (module.answer(history, conditions, ONES, ONES, seen) - before).abs()
+    assert (change * module._hidden(seen)).max() > 1e-4
+
+
 # Training ----------------------------------------------------------------------------------------
 
 

@@ -154,6 +154,57 @@ def test_the_latent_is_divided_by_its_own_deviation(monkeypatch):
         module.prepare(data, [build("space_time_autoencoder", latent=3)[0]])
 
 
+def latents(module, monkeypatch, mean, log_variance):
+    """Give every latent the same moments; return what the transformer is asked."""
+    asked = []
+
+    def encode(block, told):
+        moments = torch.zeros(len(block), *module.shape)
+        return moments + mean, moments + log_variance
+
+    def transformer(z, level, tokens, mask=None):
+        asked.append((z, level))
+        return torch.zeros_like(z)
+
+    monkeypatch.setattr(module.autoencoder, "encode", encode)
+    monkeypatch.setattr(module.transformer, "forward", transformer)
+    return asked
+
+
+def test_a_latent_is_scaled_and_noised_as_its_level_says(monkeypatch):
+    module = made()
+    module.deviation.fill_(3.0)
+    asked = latents(module, monkeypatch, mean=3e4, log_variance=-30.0)
+    loss = module.batch_loss(contract.batch(module, size=32), generator())
+    ((z, level),) = asked
+    kept = module.remaining[level.long()].sqrt()
+    torch.testing.assert_close(z.mean((1, 2, 3, 4)) / 1e4, kept, rtol=1e-2, atol=1e-4)
+    assert loss.item() == pytest.approx(1.0, abs=0.05)  # the noise itself
+
+
+def test_the_posterior_is_sampled_in_training(monkeypatch):
+    module = made()
+    asked = latents(module, monkeypatch, mean=0.0, log_variance=2 * math.log(50.0))
+    module.batch_loss(contract.batch(module, size=32), generator())
+    assert asked[0][0].std() > 10
+
+
+def test_a_sample_is_scaled_back_before_it_is_decoded(monkeypatch):
+    module = made(sampling_steps=1)
+    module.deviation.fill_(4.0)
+    given = contract.batch(module)
+    decoded = []
+
+    def decode(latent, told):
+        decoded.append(latent)
+        return torch.zeros(len(latent), module.frames, 2, 16, 16)
+
+    monkeypatch.setattr(module.autoencoder, "decode", decode)
+    monkeypatch.setattr(module, "denoised", lambda z, *_: torch.ones_like(z))
+    module.block(given["window"][:, 0], given["parameters"], generator())
+    assert torch.equal(decoded[0], torch.full_like(decoded[0], 4.0))
+
+
 def test_the_autoencoder_is_frozen():
     module = made()
     module.batch_loss(contract.batch(module), generator()).backward()
