@@ -18,7 +18,6 @@ from typing import Any
 
 from longrun import config
 from longrun.runtime import cli, registry
-from longrun.runtime.cli import UserError
 
 HEADING = """# Datasets
 
@@ -36,6 +35,8 @@ parameters and a picture.
 | dataset | equation | grid | trajectories × frames | error, first | last | predictability | size |
 |---|---|---|---|---|---|---|---|
 """
+
+NOT_MADE = "Not made at this preset yet:"
 
 
 def about(equation: str) -> str:
@@ -103,21 +104,21 @@ def table(
     known
         Names of all datasets.
 
-    Raises
-    ------
-    UserError
-        A dataset that was not made, and of which the old page says nothing.
+    Returns
+    -------
+    str
+        A row for each dataset that was made; a line names those that were not, at this preset.
     """
     rows = {}
     if f"preset `{preset}`" in old:
         rows = {line.split("](")[0][3:]: line for line in old.splitlines() if line[:3] == "| ["}
     rows |= {name: row(name, facts) for name, facts in found.items()}
-    for name in known:
-        if name not in rows:
-            raise UserError(
-                f"{name}: was not made; snakemake -- results/{preset}/datasets/{name}.json"
-            )
-    return HEADING.format(preset=preset) + "".join(f"{rows[name]}\n" for name in known)
+    names = list(known)
+    text = "".join(f"{rows[name]}\n" for name in names if name in rows)
+    missing = [f"`{name}`" for name in names if name not in rows]
+    if missing:
+        text += f"\n{NOT_MADE} {', '.join(missing)}.\n"
+    return HEADING.format(preset=preset) + text
 
 
 def equation_page(

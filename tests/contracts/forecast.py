@@ -16,6 +16,7 @@ OPTIONS = {
         "decoder_pairs": 1,
         "window": [2, 2],
         "leads": [0, 1],
+        "spacings": [1],  # of one frame, as some tests have it, there is no other
     },
 }
 BLOCKS = {"frames": 4, "channels": 4, "multipliers": [1, 2], "latent": 2}

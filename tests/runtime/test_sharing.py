@@ -22,7 +22,15 @@ QUIET = {
     "direct_insertion": {"spacing": 2},
 }
 # They draw what they train on: levels, pairs.
-NOISY = ("pde_refiner", "rectified_flow")
+NOISY = (
+    "continuous_observer",
+    "graph_network",
+    "pde_refiner",
+    "prithvi_wxc",
+    "rectified_flow",
+    "space_time_autoencoder",
+    "text2pde",
+)
 LEARN = [name for name in test_methods.METHODS if test_methods.fitted(test_methods.fresh(name))]
 
 
@@ -46,7 +54,9 @@ STRATEGIES = {"ddp": DistributedDataParallel, "fsdp": fsdp}
 
 
 def prepared(name):
+    takes = registry.arguments("methods", name)
     options = QUIET.get(registry.task(name), {}) | QUIET.get(name, {})
+    options = {key: value for key, value in options.items() if key in takes}
     module, _ = test_methods.build(name, **options)
     module = test_methods.perturb(module.double().train())
     for part in module.modules():  # their statistics are of one share

@@ -175,7 +175,8 @@ class PrithviWxC(AbstractForecaster):
         self.embed = nn.Conv2d(history * fields + self.scalars, width, patch, patch)
         self.embed_static = nn.Conv2d(fields, width, patch, patch)
         self.of_spacing, self.of_lead = nn.Linear(1, width // 4), nn.Linear(1, width // 4)
-        self.missing = nn.Parameter(0.02 * torch.randn(width))
+        # without masks it learns nothing, and several devices wait for gradients that never come
+        self.missing = nn.Parameter(0.02 * torch.randn(width), requires_grad=mask_ratio > 0)
         self.encoder = LocalGlobal(width, heads, encoder_pairs, shift=False)
         self.decoder = LocalGlobal(width, heads, decoder_pairs, shift=True)
         self.norm = nn.LayerNorm(width)
