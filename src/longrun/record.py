@@ -112,6 +112,7 @@ def results(
                 "chance": words.chance([_verdict(claim) for claim in today]),
                 "old": any(preset in old[name] for name in at),
                 "tasks": rows,
+                "missing": sorted(tasks.keys() - at.keys()),
             }
         )
     return fill("results.md", presets=parts, earlier=paper.OLD)

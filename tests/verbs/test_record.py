@@ -146,3 +146,11 @@ def test_the_committed_tables_follow_from_the_committed_pages(root, tmp_path):
         assert (tmp_path / name).read_text() == (root / name).read_text()
     for experiment in config.experiments(root / "configs"):
         assert (root / f"docs/papers/{experiment}.md").exists()
+
+
+def test_what_was_not_run_at_a_preset_is_named():
+    pages = {"old": {"cpu": "text"}, "new": {}}
+    table = record.results(pages, dict.fromkeys(pages, "forecast"), dict.fromkeys(pages, ()))
+    assert "Not run yet at this preset: [new](docs/papers/new.md).\n" in table
+    del pages["new"]
+    assert "Not run" not in record.results(pages, {"old": "forecast"}, {"old": ()})

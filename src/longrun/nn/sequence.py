@@ -9,6 +9,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longrun.nn.coordinates import turned
+
 Memory = dict[str, Tensor]
 """What a mixer remembers, batch first in every tensor."""
 
@@ -129,7 +131,4 @@ def rotated(
     """Turn pairs of components by angles that grow with the place: products see differences."""
     half = x.shape[-1] // 2
     rate = ROTARY_BASE ** (-torch.arange(half, device=x.device, dtype=x.dtype) / half)
-    angle = place[:, None].to(x.dtype) * rate
-    first, second = x.chunk(2, -1)
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat([first * cos - second * sin, first * sin + second * cos], -1)
+    return turned(x, place[:, None].to(x.dtype) * rate)

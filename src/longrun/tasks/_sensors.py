@@ -178,8 +178,7 @@ class AbstractSensorForecaster(AbstractEstimator):
         measured[:, 0] = True
         measurement, mask = self.measure(window, measured, generator)
         found = torch.stack([*self.follow(measurement, mask, batch["parameters"], generator)], 1)
-        pairs = (each[:, 1:].flatten(0, 1) for each in (found, window))
-        found, truth = pairs
+        found, truth = (each[:, 1:].flatten(0, 1) for each in (found, window))
         return {"free_relative_mse": relative_square(found - truth, truth).mean()}
 
     # Use -----------------------------------------------------------------------------------------

@@ -239,7 +239,7 @@ def test_each_anchor_goes_on_from_the_last():
     steps = []
     messages = module.messages.forward
     module.messages.forward = lambda h, *rest: steps.append(h) or messages(h, *rest)
-    states, _ = module.rollout(first, sensors, torch.zeros(2, 1), frames=4)
+    states = module.rollout(first, sensors, torch.zeros(2, 1), frames=4)
     assert len(states) == len(steps) == 2
     assert torch.equal(steps[1], states[0]) and not torch.allclose(states[1], states[0])
 

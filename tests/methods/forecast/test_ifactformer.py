@@ -6,7 +6,8 @@ import math
 import pytest
 import torch
 
-from longrun.methods.forecast.ifactformer import IFactFormer, Kernel, Layer, along, turned
+from longrun.methods.forecast.ifactformer import IFactFormer, Kernel, Layer, along, angles
+from longrun.nn.coordinates import turned
 
 NONE = torch.zeros(2, 0)
 
@@ -138,7 +139,7 @@ def test_rotation_turns_by_the_coordinate():
     x[..., 0] = 1.0
     angle = 64 * 2 * math.pi * torch.arange(4) / 4
     expected = torch.stack([angle.cos(), angle.sin()], dim=-1)
-    torch.testing.assert_close(turned(x)[0, 0], expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(turned(x, angles(x))[0, 0], expected, rtol=0, atol=1e-4)
 
 
 def test_along_is_a_product_with_one_axis():

@@ -37,7 +37,7 @@ from longrun.nn.graph import MessagePassing, perceptron
 from longrun.tasks._estimation import sensor_places
 from longrun.tasks._sensors import AbstractSensorForecaster, Sensors, grid_positions
 
-State = tuple[Float[Tensor, "anchor batch sensor width"], Float[Tensor, "batch sensor channel"]]
+LEAST = 1e-3  # score of a point that was drawn: it may be drawn again
 
 
 class ContinuousObserver(AbstractSensorForecaster):
@@ -117,8 +117,8 @@ class ContinuousObserver(AbstractSensorForecaster):
         sensors: Sensors,
         conditions: Float[Tensor, "batch condition"],
         frames: int,
-    ) -> State:
-        """Return the anchors that reach these frames or the window's, and the first values."""
+    ) -> Float[Tensor, "anchor batch sensor width"]:
+        """Return the anchors that reach these frames, or the window's."""
         places = sensors.positions.expand(len(first), *sensors.positions.shape)
         given = conditions[:, None].expand(-1, first.shape[1], -1)
         h = self.nodes(torch.cat([first, places, given], dim=2))
@@ -127,7 +127,7 @@ class ContinuousObserver(AbstractSensorForecaster):
         for _ in range(self.anchors(max(frames, self.unroll))):
             h, e = self.messages(h, e, sensors.ends)  # the sums in the layers are the residual
             states.append(h)
-        return torch.stack(states), first
+        return torch.stack(states)
 
     def _time(self, anchor: int) -> float:
         """Return the time of an anchor, by its number from 0, in windows."""
@@ -171,10 +171,14 @@ class ContinuousObserver(AbstractSensorForecaster):
         return answer
 
     def answers(
-        self, state: State, sensors: Sensors, space: Sequence[int], frame: int
+        self,
+        state: Float[Tensor, "anchor batch sensor width"],
+        sensors: Sensors,
+        space: Sequence[int],
+        frame: int,
     ) -> Float[Tensor, "batch channel *space"]:
         """Return a whole frame, normalised."""
-        states = state[0][: self.anchors(max(frame, self.unroll))]
+        states = state[: self.anchors(max(frame, self.unroll))]
         positions = torch.from_numpy(grid_positions(space)).to(states)
         parts = [
             self.observe(states, sensors, part, torch.full_like(part[:, 0], frame / self.unroll))
@@ -195,7 +199,7 @@ class ContinuousObserver(AbstractSensorForecaster):
     ) -> Float[Tensor, ""]:
         """Return the error at points that are drawn, and that of the anchors at the sensors."""
         frames, count = known.shape[1:3]
-        states, _ = self.rollout(known[:, 0, part], sensors, conditions, self.unroll)
+        states = self.rollout(known[:, 0, part], sensors, conditions, self.unroll)
         drawn = min(self.queries, len(self.score))
         chosen = torch.multinomial(self.score, drawn, generator=generator)
         frame, sensor = chosen // count, chosen % count
@@ -213,4 +217,4 @@ class ContinuousObserver(AbstractSensorForecaster):
         """Score the points that were drawn by their loss; let the others come nearer."""
         score = self.score + len(chosen) / len(self.score)
         relative = error / error.mean().clamp_min(torch.finfo(error.dtype).tiny)
-        self.score = score.index_copy(0, chosen, relative.to(score) + 1e-3)
+        self.score = score.index_copy(0, chosen, relative.to(score) + LEAST)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from longrun.runtime import registry
 from longrun.solvers._base import AbstractSolver
+from longrun.tasks._solvers import SolverMemory
 from longrun.tasks.assimilate import AbstractAssimilator
 
 
@@ -64,24 +65,15 @@ class EnsembleKalmanFilter(AbstractAssimilator):
             raise ValueError("ensemble_kalman_filter needs a store of the solver's whole state")
         self.stride, self.members, self.inflation = stride, members, inflation
         self.substeps = substeps
-        self._cached: tuple[Any, Tensor, AbstractSolver] | None = None
+        self._solvers = SolverMemory(self.equation)
 
     def _solver(
         self, parameters: Float[Tensor, "batch parameter"], dtype: torch.dtype
     ) -> AbstractSolver:
-        """Return the solver of these parameters; every step needs the same one."""
-        key = (dtype, parameters.device)
-        if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
-            return self._cached[2]
-        names = [quantity.name for quantity in self.equation.parameters]
-        solver = self.equation.solver(
-            dict(zip(names, parameters.repeat_interleave(self.members, 0).T, strict=True)),
-            substeps=self.substeps,
-            stride=self.stride,
-            dtype=dtype,
-            device=parameters.device,
-        )
-        self._cached = (key, parameters.clone(), solver)
+        """Return the solver of every member."""
+        each = parameters.repeat_interleave(self.members, 0)
+        options = {"substeps": self.substeps, "stride": self.stride}
+        solver: AbstractSolver = self._solvers(each, dtype, **options)
         return solver
 
     def begin(

@@ -96,7 +96,8 @@ class GraphNetwork(AbstractSensorForecaster):
         return (values.mT @ self._weights(sensors, space).T).unflatten(2, tuple(space))
 
     def _weights(self, sensors: Sensors, space: Sequence[int]) -> Float[Tensor, "point sensor"]:
-        key = ("weights", id(sensors), tuple(space))
+        numbers, like = sensors.numbers.cpu().numpy().tobytes(), sensors.positions
+        key = ("weights", numbers, tuple(space), like.dtype, like.device)
         if key not in self._cached:
             positions = sensors.positions.double().cpu().numpy()
             weights = scattered.cubic(positions, grid_positions(space), self.periodic)

@@ -19,6 +19,7 @@ from longrun.nn import scattered
 from longrun.runtime import registry
 from longrun.solvers._base import AbstractSolver
 from longrun.tasks._sensors import grid_positions
+from longrun.tasks._solvers import SolverMemory
 from longrun.tasks.assimilate import AbstractAssimilator
 
 
@@ -56,10 +57,11 @@ class Interpolation(AbstractAssimilator):
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, **options)
-        self.equation, self.stride, self.then = registry.build("equations", equation), stride, then
+        self.equation = registry.build("equations", equation)
+        self._solvers = SolverMemory(self.equation)
+        self.stride, self.then = stride, then
         self.register_buffer("mean", torch.zeros(fields, *points))
         self.periodic = (True,) * dims
-        self._solver: tuple[Tensor, AbstractSolver] | None = None
         self._weights: tuple[bytes, Tensor] | None = None
 
     def fit_data(self, description: dict[str, Any]) -> None:
@@ -81,17 +83,10 @@ class Interpolation(AbstractAssimilator):
             return state
         if self.then == "climatology":
             return self.mean.expand_as(state)
-        if self._solver is None or not torch.equal(self._solver[0], parameters):
-            names = [quantity.name for quantity in self.equation.parameters]
-            solver = self.equation.solver(
-                dict(zip(names, parameters.T, strict=True)),
-                points=state.shape[2],
-                stride=self.stride,
-                dtype=state.dtype,
-                device=state.device,
-            )
-            self._solver = (parameters.clone(), solver)
-        return self._solver[1].step(state)
+        solver: AbstractSolver = self._solvers(
+            parameters, state.dtype, points=state.shape[2], stride=self.stride
+        )
+        return solver.step(state)
 
     def begin(
         self,

@@ -34,6 +34,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longrun.nn.coordinates import coordinates
 from longrun.nn.fno import FNOBackbone, as_channels
 from longrun.tasks.forecast import AbstractForecaster, framed_points
 
@@ -111,12 +112,6 @@ class CFDBench(AbstractForecaster):
             places = coordinates(history.shape[3:], frames).expand(len(frames), -1, -1, -1)
             return self.network(torch.cat([*channels, places], dim=1))
         return self.network(torch.cat(channels, dim=1), generator)
-
-
-def coordinates(grid: tuple[int, ...], like: Tensor) -> Float[Tensor, "axis *grid"]:
-    """Return the place of every point, from -1/2 to 1/2 along each axis."""
-    axes = [torch.linspace(-0.5, 0.5, n, dtype=like.dtype, device=like.device) for n in grid]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 class PlainUNet(nn.Module):

@@ -18,6 +18,7 @@ from longrun.runtime.cli import UserError
 from longrun.solvers._base import AbstractSolver
 from longrun.tasks._evaluation import seconds_per_call
 from longrun.tasks._learner import only
+from longrun.tasks._solvers import SolverMemory
 from longrun.tasks.forecast import AbstractForecaster
 
 
@@ -73,7 +74,7 @@ class CoarseSolver(AbstractForecaster):
         self.stride, self.match, self.coarsest = stride, match, coarsest
         self.register_buffer("points", torch.tensor(self.equation.points))
         self.register_buffer("steps", torch.tensor(self.equation.substeps * stride))
-        self._cached: tuple[Any, Tensor, AbstractSolver] | None = None
+        self._solvers = SolverMemory(reference)
 
     def candidates(self) -> list[tuple[int, int]]:
         """Return the (points, solver steps per model step) to choose from, the reference first."""
@@ -133,20 +134,10 @@ class CoarseSolver(AbstractForecaster):
     def _solver(
         self, parameters: Float[Tensor, "batch condition"], dtype: torch.dtype
     ) -> AbstractSolver:
-        """Return the solver of these parameters; a rollout needs the same one at every step."""
-        key = (int(self.points), int(self.steps), dtype, parameters.device)
-        if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
-            return self._cached[2]
-        names = [quantity.name for quantity in self.equation.parameters]
-        solver = self.equation.solver(
-            dict(zip(names, parameters.T, strict=True)),
-            points=key[0],
-            substeps=key[1] / self.stride,
-            stride=self.stride,
-            dtype=dtype,
-            device=parameters.device,
-        )
-        self._cached = (key, parameters.clone(), solver)
+        """Return the solver of these parameters."""
+        substeps = int(self.steps) / self.stride
+        options = {"points": int(self.points), "substeps": substeps, "stride": self.stride}
+        solver: AbstractSolver = self._solvers(parameters, dtype, **options)
         return solver
 
     def step(

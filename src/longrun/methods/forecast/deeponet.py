@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from longrun.nn.coordinates import coordinates
 from longrun.nn.fno import as_channels
 from longrun.tasks.forecast import AbstractForecaster, framed_points
 
@@ -92,7 +93,7 @@ class DeepONet(AbstractForecaster):
     ) -> Float[Tensor, "batch channel *space"]:
         """Return the scaled target of the next frame."""
         grid, given = history.shape[3:], conditions / 10
-        trunk = self.trunk(places(grid, history))
+        trunk = self.trunk(coordinates(grid, history).flatten(1).T)
         if self.kind == "cnn":
             frames = history.flatten(1, 2)
             code = self.branch(torch.cat([frames, as_channels(conditions, frames)], dim=1))
@@ -105,12 +106,6 @@ class DeepONet(AbstractForecaster):
                 code = self.branch(frames) * self.conditions_branch(given)
             values = code.unflatten(1, (self.fields, -1)) @ trunk.T + self.bias[:, None]
         return values.unflatten(2, grid)
-
-
-def places(grid: tuple[int, ...], like: Tensor) -> Float[Tensor, "place axis"]:
-    """Return the place of every point, from -1/2 to 1/2 along each axis."""
-    axes = [torch.linspace(-0.5, 0.5, n, dtype=like.dtype, device=like.device) for n in grid]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
 
 
 def fully_connected(sizes: list[int]) -> nn.Sequential:

@@ -22,31 +22,25 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from longrun.nn.coordinates import coordinates
+from longrun.tasks._direct import AbstractDirectForecaster
 from longrun.tasks._learner import Batch
-from longrun.tasks.forecast import AbstractForecaster, Memory
 
 
-class DirectDeepONet(AbstractForecaster):
+class DirectDeepONet(AbstractDirectForecaster):
     """DeepONet, or one fully connected network, from conditions, place and time to a frame.
 
     Parameters
     ----------
     fields, dims, conditions, points
-        From the data.
+        See `AbstractDirectForecaster`, also for the options.
     network : {"deeponet", "ffn"}
         Which.
     width, depth : int
         Units and layers; of both branch and trunk.
     samples : int
         Random points of a frame in training; 0 is all.
-    horizon : int
-        Model steps of a trajectory, over which the time goes from -1 to 1.
-    options
-        See `AbstractForecaster`; the method fixes history, target, training and normalisation.
     """
-
-    direct = True
-    translates = False
 
     def __init__(
         self,
@@ -58,23 +52,12 @@ class DirectDeepONet(AbstractForecaster):
         width: int = 100,
         depth: int = 8,
         samples: int = 1000,
-        horizon: int = 50,
         **options: Any,
     ):
-        super().__init__(
-            fields,
-            dims,
-            conditions,
-            history=1,
-            target="state",
-            training={"name": "one_step"},
-            normalise=True,
-            input_noise=0.0,
-            **options,
-        )
-        if min(horizon, width, depth) < 1 or samples < 0:
-            raise ValueError("horizon, width and depth must be at least 1, samples at least 0")
-        self.horizon, self.points, self.samples = horizon, points, samples
+        super().__init__(fields, dims, conditions, points, **options)
+        if min(width, depth) < 1 or samples < 0:
+            raise ValueError("width and depth must be at least 1, samples at least 0")
+        self.samples = samples
         self.kind = network
         if network == "ffn":
             self.network = ScaledMLP([conditions + dims + 1, *[width] * depth, fields])
@@ -84,55 +67,21 @@ class DirectDeepONet(AbstractForecaster):
         self.trunk = ScaledMLP([width] * depth)
         self.bias = nn.Parameter(torch.zeros(fields))
 
-    def step(
-        self,
-        history: Float[Tensor, "batch frame channel *space"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator | None = None,
-    ) -> Float[Tensor, "batch channel *space"]:
-        """Return the normalised frame of conditions and time, both from 0 to 10."""
-        values = self._values(conditions[:, :-1], conditions[:, -1:], self._places(conditions))
-        return values.unflatten(2, self.points)
-
-    def begin(
-        self,
-        history: Float[Tensor, "batch frame channel *space"],
-        parameters: Float[Tensor, "batch parameter"],
-    ) -> Memory:
-        """Return the parameters, at the first frame of the trajectory."""
-        return {"parameters": parameters, "elapsed": torch.zeros_like(parameters[:, 0])}
-
-    def advance(
-        self, memory: Memory, generator: torch.Generator | None = None
-    ) -> tuple[Float[Tensor, "batch channel *space"], Memory]:
-        """Return the next frame."""
-        elapsed = memory["elapsed"] + 1
-        return self._frame(memory["parameters"], elapsed), memory | {"elapsed": elapsed}
-
-    def _frame(
-        self, parameters: Float[Tensor, "batch parameter"], elapsed: Float[Tensor, " batch"]
-    ) -> Float[Tensor, "batch channel *space"]:
-        values = self._values(*self._case(parameters, elapsed), self._places(self.field_mean))
-        return self.physical(values.unflatten(2, self.points))
-
-    def _case(self, parameters: Tensor, elapsed: Tensor) -> tuple[Tensor, Tensor]:
-        """Return conditions and time, from 0 to 10."""
-        time = (10 / self.horizon * elapsed).to(self.field_mean)[:, None]
-        return self.scaled_conditions(parameters), time
+    def field(self, given: Float[Tensor, "batch input"]) -> Float[Tensor, "batch channel *space"]:
+        """Return the normalised frame."""
+        return self._values(given, self._places(given)).unflatten(2, self.points)
 
     def _places(self, like: Tensor) -> Float[Tensor, "place axis"]:
         """Return the place of every point, from -1 to 1 along each axis."""
-        axes = [torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in self.points]
-        return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2)
+        return coordinates(self.points, like, -1, 1).flatten(1).T
 
     def _values(
         self,
-        conditions: Float[Tensor, "batch condition"],
-        time: Float[Tensor, "batch 1"],
+        given: Float[Tensor, "batch input"],
         places: Float[Tensor, "place axis"],
     ) -> Float[Tensor, "batch channel place"]:
         """Return normalised values at places."""
-        given, time = conditions / 5 - 1, time / 5 - 1
+        given, time = (given / 5 - 1).split([given.shape[1] - 1, 1], dim=1)
         if self.kind == "ffn":
             case = torch.cat([given, time], dim=1)[:, None].expand(-1, len(places), -1)
             there = places.expand(len(given), -1, -1)
@@ -146,7 +95,8 @@ class DirectDeepONet(AbstractForecaster):
         frames = self.normalised(batch["window"]).flatten(3)
         chosen = self._choose(frames, generator)
         places = self._places(frames)[chosen]
-        values = self._values(*self._case(batch["parameters"], batch["elapsed"] + 1), places)
+        given = self.case(batch["parameters"], batch["elapsed"] + 1)
+        values = self._values(given, places)
         shape = (-1, *(1,) * (self.dims - 1))  # a row of points in place of space
         values, truth = (v.unflatten(2, shape) for v in (values, frames[:, 1][..., chosen]))
         return self.step_error(values, truth, truth[:, None])
@@ -156,12 +106,6 @@ class DirectDeepONet(AbstractForecaster):
         if not 0 < self.samples < count:
             return torch.arange(count, device=frames.device)
         return torch.randint(count, (self.samples,), generator=generator, device=frames.device)
-
-    def validate(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-        """Return the error relative to the field's spread, of frames over the whole horizon."""
-        error = self._frame(batch["parameters"], batch["elapsed"] + 1) - batch["window"][:, 1]
-        scaled = error / self.per_channel(self.field_std)
-        return {"field_error": scaled.square().mean().sqrt()}
 
 
 class ScaledMLP(nn.Module):

@@ -35,6 +35,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from longrun.nn.coordinates import turned
 from longrun.nn.fno import as_channels
 from longrun.tasks.forecast import AbstractForecaster
 
@@ -226,19 +227,17 @@ class Kernel(nn.Module):
             for part in (self.query(s), self.key(s))
         )
         if self.rotary:
-            query, key = turned(query), turned(key)
+            angle = angles(query)
+            query, key = turned(query, angle), turned(key, angle)
         return query @ key.transpose(-1, -2)
 
 
-def turned(x: Float[Tensor, "batch head point channel"]) -> Float[Tensor, "..."]:
-    """Turn channel i against channel i + half by an angle that grows with the coordinate."""
-    points, half = x.shape[-2], x.shape[-1] // 2
-    line = 2 * math.pi * torch.arange(points, device=x.device) / points
-    rate = SHORTEST * LONGEST ** (-torch.arange(half, device=x.device) / half)
-    angle = (line[:, None] * rate).to(x.dtype)
-    first, second = x.chunk(2, dim=-1)
-    cos, sin = angle.cos(), angle.sin()
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+def angles(like: Float[Tensor, "batch head point channel"]) -> Float[Tensor, "point half"]:
+    """Return by how much pairs of channels turn at each point: it grows with the coordinate."""
+    points, half = like.shape[-2], like.shape[-1] // 2
+    line = 2 * math.pi * torch.arange(points, device=like.device) / points
+    rate = SHORTEST * LONGEST ** (-torch.arange(half, device=like.device) / half)
+    return (line[:, None] * rate).to(like.dtype)
 
 
 def along(

@@ -47,6 +47,7 @@ from longrun.nn.unet import CircularConvolution
 from longrun.runtime import registry
 from longrun.tasks._blocks import AbstractBlockForecaster, relative, true_blocks
 from longrun.tasks._learner import only
+from longrun.tasks._solvers import SolverMemory
 
 METRICS = {
     "resolve_error": (
@@ -162,12 +163,13 @@ class Text2PDE(AbstractBlockForecaster):
             Without one, or with one of another size.
         """
         source: Any = only(sources)
-        if source is None or type(source).__name__ != "SpaceTimeAutoencoder":
+        if not isinstance(source, AbstractBlockForecaster):
             raise ValueError("text2pde needs starts_from: a space_time_autoencoder")
         if source.frames != self.frames:
             raise ValueError(f"frames must be {source.frames}, as in its starts_from")
+        trained: Any = source.autoencoder
         try:
-            self.autoencoder.load_state_dict(source.autoencoder.state_dict())
+            self.autoencoder.load_state_dict(trained.state_dict())
         except RuntimeError as error:
             message = "text2pde needs channels, multipliers and latent of its starts_from"
             raise ValueError(message) from error
@@ -283,13 +285,8 @@ class Text2PDE(AbstractBlockForecaster):
         block: Float[Tensor, "batch frame channel *space"],
         parameters: Float[Tensor, "batch parameter"],
     ) -> Float[Tensor, "batch frame channel *space"]:
-        names = [quantity.name for quantity in self.equation.parameters]
-        solver = self.equation.solver(
-            dict(zip(names, parameters.T, strict=True)),
-            points=block.shape[3],
-            stride=self.stride,
-            dtype=block.dtype,
-            device=block.device,
+        solver = SolverMemory(self.equation)(
+            parameters, block.dtype, points=block.shape[3], stride=self.stride
         )
         frames = [block[:, 0]]
         for _ in range(self.frames - 1):

@@ -45,6 +45,7 @@ from torch.utils.checkpoint import checkpoint
 from longrun.equations.navier_stokes_mac import COURANT
 from longrun.runtime import registry
 from longrun.solvers.mac import PeriodicMACSolver, limited
+from longrun.tasks._solvers import SolverMemory
 from longrun.tasks.forecast import AbstractForecaster, Memory
 
 REACH = 4
@@ -130,7 +131,7 @@ class TSM(AbstractForecaster):
         self.memory, self.order, self.bundle = memory, order, bundle
         self.period = bundle  # the network is called again after this many steps of the solver
         self.learned, self.checkpointing = learned, checkpointing
-        self._cached: tuple[Any, Tensor, PeriodicMACSolver] | None = None
+        self._solvers = SolverMemory(reference)
         if learned:
             self.network = _tower(2 * order, width, layers, bundle * FACES * FREE)
             # kept with the weights: another machine may find another basis
@@ -151,20 +152,10 @@ class TSM(AbstractForecaster):
     def _solver(
         self, parameters: Float[Tensor, "batch parameter"], dtype: torch.dtype
     ) -> PeriodicMACSolver:
-        """Return the solver of these parameters; a rollout needs the same one at every step."""
-        key = (dtype, parameters.device)
-        if self._cached and self._cached[0] == key and torch.equal(self._cached[1], parameters):
-            return self._cached[2]
-        names = [quantity.name for quantity in self.equation.parameters]
-        solver: PeriodicMACSolver = self.equation.solver(
-            dict(zip(names, parameters.T, strict=True)),
-            points=self.points,
-            substeps=self.steps / self.stride,
-            stride=self.stride,
-            dtype=dtype,
-            device=parameters.device,
-        )
-        self._cached = (key, parameters.clone(), solver)
+        """Return the solver of these parameters."""
+        substeps = self.steps / self.stride
+        options = {"points": self.points, "substeps": substeps, "stride": self.stride}
+        solver: PeriodicMACSolver = self._solvers(parameters, dtype, **options)
         return solver
 
     # The past ------------------------------------------------------------------------------------
