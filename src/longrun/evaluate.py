@@ -163,7 +163,7 @@ def _settings(experiment: Mapping[str, Any], method: str, content: Mapping[str, 
     """Return a fingerprint of what the run was trained and evaluated with; None: not known."""
     if "settings" not in content:  # a checkpoint from before they were kept
         return None
-    return config.fingerprint([content["settings"], config.evaluate_spec(experiment, method)])
+    return config.run_settings(experiment, method, content["settings"])
 
 
 def main() -> None:

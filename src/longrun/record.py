@@ -186,6 +186,29 @@ def draw(outcome: Outcome, configs: Path, results: Path, preset: str, folder: Pa
     return drawn
 
 
+def check_settings(spec: Mapping[str, Any], folder: Path) -> None:
+    """Refuse to record runs of other settings than the experiment has today as if they had these.
+
+    Parameters
+    ----------
+    spec
+        The experiment, composed.
+    folder
+        `results/{preset}/{experiment}`.
+
+    Raises
+    ------
+    UserError
+        Of the first such run.
+    """
+    for method, _, run in config.runs(spec, folder):
+        if method in spec.get("borrowed", {}):
+            continue
+        note = cli.read_json(run / "evaluation.json", "evaluate")
+        if note.get("settings") not in (None, config.run_settings(spec, method)):
+            raise UserError(f"{run}: was made with other settings than today's; make it anew")
+
+
 def _is_old(configs: Path, name: str, preset: str, text: str) -> bool:
     """Whether what a page says of a preset was made with other settings than today's."""
     return settings(configs, config.compose(configs, name, preset), preset) not in text
@@ -259,6 +282,7 @@ def main() -> None:
     captions = read_captions(options.captions)
     made = {}
     for outcome in outcomes:
+        check_settings(outcome.spec, options.results / options.preset / outcome.name)
         at = options.preset, options.root / PAPERS
         made_with = settings(options.configs, outcome.spec, options.preset)
         pictures = [

@@ -1,5 +1,6 @@
 """Pages of the repository: what was measured stays as it was, and the tables follow from it."""
 
+import json
 import shutil
 
 import pytest
@@ -154,3 +155,18 @@ def test_what_was_not_run_at_a_preset_is_named():
     assert "Not run yet at this preset: [new](docs/papers/new.md).\n" in table
     del pages["new"]
     assert "Not run" not in record.results(pages, {"old": "forecast"}, {"old": ()})
+
+
+def test_runs_of_other_settings_are_not_recorded_as_todays(site, tmp_path):
+    spec = config.compose(site / "configs", "pde_refiner", "cpu")
+    folder = shutil.copytree(site / "results/cpu/pde_refiner", tmp_path / "pde_refiner")
+    record.check_settings(spec, folder)  # written before settings were kept
+    path = folder / "unet/seed1/evaluation.json"
+    note = json.loads(path.read_text())
+    today = config.run_settings(spec, "unet")
+    path.write_text(json.dumps(note | {"settings": today}))
+    record.check_settings(spec, folder)
+    spec["task"]["learning_rate"] = 1e-2
+    assert config.run_settings(spec, "unet") != today
+    with pytest.raises(UserError, match="unet/seed1: was made with other settings"):
+        record.check_settings(spec, folder)

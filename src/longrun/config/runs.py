@@ -233,6 +233,18 @@ def evaluate_spec(experiment: Mapping[str, Any], method: str) -> str:
     )
 
 
+def run_settings(experiment: Mapping[str, Any], method: str, trained: str | None = None) -> str:
+    """Return a fingerprint of what a run is trained and evaluated with.
+
+    Parameters
+    ----------
+    trained
+        The fingerprint of `train_spec` that a checkpoint holds; by default that of the experiment.
+    """
+    trained = trained or fingerprint(train_spec(experiment, method))
+    return fingerprint([trained, evaluate_spec(experiment, method)])
+
+
 def judge_spec(experiment: Mapping[str, Any]) -> str:
     """Canonical JSON of all that the verdicts depend on besides the scores."""
     seeds = {name: method_spec(experiment, name)["seeds"] for name in experiment["methods"]}
