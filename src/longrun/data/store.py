@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -861,9 +862,16 @@ def read_predictions(path: str | Path) -> xr.Dataset:
         Absent, not a zarr store, or one that lost a file.
     """
     try:
-        with xr.open_dataset(
-            path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
-        ) as dataset:
+        with (
+            warnings.catch_warnings(
+                # Snakemake's mark of the age of a folder that it made
+                action="ignore",
+                category=zarr.errors.ZarrUserWarning,
+            ),
+            xr.open_dataset(
+                path, engine="zarr", consolidated=False, decode_times=False, decode_timedelta=False
+            ) as dataset,
+        ):
             if dataset.nbytes > memory():
                 raise StoreError(f"{path}: its shapes need {dataset.nbytes} bytes of memory")
             for name in dataset.attrs.pop(ARRAYS, ()):  # predictions of earlier versions: none
