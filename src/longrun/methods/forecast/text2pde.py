@@ -308,6 +308,7 @@ class Text2PDE(AbstractBlockForecaster):
             table.add("resolve_error", error.cpu().numpy(), trajectory=chosen)
             table.add("resolve_over_random", (error / other).cpu().numpy(), trajectory=chosen)
             apart, true = ((x - x.roll(1, 0)).flatten(1).norm(dim=1) for x in (block, truth))
+            true = true.clamp_min(torch.finfo(true.dtype).tiny)  # of a single trajectory
             table.add("variety", (apart / true).cpu().numpy(), trajectory=chosen)
         return table
 
