@@ -182,7 +182,8 @@ def main() -> None:
     arguments.output = arguments.output or arguments.checkpoint.parent
     content = checkpoint.read(arguments.checkpoint)
     check_checkpoint(arguments.checkpoint, content, spec, options["stride"])
-    seen = View(**config.view(experiment))
+    # scores of training states are of those that the method was trained on
+    seen = View(**config.view(experiment), trajectories=spec["trainer"]["trajectories"])
     same = spec["train"] == experiment["test"]  # else a method may be scored on another equation
     equation = content["description"]["equation_name"] if same else None
     stores = [open_store(path, equation).view(seen) for path in arguments.data]

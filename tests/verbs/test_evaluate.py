@@ -33,7 +33,7 @@ EXPERIMENT = {
             "multipliers": [1, 2],
             "refinement_steps": 1,
         },
-        "still": {"name": "persistence"},
+        "still": {"name": "persistence", "trainer": {"trajectories": 2}},
     },
     "trainer": {"max_steps": 1, "batch_size": 4, "accelerator": "cpu"},
 }
@@ -130,6 +130,21 @@ def test_persistence_scores_what_arithmetic_says(project, monkeypatch):
     assert np.allclose(rows["value"], expected.ravel(), rtol=1e-5)
     assert scores[scores["metric"] == "drift_mean"]["value"].max() < 1e-6
     assert "crps" not in set(scores["metric"])  # two members are requested; one suffices
+
+
+def test_training_states_are_those_that_the_method_was_trained_on(project, monkeypatch):
+    found = []
+
+    def note(module, stores, *rest):
+        found.extend(stores[0].split(name).trajectories for name in ("train", "test"))
+        raise UserError("seen enough")
+
+    monkeypatch.setattr(verb, "evaluate", note)
+    with pytest.raises(UserError, match="seen enough"):
+        run(monkeypatch, command(project, "few", "still"))
+    store = open_store(project / "toy.zarr")
+    assert store.split("train").trajectories > 2
+    assert found == [2, store.split("test").trajectories]
 
 
 def test_all_test_stores_are_scored(project, monkeypatch):

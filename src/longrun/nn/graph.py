@@ -42,8 +42,8 @@ class EdgeUpdate(nn.Module):
         """Return what an update adds to the edges."""
         leaves, reaches, own = self.first.weight.chunk(3, dim=1)
         hidden = functional.linear(e, own, self.first.bias)
-        hidden = hidden + functional.linear(h, leaves)[:, ends[0]]
-        hidden = hidden + functional.linear(h, reaches)[:, ends[1]]
+        hidden = hidden + functional.linear(h, leaves).index_select(1, ends[0])
+        hidden = hidden + functional.linear(h, reaches).index_select(1, ends[1])
         return self.second(hidden.relu())
 
 

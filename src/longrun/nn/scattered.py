@@ -8,7 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.interpolate import CloughTocher2DInterpolator, NearestNDInterpolator
+from scipy.interpolate import (
+    CloughTocher2DInterpolator,
+    LinearNDInterpolator,
+    NearestNDInterpolator,
+)
 from scipy.spatial import Delaunay
 
 MARGIN = 0.5  # of the domain, that is repeated beyond an end
@@ -67,6 +71,25 @@ def cubic(
     if outside.any():
         found[outside] = NearestNDInterpolator(images, unit)(at[outside])
     return np.asarray(found, dtype=np.float32)
+
+
+def linear(
+    points: Float[np.ndarray, "point 2"],
+    values: Float[np.ndarray, "point channel"],
+    at: Float[np.ndarray, "place 2"],
+    periodic: Sequence[bool],
+) -> Float[np.ndarray, "place channel"]:
+    """Return values interpolated linearly on triangles; NaN beyond the outermost points.
+
+    Parameters
+    ----------
+    points, at, periodic
+        See `cubic`.
+    values
+        At the points.
+    """
+    images, origin = _images(points, periodic)
+    return np.asarray(LinearNDInterpolator(images, values[origin])(at))
 
 
 def _images(

@@ -171,6 +171,19 @@ def test_codes_begin_as_harmonics_of_the_domain():
     torch.testing.assert_close(half, torch.sin(2 * 2 * math.pi * place), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("preset", ["cpu", "paper"])
+def test_no_code_turns_faster_than_known_frames_can_tell(preset):
+    spec = compose(Path("configs"), "continuous_observer", preset)
+    options = spec["methods"]["observer"]
+    options = {name: options[name] for name in ("width", "known_every", "delta", "heads")}
+    module, _ = build("continuous_observer", unroll=spec["task"]["unroll"], **options)
+    place = torch.zeros(2, 2)
+    codes = module.code(place, torch.tensor([0.0, module.known_every / module.unroll]))
+    turned = module.frequency[-1] * (math.ceil(module.width / 6) - 1) / module.unroll
+    assert module.known_every * turned < math.pi + 1e-5
+    assert not torch.allclose(codes[0], codes[1], atol=0.1)
+
+
 def test_what_the_decoder_errs_is_not_fed_back():
     """Anchors are states of the graph alone: an observer that answers otherwise leaves them."""
     module = made("continuous_observer")

@@ -66,6 +66,25 @@ def test_initial_memories_are_long():
     assert forget.min() > 0.9 and forget.max() < 1
 
 
+def test_a_smaller_divisor_begins_with_shorter_memories():
+    x = tokens()
+    torch.manual_seed(0)
+    short = GatedLinearAttention(16, 2, True, divisor=1.0).double()
+    with torch.no_grad():
+        short.decay[1].weight.zero_()
+        short.decay[1].bias.zero_()
+        _, after = short(x[:, :1], {})
+        nothing = torch.zeros_like(x[:, :1])
+        _, later = short(nothing, after)
+    torch.testing.assert_close(later["state"], after["state"] / 2)  # sigmoid(0)
+
+
+@pytest.mark.parametrize("options", [{"divisor": 0.0}, {"divisor": 1.0, "gates": False}])
+def test_divisors_of_nothing_are_refused(options):
+    with pytest.raises(ValueError, match="divisor must be positive, and needs gates"):
+        GLA(1, 1, 0, [4], **options)
+
+
 def test_has_the_parameters_of_the_papers_smaller_model():
     width, layers, words = 1024, 24, 32_000
     with torch.device("meta"):

@@ -11,7 +11,7 @@ from methods.test_methods import build, generator, perturb
 from stores import make
 
 from longrun.data.windows import Windows, time_mean
-from longrun.methods.forecast.prithvi_wxc import PrithviWxC, Seen, _nearest
+from longrun.methods.forecast.prithvi_wxc import PrithviWxC, Seen, _linear, _nearest
 from longrun.nn.windows import Layer, LocalGlobal, rolled, to_grid, to_windows
 from longrun.runtime.cli import UserError
 
@@ -262,6 +262,15 @@ def test_the_nearest_patch_is_found_around_the_box():
     assert found.tolist() == [7, 2, 2, 3, 4, 5, 6, 7]
 
 
+def test_a_linear_fill_goes_around_the_box():
+    """Exact for a field that is linear but for its fold, which two seen points enclose."""
+    x = torch.arange(16.0)
+    frames = torch.minimum(x, 16 - x).reshape(1, 1, 16, 1).expand(1, 1, 16, 8)
+    hidden = torch.ones(1, 1, 16, 8)
+    hidden[:, :, [0, 5, 8, 12]] = 0
+    torch.testing.assert_close(_linear(frames, hidden), frames)
+
+
 def test_rebuilding_is_scored_where_frames_are_hidden():
     module = made()
     batch = contract.batch(module)
@@ -274,7 +283,8 @@ def test_rebuilding_is_scored_where_frames_are_hidden():
     assert set(errors) == {
         *(f"reconstruction_{kind}_{r}" for kind in ("global", "local") for r in (50, 75, 90)),
         "nearest",
+        "linear",
     }
     mean = errors["reconstruction_local_90"]
     assert ((mean - square.mean((1, 2))).abs() < 0.5 * square.mean((1, 2))).all()
-    assert math.isfinite(errors["nearest"].sum())
+    assert math.isfinite(errors["nearest"].sum()) and math.isfinite(errors["linear"].sum())

@@ -212,6 +212,18 @@ def test_the_autoencoder_is_frozen():
     assert any(p.grad is not None for p in module.transformer.parameters())
 
 
+def test_a_remembered_latent_is_the_encoded_one_and_is_encoded_once(monkeypatch):
+    plain, module = made(), made(remember_latents=True)
+    module.load_state_dict(plain.state_dict())
+    batch = contract.batch(module, size=4)
+    loss = plain.batch_loss(batch, generator())
+    torch.testing.assert_close(module.batch_loss(batch, generator()), loss)
+    moved = {name: values.flip(0) for name, values in batch.items()}
+    expected = plain.batch_loss(moved, generator())
+    monkeypatch.setattr(module.autoencoder, "encode", None)
+    torch.testing.assert_close(module.batch_loss(moved, generator()), expected)
+
+
 # Rollout -----------------------------------------------------------------------------------------
 
 

@@ -52,6 +52,12 @@ def test_decays_are_longer_in_later_heads_and_layers():
     assert blocks[0].mixer.rate is not None and blocks[1].mixer.rate is None
 
 
+def test_heads_that_forget_soonest_turn_fastest():
+    rate = layer().rate.detach().flatten()
+    expected = 10_000.0 ** (-2 * torch.arange(WIDTH) / WIDTH)  # over all heads, not in each
+    torch.testing.assert_close(rate, expected.double(), rtol=1e-5, atol=0)
+
+
 def test_without_decay_the_state_grows_and_the_norm_hides_it():
     x = tokens(1).expand(-1, 400, -1)  # the same token again and again
     grown, found = {}, {}

@@ -19,7 +19,8 @@ point was drawn and grows where it was not.
 Ours, because the paper leaves them open or the data asks for it:
 
 - on axes that close the graph goes around (the public code has a seam) and the learnt w begins at
-  2 pi, so that codes are harmonics; that of time begins at pi over a window;
+  2 pi, so that codes are harmonics; that of time begins so low that the last harmonic turns by at
+  most pi between two known frames: faster ones could mean anything between them;
 - a point's score is its loss over the mean of its draw, and grows by the share that is drawn;
 - a frame beyond the training window is read from as many anchors as reach it, one within it from as
   many as in training: the GRU never reads more than it must.
@@ -96,7 +97,9 @@ class ContinuousObserver(AbstractSensorForecaster):
         self.edges = perceptron(2 * dims + 1, width, width, hidden=2)
         self.messages = MessagePassing(width, layers)
         self.head = perceptron(width, width, fields, activation=nn.SiLU)
-        self.frequency = nn.Parameter(torch.tensor([2 * math.pi] * dims + [math.pi]))
+        last = max(math.ceil(width / (2 * (dims + 1))) - 1, 1)  # harmonic
+        of_time = math.pi * min(1.0, self.unroll / self.known_every / last)
+        self.frequency = nn.Parameter(torch.tensor([2 * math.pi] * dims + [of_time]))
         self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
         self.refine = perceptron(width, width, width)
         self.gru = nn.GRU(width, width, num_layers=2) if reader == "gru" else None

@@ -15,7 +15,8 @@ the gates' low rank. A window is read in chunks, a rollout frame by frame: `nn/l
 
 The paper's models of 340 million and 1.3 billion parameters read text; here tokens are frames,
 which the paper has not. Its kernels keep chunks in a GPU's fast memory and chunk a second time;
-ours are matrix products, which give the same numbers.
+ours are matrix products, which give the same numbers. The 16 is `divisor`: it begins with memories
+of some 25 tokens, which suits text, and a gate that is to forget a frame at once has far to go.
 """
 
 import math
@@ -29,7 +30,7 @@ from longrun.nn.linear_attention import linear_attention
 from longrun.nn.sequence import Memory, PreNormBlock, SwiGLU, heads
 from longrun.tasks._sequence import AbstractSequenceForecaster
 
-SHARPNESS = 16.0  # paper: divides the log gates, so that initial memories are long
+DIVISOR = 16.0  # paper: of the log gates, so that initial memories are long
 RANK = 16  # paper
 
 
@@ -44,6 +45,13 @@ class GLA(AbstractSequenceForecaster):
         Blocks, and heads of each.
     gates : bool
         Whether the state forgets.
+    divisor : float
+        Of the log gates.
+
+    Raises
+    ------
+    ValueError
+        A divisor that isn't positive, or that divides nothing.
     """
 
     def __init__(
@@ -56,11 +64,14 @@ class GLA(AbstractSequenceForecaster):
         layers: int = 2,
         heads: int = 4,
         gates: bool = True,
+        divisor: float = DIVISOR,
         **options: Any,
     ):
         super().__init__(fields, dims, conditions, points, width, **options)
+        if divisor <= 0 or not (gates or divisor == DIVISOR):
+            raise ValueError(f"divisor must be positive, and needs gates, is {divisor:g}")
         self.blocks = nn.ModuleList(
-            PreNormBlock(width, GatedLinearAttention(width, heads, gates), SwiGLU(width))
+            PreNormBlock(width, GatedLinearAttention(width, heads, gates, divisor), SwiGLU(width))
             for _ in range(layers)
         )
 
@@ -70,8 +81,8 @@ class GatedLinearAttention(nn.Module):
 
     Parameters
     ----------
-    width, number, gates
-        Of a token; heads; whether the state forgets.
+    width, number, gates, divisor
+        Of a token; heads; whether the state forgets; of the log gates.
 
     Raises
     ------
@@ -79,11 +90,12 @@ class GatedLinearAttention(nn.Module):
         A width that can't be divided among the heads.
     """
 
-    def __init__(self, width: int, number: int, gates: bool):
+    def __init__(self, width: int, number: int, gates: bool, divisor: float = DIVISOR):
         super().__init__()
         if width % (2 * number):
             raise ValueError(f"width must be a multiple of twice heads ({2 * number}), is {width}")
-        self.number, self.sizes = number, [width // 2, width // 2, width, width]
+        self.number, self.divisor = number, divisor
+        self.sizes = [width // 2, width // 2, width, width]
         self.inputs = nn.Linear(width, sum(self.sizes), bias=False)
         self.decay = (
             nn.Sequential(nn.Linear(width, RANK, bias=False), nn.Linear(RANK, width // 2))
@@ -101,7 +113,7 @@ class GatedLinearAttention(nn.Module):
         query, key, value = (heads(part, self.number) for part in mixed)
         log_decay = None
         if self.decay is not None:
-            log_decay = heads(functional.logsigmoid(self.decay(x)) / SHARPNESS, self.number)
+            log_decay = heads(functional.logsigmoid(self.decay(x)) / self.divisor, self.number)
         query = query / math.sqrt(query.shape[-1])
         found, state = linear_attention(query, key, value, log_decay, memory.get("state"))
         found = self.norm(found.transpose(1, 2)).flatten(2)

@@ -10,7 +10,8 @@ and gates without activations.
     lambda of head h of H in layer l of L (l from 0) = exp(-2^(-8h/H) (1 - l/L))
 
 The turn by theta t is the paper's linearised relative positional encoding: products of queries and
-keys see the time between them alone. theta is learnt, from 10000^(-2j/d) for component j of d. The
+keys see the time between them alone. theta is learnt, from 10000^(-2j/d) for component j of all d
+of a token, so that the first heads, which forget soonest, turn fastest. The
 block form is the paper's Lightning attention, here `nn/linear_attention.py`, with chunks of 8
 instead of 256: the same numbers; a rollout is the recurrence.
 
@@ -106,9 +107,8 @@ class DecayingAttention(nn.Module):
         self.norm = nn.RMSNorm(width, eps=1e-12, elementwise_affine=False)
         each = 2.0 ** (-8 * torch.arange(1, number + 1) / number)
         self.register_buffer("slope", (share or 0.0) * each[:, None, None])
-        part = width // number
-        rate = ROTARY_BASE ** (-2 * torch.arange(part) / part)
-        self.rate = nn.Parameter(rate.expand(number, 1, -1).clone()) if encode else None
+        rate = ROTARY_BASE ** (-2 * torch.arange(width) / width)
+        self.rate = nn.Parameter(rate.reshape(number, 1, -1)) if encode else None
 
     def forward(
         self, x: Float[Tensor, "batch time width"], memory: Memory
