@@ -1,10 +1,10 @@
-"""DEIS: steps that interpolate the noise through earlier ones (Zhang and Chen, 2023, 2204.13902).
+"""DEIS: steps that interpolate the noise (Zhang and Chen, ICLR 2023, arXiv:2204.13902).
 
 The linear part of the equation is solved exactly, which in y = x / a is no work at all, and the
 noise is a polynomial through its last r + 1 values, in a variable u:
 
     y_{i+1} = y_i + sum_j C_ij eps(y_{i-j}, rho_{i-j}),   C_ij = int L_j(u(rho)) drho over the step
-    L_j(u) = prod_{k != j} (u - u_{i-k}) / (u_{i-j} - u_{i-k}),       r = 0, 1, ... in the first steps
+    L_j(u) = prod_{k != j} (u - u_{i-k}) / (u_{i-j} - u_{i-k}),   r = 0, 1, ... in the first steps
 
 - `variable: time`: the paper's tAB-r, u the time of the variance-preserving path;
 - `variable: level`: its rhoAB-r, u = rho;
@@ -21,13 +21,19 @@ here.
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
 from longrun.nn.unet import grid_multiple  # noqa: F401 (for the registry)
-from longrun.tasks._denoising import RATE_FIRST, RATE_LAST, AbstractDenoising, Noise, level_of, time_of
+from longrun.tasks._denoising import (
+    RATE_FIRST,
+    RATE_LAST,
+    AbstractDenoising,
+    Noise,
+    level_of,
+    time_of,
+)
 
 NODES = 64  # of a quadrature
 

@@ -1,4 +1,4 @@
-"""Runge-Kutta methods in the noise level (Karras et al., 2022; rhoRK of Zhang and Chen, 2204.13902).
+"""Runge-Kutta steps in the noise level: Heun of Karras et al. (2022, arXiv:2206.00364), and rhoRK.
 
 In y = x / a and rho = s / a the way from noise to data is dy/drho = eps(y, rho), and any method for
 ordinary differential equations takes its steps from one level to the next. `heun` is the sampler of
