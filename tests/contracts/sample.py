@@ -4,8 +4,12 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
+from longrun.tasks._denoising import AbstractDenoising, levels
+
 POINTS = 16
 SMALL = {"width": 8, "multipliers": [1, 2], "layers": 2, "fine_steps": 5}
+# in time the first steps, of lower degree, are seen before the order is
+OPTIONS = {"deis": {"variable": "level", "grid": "karras"}}
 FIELD = {
     "fields": 1,
     "dims": 1,
@@ -89,6 +93,8 @@ def reference(module, size=2):
     observed = module.observe(given["window"][:, 0], torch.Generator().manual_seed(0))
     context = module.context_of(observed)
     conditions = module.scaled_conditions(given["parameters"])
+    if isinstance(module, AbstractDenoising):
+        return denoised(module, context, conditions, size)
     noise = module.paths(context, conditions, torch.Generator().manual_seed(1))[0]
 
     def slope(time, flat):
@@ -98,6 +104,24 @@ def reference(module, size=2):
 
     solved = solve_ivp(slope, (0, 1), noise.detach().numpy().ravel(), rtol=1e-9, atol=1e-9)
     return torch.from_numpy(solved.y[:, -1]).reshape(noise.shape)
+
+
+def denoised(module, context, conditions, size):
+    """Return the same of a sampler with a denoiser, which moves along the levels of noise."""
+    noise = module.noise(context, conditions)
+    first, last = levels("log", 1, module.last)
+    start = torch.empty(size, module.fields, *context.shape[2:], dtype=torch.float64)
+    start.normal_(generator=torch.Generator().manual_seed(1)).mul_(first)
+
+    def slope(logarithm, flat):
+        level = float(np.exp(logarithm))
+        with torch.no_grad():
+            found = noise(torch.from_numpy(flat).reshape(start.shape), level)
+        return level * found.numpy().ravel()
+
+    span = np.log(first), np.log(last)
+    solved = solve_ivp(slope, span, start.numpy().ravel(), rtol=1e-10, atol=1e-10)
+    return torch.from_numpy(solved.y[:, -1]).reshape(start.shape)
 
 
 def errors(module, evaluations, size=2):

@@ -251,7 +251,10 @@ def test_a_resumed_training_ends_with_the_same_bits(name, tmp_path):
 def simplest(name):
     """Return a sampler of points where it can be one: fields take longer and show no more."""
     points = 0 in registry.find("methods", name).supported_dims
-    return perturb(build(name, described=sample.POINT if points else None)[0]).double()
+    # a network of rectified units has kinks, which limit the order
+    exact = {"denoiser": "law"} if "denoiser" in registry.arguments("methods", name) else {}
+    described = sample.POINT if points else None
+    return perturb(build(name, described=described, **exact)[0]).double()
 
 
 SAMPLERS = [name for name in METHODS if registry.task(name) == "sample"]

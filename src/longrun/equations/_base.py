@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -117,6 +117,23 @@ def as_columns(
 ) -> dict[str, Float[Tensor, "batch 1 *ones"]]:
     """Return each parameter so that it broadcasts against states with this many axes."""
     return {name: value.reshape((-1, 1) + (1,) * dims) for name, value in parameters.items()}
+
+
+class Law(NamedTuple):
+    """Equally likely Gaussians: the distribution of frames, in physical units.
+
+    Attributes
+    ----------
+    means, variances
+        Of the components, along each value; first axes of length 1 are the same for all.
+    basis
+        Orthonormal rows: a frame, flattened, is the sum of its values times these. None where the
+        values are the numbers of the frame.
+    """
+
+    means: Float[np.ndarray, "#batch #component value"]
+    variances: Float[np.ndarray, "#batch #component value"]
+    basis: Float[np.ndarray, "value number"] | None = None
 
 
 @dataclass(frozen=True)
@@ -430,22 +447,15 @@ class AbstractEquation(ABC):
         """
         return {}
 
-    def known_law(
-        self, points: Float[np.ndarray, "point field"]
-    ) -> dict[str, Float[np.ndarray, " point"]]:
-        """Where the distribution of the data is known, compare points with it; nothing by default.
+    def law(self, parameters: Mapping[str, Float[np.ndarray, " batch"]]) -> Law | None:
+        """Return the distribution of frames, where it is known.
 
         Parameters
         ----------
-        points
-            Stored fields without space, physical units.
-
-        Returns
-        -------
-        dict
-            `log_density`, nats, and `distance` to the nearest cluster, 1 being its deviation.
+        parameters
+            Values by name, one per trajectory.
         """
-        return {}
+        return None
 
     def residual(
         self,

@@ -1,27 +1,21 @@
 """A mixture of Gaussians, from which points are drawn: on a circle, or of a steep spectrum."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from scipy.special import logsumexp
 from torch import Tensor
 
-from longrun.equations._base import AbstractEquation, Discretisation, Distribution, Quantity
+from longrun.equations._base import (
+    AbstractEquation,
+    Discretisation,
+    Distribution,
+    Law,
+    Quantity,
+)
 from longrun.runtime.cli import UserError
-from longrun.solvers._base import AbstractSolver
-
-
-class _Given(AbstractSolver):
-    """Nothing to solve: the state that was drawn is the datum."""
-
-    def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
-
-    def step(self, state: Float[Tensor, "batch field"]) -> Float[Tensor, "batch field"]:
-        return state.to(self.dtype, copy=True)
+from longrun.solvers.given import Given
 
 
 class GaussianMixture(AbstractEquation):
@@ -111,20 +105,13 @@ class GaussianMixture(AbstractEquation):
         ]
         return parameters, np.array(points).reshape(-1, values)
 
-    def known_law(
-        self, points: Float[np.ndarray, "point field"]
-    ) -> dict[str, Float[np.ndarray, " point"]]:
-        """Return the log of p, and the distance to the nearest component in its own units."""
-        squares = np.stack(
-            [np.square((points - centre) / self.deviations).sum(1) for centre in self.centres]
-        )
-        scale = np.log(self.deviations).sum() + 0.5 * points.shape[1] * np.log(2 * np.pi)
-        density = logsumexp(-0.5 * squares, axis=0) - np.log(self.components) - scale
-        return {"log_density": density, "distance": np.sqrt(squares.min(axis=0))}
+    def law(self, parameters: Mapping[str, Float[np.ndarray, " batch"]]) -> Law:
+        """Return the one law."""
+        return Law(self.centres[None], np.square(self.deviations)[None, None])
 
-    def _solver(self, at: Discretisation) -> _Given:
+    def _solver(self, at: Discretisation) -> Given:
         """Return the identity."""
-        return _Given(at.dtype)
+        return Given(at.dtype)
 
     def resample(
         self, state: Float[Tensor, "batch field"], points: int

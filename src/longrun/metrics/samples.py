@@ -2,6 +2,7 @@
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import logsumexp
 
 
 class SlicedTruth:
@@ -79,3 +80,21 @@ def energy_score(
         for i in range(count)
     )
     return np.asarray(distance - within / (2 * count * (count - 1)))
+
+
+def mixture_scores(
+    points: Float[np.ndarray, "batch value"],
+    means: Float[np.ndarray, "#batch #component value"],
+    variances: Float[np.ndarray, "#batch #component value"],
+) -> dict[str, Float[np.ndarray, " batch"]]:
+    """Compare points with equally likely Gaussians, one law for each point or one for all.
+
+    Returns
+    -------
+    dict
+        `log_density`, nats, and `distance` to the nearest component, 1 being its deviation.
+    """
+    squares = (np.square(points[:, None] - means) / variances).sum(-1)
+    scale = np.log(2 * np.pi * variances).sum(-1)
+    density = logsumexp(-0.5 * (squares + scale), axis=1) - np.log(means.shape[1])
+    return {"log_density": density, "distance": np.sqrt(squares.min(axis=1))}

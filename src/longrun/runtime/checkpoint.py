@@ -1,7 +1,6 @@
 """Trained methods as files: what `train` writes, `evaluate` reads and `starts_from` begins with."""
 
 import hashlib
-import inspect
 import io
 import os
 import zipfile
@@ -50,11 +49,11 @@ def build(method: str, arguments: dict[str, Any], seed: int) -> Any:
 
 def sizes(method: str, description: dict[str, Any]) -> dict[str, Any]:
     """Return those parts of a data description that the method's constructor requires."""
-    wanted = inspect.signature(registry.find("methods", method)).parameters
+    wanted = registry.arguments("methods", method)
     return {
         name: description[name]
-        for name, parameter in wanted.items()
-        if parameter.default is parameter.empty and name in description
+        for name, argument in wanted.items()
+        if argument.required and name in description
     }
 
 

@@ -61,7 +61,7 @@ from longrun.data import schema
 from longrun.data.describe import sides
 from longrun.metrics import ensemble, spectrum
 from longrun.metrics.pointwise import UNBOUNDED
-from longrun.metrics.samples import SlicedTruth, energy_score, sliced_w2
+from longrun.metrics.samples import SlicedTruth, energy_score, mixture_scores, sliced_w2
 from longrun.metrics.table import ScoreTable
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
@@ -550,12 +550,17 @@ def _score_parts(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:
 def _of_law(
     cases: _Cases, points: Float[ndarray, "part row value"]
 ) -> dict[str, Float[ndarray, "part row"]]:
-    """Compare normalised points with the distribution of the data, where that is known."""
-    if cases.equation is None or cases.dims:
+    """Compare normalised points of the first trajectories with their law, where that is known."""
+    count = points.shape[0] * points.shape[1]
+    given = {name: values[:count] for name, values in cases.split.parameters.items()}
+    law = cases.equation.law(given) if cases.equation is not None else None
+    if law is None:
         return {}
-    physical = cases.mean + points.reshape(-1, points.shape[2]) * cases.std
-    known = cases.equation.known_law(physical)
-    return {name: values.reshape(points.shape[:2]) for name, values in known.items()}
+    frames = points.reshape(count, len(cases.store.fields), *cases.split.space)
+    physical = (cases.mean + frames * cases.std).reshape(count, -1)
+    values = physical if law.basis is None else physical @ law.basis.T
+    known = mixture_scores(values, law.means, law.variances)
+    return {name: score.reshape(points.shape[:2]) for name, score in known.items()}
 
 
 def _score_flow(cases: _Cases, drawn: _Drawn, table: ScoreTable) -> None:

@@ -9,10 +9,11 @@ from contracts import sample as contract_sample
 from scipy import stats
 
 from longrun.equations.gaussian_mixture import GaussianMixture
-from longrun.methods.sample.exact_flow import ExactFlow, mixture_velocity
+from longrun.methods.sample.exact_flow import ExactFlow
 from longrun.methods.sample.rectified_flow import FIRST, GROUP, RectifiedFlow, _assignment
-from longrun.metrics.samples import sliced_w2
+from longrun.metrics.samples import mixture_scores, sliced_w2
 from longrun.nn.flow import flow_states
+from longrun.nn.mixture import split_mixture
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 
@@ -28,6 +29,11 @@ def normal(*shape, seed=0):
 def end(velocity, start, steps, scheme="rk4"):
     *_, last = flow_states(velocity, start, steps, scheme)
     return last
+
+
+def mixture_velocity(state, time, means, variances):
+    data, noise = split_mixture(state, time, 1 - time, means[None], variances[None])
+    return data - noise
 
 
 def gmm():
@@ -190,14 +196,15 @@ def test_points_of_the_mixture_have_its_moments():
     "options", [{}, {"law": "spectrum", "values": 6, "components": 3, "spread": 0.6}]
 )
 def test_the_known_law_is_that_of_the_draws(options):
-    law = GaussianMixture(**options)
-    _, points = law.sample([np.random.default_rng(i) for i in range(20)])
-    known = law.known_law(points)
-    covariance = np.diag(law.deviations**2)
-    densities = [stats.multivariate_normal(c, covariance).pdf(points) for c in law.centres]
+    mixture = GaussianMixture(**options)
+    parameters, points = mixture.sample([np.random.default_rng(i) for i in range(20)])
+    law = mixture.law(parameters)
+    known = mixture_scores(points, law.means, law.variances)
+    covariance = np.diag(mixture.deviations**2)
+    densities = [stats.multivariate_normal(c, covariance).pdf(points) for c in mixture.centres]
     np.testing.assert_allclose(known["log_density"], np.log(np.mean(densities, axis=0)))
     nearest = np.min(
-        [np.linalg.norm((points - c) / law.deviations, axis=1) for c in law.centres], 0
+        [np.linalg.norm((points - c) / mixture.deviations, axis=1) for c in mixture.centres], 0
     )
     np.testing.assert_allclose(known["distance"], nearest)
 

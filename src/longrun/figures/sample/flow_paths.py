@@ -1,4 +1,7 @@
-"""How straight a flow is: its error in few steps, its straightness, and its paths."""
+"""How straight a flow is: its error in few steps, its straightness, and its paths.
+
+Of samplers that are no flows of their own, the error in few steps alone.
+"""
 
 from typing import Any
 
@@ -24,7 +27,7 @@ def draw(inputs: Inputs) -> Figure:
     straightness = inputs.rows("straightness")
     methods = _style.order(inputs, straightness["method"].unique())
     if not methods:
-        return _style.note("No method of this experiment is a flow from noise to data.")
+        return _steps(inputs)
     kept = {method: _points(inputs, method) for method in methods}
     shown = {method: points for method, points in kept.items() if points is not None}
     rows = -(-len(shown) // COLUMNS)
@@ -52,6 +55,33 @@ def draw(inputs: Inputs) -> Figure:
         for axes in grid.flat[len(shown) :]:
             axes.set_axis_off()
     return _style.finish(figure, inputs, _verdict(inputs, methods), straightness)
+
+
+def _steps(inputs: Inputs) -> Figure:
+    """Draw the error of steps over the calls that they take."""
+    rows = inputs.rows("endpoint_error")
+    rows = rows[rows["value"] > 0]
+    methods = _style.order(inputs, rows["method"].unique())
+    if not methods:
+        return _style.note("No method of this experiment goes from noise to data in steps.")
+    figure = _style.blank(9.0, 5.2)
+    axes = figure.subplots()
+    for method in methods:
+        parts = rows[rows["method"] == method].groupby("nfe")["value"]
+        look = _style.line(inputs, method)
+        root = parts.agg(lambda errors: float(np.sqrt(np.square(errors).mean())))
+        axes.plot(root.index, root, label=method, **look)
+        low, high = parts.quantile(0.1), parts.quantile(0.9)
+        axes.fill_between(root.index, low, high, color=look["color"], alpha=0.12, linewidth=0)
+    ticks = sorted(rows["nfe"].unique())
+    axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
+    axes.minorticks_off()
+    axes.set_xlabel("calls of the denoiser")
+    axes.set_ylabel("error to the exact answer (std of the data)")
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ends = rows[rows["nfe"] == ticks[-1]].groupby("method")["value"].mean()
+    title = f"In {ticks[-1]} calls {ends.idxmin()} errs least: {ends.min():.2g} of a deviation"
+    return _style.finish(figure, inputs, title, hint="bands: 80 % of the parts of the samples")
 
 
 def _errors(axes: Axes, inputs: Inputs, methods: list[str]) -> None:

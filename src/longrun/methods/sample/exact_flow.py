@@ -1,9 +1,7 @@
 """The exact rectified flow of a mixture of Gaussians (after Liu et al., 2022, arXiv:2209.03003).
 
 With data from sum_k w_k N(mu_k, S_k) and normal noise, every distribution in between is a mixture
-too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: with r_k the posterior weights of the components,
-
-    v*(x, t) = sum_k r_k(x, t) (mu_k + (t S_k - (1 - t)) / (t^2 S_k + (1 - t)^2) (x - t mu_k))
+too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: see `longrun.nn.mixture.split_mixture`.
 
 This is the limit of a perfect 1-rectified flow: its remaining curvature and its errors in few steps
 are the method's, not the network's. Equal to (D - x) / (1 - t) with the denoiser D, without its
@@ -16,32 +14,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from longrun.nn.mixture import split_mixture
 from longrun.runtime import registry
 from longrun.tasks._flow import AbstractFlow
-
-
-def mixture_velocity(
-    state: Float[Tensor, "batch value"],
-    time: float | Float[Tensor, "batch 1 1"],
-    means: Float[Tensor, "component value"],
-    variances: Float[Tensor, "component value"],
-) -> Float[Tensor, "batch value"]:
-    """Return v* of a mixture of equally likely Gaussians with diagonal covariances.
-
-    Parameters
-    ----------
-    state
-        Where.
-    time
-        When, 0 is noise and 1 is data.
-    means, variances
-        Of the components.
-    """
-    between = time**2 * variances + (1 - time) ** 2
-    deviation = state[:, None] - time * means
-    log_weight = -0.5 * (deviation.square() / between + between.log()).sum(-1)
-    gain = (time * variances - (1 - time)) / between
-    return (log_weight.softmax(-1)[..., None] * (means + gain * deviation)).sum(1)
 
 
 class ExactFlow(AbstractFlow):
@@ -52,7 +27,7 @@ class ExactFlow(AbstractFlow):
     fields, dims, conditions : int
         See `AbstractFlow`, also for the options.
     equation : dict
-        The `equation` section of the dataset, whose distribution has `centres` and `deviations`;
+        The `equation` section of the dataset, whose distribution is known;
         from the data.
 
     Raises
@@ -77,9 +52,8 @@ class ExactFlow(AbstractFlow):
             raise ValueError(
                 f"the distribution of {equation['name']} is not known, or not without condition"
             )
-        mixture = registry.build("equations", equation)
-        self._centres = torch.from_numpy(mixture.centres)
-        self._deviations = torch.from_numpy(mixture.deviations)
+        law = registry.build("equations", equation).law({})
+        self._means, self._variances = map(torch.from_numpy, law[:2])
 
     def velocity(
         self,
@@ -90,9 +64,11 @@ class ExactFlow(AbstractFlow):
     ) -> Float[Tensor, "batch channel"]:
         """Return v* of the normalised distribution."""
         std, mean = self.field_std.to(state), self.field_mean.to(state)
-        means = (self._centres.to(state) - mean) / std
-        variances = (self._deviations.to(state) / std).square().expand_as(means)
-        return mixture_velocity(state, time[:, None, None], means, variances)
+        means = (self._means.to(state) - mean) / std
+        variances = self._variances.to(state) / std.square()
+        time = time[:, None, None]
+        data, noise = split_mixture(state, time, 1 - time, means, variances)
+        return data - noise
 
     def loss(
         self,

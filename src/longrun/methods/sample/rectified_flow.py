@@ -24,7 +24,6 @@ Our decisions:
   data at least squared distance, in groups of 128 (Tong et al., 2023, arXiv:2302.00482).
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -32,14 +31,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
-from longrun.nn.unet import UNetBackbone, grid_multiple  # noqa: F401 (for the registry)
+from longrun.nn.flow import FIRST, network_velocity, velocity_network
+from longrun.nn.unet import grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks._flow import AbstractFlow
 from longrun.tasks._learner import only
 
-FIRST = 1e-3  # time of the earliest training sample; paper
-TIME_SCALE = 999.0  # of the time that sinusoids embed; paper
 GROUP = 128  # assigned at once: the work grows with the cube
 MADE_AT_ONCE = 512  # pairs of a re-flow in one call of the network
 
@@ -47,19 +45,12 @@ MADE_AT_ONCE = 512  # pairs of a re-flow in one call of the network
 class RectifiedFlow(AbstractFlow):
     """A flow from noise to data, straightened by re-flow where it starts from another flow.
 
-    Points get a multilayer perceptron of (z, observation, conditions, t), fields the U-Net with
-    the time as a condition.
-
     Parameters
     ----------
     fields, dims, conditions : int
         See `AbstractFlow`, also for the options.
-    width : int
-        Of the perceptron's hidden layers, or channels of the U-Net after its stem.
-    layers : int
-        Hidden layers of the perceptron.
-    multipliers : list of int
-        Growth of the U-Net's width from level to level, cumulative.
+    width, layers, multipliers
+        Of the network, see `longrun.nn.flow.velocity_network`.
     coupling : {"independent", "optimal"}
         How noise is paired with data in a batch, see above.
     pairs : int
@@ -94,11 +85,8 @@ class RectifiedFlow(AbstractFlow):
         if coupling == "optimal" and self.conditional:
             raise ValueError("coupling: optimal would separate data from their conditions")
         self.coupling, self.pairs, self.distil = coupling, pairs, distil
-        inputs = fields + self.observed_fields
-        self.network: nn.Module = (
-            UNetBackbone(dims, inputs, fields, conditions + 1, width, multipliers)
-            if dims
-            else _perceptron(inputs + conditions + 1, width, layers, fields)
+        self.network = velocity_network(
+            dims, fields, self.observed_fields, conditions, width, layers, multipliers
         )
         self._teacher: tuple[Any, Any] | None = None  # in a tuple, so that it isn't a submodule
         self._made: _Pairs | None = None
@@ -113,12 +101,7 @@ class RectifiedFlow(AbstractFlow):
         conditions: Float[Tensor, "batch condition"],
     ) -> Float[Tensor, "batch channel *space"]:
         """Return dz/dt at each sample's own time, none of which is before `FIRST`."""
-        time = time.clamp_min(FIRST)
-        given = torch.cat([state, context], dim=1)
-        if not self.dims:
-            return self.network(torch.cat([given, conditions, time[:, None]], dim=1))
-        scalars = torch.cat([conditions, TIME_SCALE * time[:, None]], dim=1)
-        return self.network(given, scalars)
+        return network_velocity(self.network, state, time, context, conditions)
 
     def solve(
         self,
@@ -234,17 +217,6 @@ class _Pairs:
         device = self.columns[0].device
         rows = torch.randint(len(self.columns[0]), (count,), generator=generator, device=device)
         return [column[rows] for column in self.columns]
-
-
-def _perceptron(inputs: int, width: int, layers: int, outputs: int) -> nn.Sequential:
-    """Return a network of rectified units: smooth ones separate narrow clusters far later."""
-    sizes = [inputs] + [width] * layers
-    hidden = [
-        layer
-        for before, after in itertools.pairwise(sizes)
-        for layer in (nn.Linear(before, after), nn.ReLU())
-    ]
-    return nn.Sequential(*hidden, nn.Linear(width, outputs))
 
 
 def _assignment(
