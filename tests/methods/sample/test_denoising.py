@@ -98,9 +98,12 @@ def test_the_noise_of_a_field_is_minus_the_score_of_its_density():
     law = equation.law({"law": np.array([1.0])})
     offset, scale = 0.2, 1.3  # by which frames are normalised
     frame = normal(3, 1, 16)
-    noise = ExactNoise(law, torch.tensor([offset]).double(), torch.tensor([scale]).double(), frame)(
-        frame, level
-    )
+    noise = ExactNoise(
+        law,
+        torch.tensor([offset], dtype=torch.float64),
+        torch.tensor([scale], dtype=torch.float64),
+        frame,
+    )(frame, level)
     values = law.basis @ (scale * (frame[:, 0].numpy() + offset / scale)).T
     variances, step = law.variances[0, 0] + (level * scale) ** 2, 1e-5
 
