@@ -10,6 +10,7 @@ from longrun.equations._base import Law
 from longrun.equations.gaussian_field import GaussianField
 from longrun.methods.sample.deis import DEIS, coefficients, growth
 from longrun.methods.sample.dpm_solver_pp import DPMSolverPP
+from longrun.methods.sample.momentum import Momentum, mixed
 from longrun.methods.sample.rectified_flow import RectifiedFlow
 from longrun.methods.sample.rho_runge_kutta import RhoRungeKutta
 from longrun.nn.mixture import ExactNoise
@@ -24,6 +25,7 @@ SAMPLERS = [
     (RhoRungeKutta, {"scheme": "heun"}),
     (RhoRungeKutta, {"scheme": "classical"}),
     (DPMSolverPP, {}),
+    (Momentum, {"depth": 2, "damping": 0.8}),
 ]
 
 
@@ -246,6 +248,89 @@ def test_two_steps_of_the_denoised_data_are_those_of_diffusers():
         x = scheduler.step(eps, time, x).prev_sample
     found = points(DPMSolverPP).carry(rho[0] * start, rho, exact)
     torch.testing.assert_close(found, (x / a[-1]).double(), rtol=1e-4, atol=1e-5)
+
+
+# Momentum ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 4])
+def test_without_momentum_the_weights_are_those_of_adams_and_bashforth(depth):
+    """The integral over the next step of the polynomial through the last values."""
+    at = -np.arange(depth)
+    expected = [
+        integrate.quad(
+            lambda x, j=j: np.prod([(x - k) / (at[j] - k) for k in np.delete(at, j)]), 0, 1
+        )[0]
+        for j in range(depth)
+    ]
+    np.testing.assert_allclose(mixed(depth, 1.0), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("form", "depth", "low", "high"),
+    [
+        ("hb", 3, 0.8, 1.2),
+        ("ghvb", 1, 0.8, 1.2),
+        ("ghvb", 2, 1.8, 2.2),
+        ("ghvb", 3, 2.3, 3.2),  # the first steps, of lower degree, leave an error of second order
+    ],
+)
+def test_on_equal_steps_the_correction_brings_the_order_back(form, depth, low, high):
+    module = points(Momentum, form=form, depth=depth, damping=0.7)
+    start, exact, errors = normal(20, 2), gaussian(), []
+    for steps in (64, 128, 256):
+        rho = np.linspace(2.0, 0.5, steps + 1)
+        state = module.carry(start, rho, exact)
+        errors.append((state - known(start, rho)).abs().max().item())
+    slope = -np.polyfit(np.log([64, 128, 256]), np.log(errors), 1)[0]
+    assert low < slope < high
+
+
+def ends(form, depth, damping, rate):
+    """The size of y after 2000 steps of dy/dt = -y from 1, each of this length."""
+    module = points(Momentum, form=form, depth=depth, damping=damping)
+    state = torch.ones(1, 1, dtype=torch.float64)
+    last = module.carry(state, np.arange(2001.0), lambda y, _: -rate * y).abs().item()
+    return last if np.isfinite(last) else np.inf
+
+
+@pytest.mark.parametrize(
+    ("form", "depth", "damping", "longest"),
+    [
+        ("ghvb", 1, 1.0, 2.0),  # Euler's
+        ("ghvb", 2, 1.0, 1.0),  # Adams and Bashforth's, as textbooks have them
+        ("ghvb", 4, 1.0, 0.3),
+        ("hb", 2, 0.8, 1.5),  # and further with momentum, by the roots of the recurrence
+        ("hb", 2, 0.6, 7 / 3),
+        ("ghvb", 2, 0.8, 1.2),
+        ("ghvb", 2, 0.6, 1.4),
+        ("hb", 4, 0.8, 0.45),
+    ],
+)
+def test_momentum_is_stable_for_longer_steps(form, depth, damping, longest):
+    assert ends(form, depth, damping, 0.96 * longest) < 1e-3
+    assert ends(form, depth, damping, 1.04 * longest) > 1e3
+
+
+def test_guidance_is_a_weighted_step_to_the_condition():
+    frame, nothing = normal(4, 1, 64), normal(4, 0, 64)
+    conditions = torch.zeros(4, 1, dtype=torch.float64)
+    free, whole, twice = (
+        field(guidance=w).noise(nothing.reshape(4, 0, 64), conditions)(frame, 0.4)
+        for w in (0.0, 1.0, 2.0)
+    )
+    torch.testing.assert_close(twice - free, 2 * (whole - free))
+    equation = GaussianField(laws=4)
+    law = equation.law({"law": np.zeros(4)})
+    one = Law(law.means[:, :1], law.variances / 4, law.basis)
+    mean, std = torch.tensor([[0.05], [0.9]])  # as the statistics of a module are kept
+    alone = ExactNoise(one, mean, std, frame)(frame, 0.4)
+    torch.testing.assert_close(whole, alone)
+
+
+def test_guidance_without_a_law_is_refused():
+    with pytest.raises(ValueError, match="guidance needs denoiser: law"):
+        points(denoiser="network", guidance=2.0)
 
 
 # A trained network -------------------------------------------------------------------------------
