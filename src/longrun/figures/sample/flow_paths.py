@@ -58,7 +58,7 @@ def draw(inputs: Inputs) -> Figure:
 
 
 def _steps(inputs: Inputs) -> Figure:
-    """Draw the error of steps over the calls that they take."""
+    """Draw the error of steps over the evaluations that they take."""
     rows = inputs.rows("endpoint_error")
     rows = rows[rows["value"] > 0]
     methods = _style.order(inputs, rows["method"].unique())
@@ -76,11 +76,13 @@ def _steps(inputs: Inputs) -> Figure:
     ticks = sorted(rows["nfe"].unique())
     axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
     axes.minorticks_off()
-    axes.set_xlabel("calls of the denoiser")
+    axes.set_xlabel("evaluations")
     axes.set_ylabel("error to the exact answer (std of the data)")
     axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     ends = rows[rows["nfe"] == ticks[-1]].groupby("method")["value"].mean()
-    title = f"In {ticks[-1]} calls {ends.idxmin()} errs least: {ends.min():.2g} of a deviation"
+    title = (
+        f"In {ticks[-1]} evaluations {ends.idxmin()} errs least: {ends.min():.2g} of a deviation"
+    )
     return _style.finish(figure, inputs, title, hint="bands: 80 % of the parts of the samples")
 
 
