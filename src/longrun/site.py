@@ -19,7 +19,7 @@ from longrun.__main__ import verbs
 from longrun.config.tasks import _common
 from longrun.config.tasks._metric import Metric, metric
 from longrun.pages import data, paper, words
-from longrun.pages.gallery import OUT, PLANNED, Card, Entry, gallery, merged
+from longrun.pages.gallery import NOT_RUN, OUT, PLANNED, Card, Entry, gallery, merged
 from longrun.pages.render import fill
 from longrun.runtime import cli, registry
 
@@ -138,7 +138,7 @@ def _done(
     text = sections[preset] if preset else ""
     main = paper.main_claim(spec)
     says = spec["claims"][main]["says"] if main else ""
-    entry = Entry(name, says, "not run yet", link=f"{name}.html")
+    entry = Entry(name, says, NOT_RUN, link=f"{name}.html")
     if claims := record.claims_of(text):
         said, measured, _, needed, verdict, _ = claims[0]
         verdicts = [claim[4].strip("*") for claim in claims]
@@ -185,10 +185,12 @@ def _thumb(docs: Path, name: str, spec: Mapping[str, Any]) -> str:
 def papers(cards: list[Card]) -> str:
     """Write the page with the gallery of all papers."""
     counts = {status: sum(card.status == status for card in cards) for status in ("", PLANNED, OUT)}
+    waits = sum({entry.verdict for entry in card.entries} == {NOT_RUN} for card in cards)
     return fill(
         "papers.md",
         total=len(cards),
-        done=counts[""],
+        done=counts[""] - waits,
+        waits=waits,
         planned=counts[PLANNED],
         out=counts[OUT],
         gallery=gallery(cards),

@@ -70,6 +70,8 @@ def test_the_card_of_an_experiment_says_what_its_page_says(root, specs):
     assert "preset gpu" in entry.more and made.dimensions == ["1D"] and made.year == "2023"
     never = site._done(root / "configs", "cape", spec, "# cape\n", "", {})
     assert never.entries[0].verdict == "not run yet"
+    text = " ".join(site.papers([made, never]).split())
+    assert "1 are done, 1 have an experiment that was not run yet, 0 are planned" in text
 
 
 def test_every_metric_that_a_claim_names_has_a_page_that_names_the_claim(specs):

@@ -7,7 +7,7 @@ from typing import Any
 
 from longrun.pages.render import fill
 
-PLANNED, OUT = "planned", "out of scope"
+PLANNED, OUT, NOT_RUN = "planned", "out of scope", "not run yet"
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Entry:
     says
         The claim.
     verdict
-        A verdict, ``not judged`` or ``not run yet``.
+        A verdict, ``not judged`` or `NOT_RUN`.
     measured, needed
         Value with its interval, and what it has to clear; empty where nothing was measured.
     link
