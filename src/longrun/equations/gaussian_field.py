@@ -76,6 +76,8 @@ class GaussianField(AbstractEquation):
         for name, number in (("components", components), ("laws", laws), ("highest", highest)):
             if number < 1:
                 raise UserError(f"{name} must be at least 1, is {number}")
+        if radius <= 0 or spread <= 0:
+            raise UserError(f"radius and spread must be positive, are {radius} and {spread}")
         if points <= 2 * highest:
             raise UserError(
                 f"{points} points are too few for {highest} periods: take at least "
@@ -87,9 +89,8 @@ class GaussianField(AbstractEquation):
         }
         periods = np.tile(np.arange(1, highest + 1), 2)
         size = 1 / (1 + (periods / 6) ** 4)
-        total = Distribution.of("radius", radius).low ** 2
-        total += Distribution.of("spread", spread).low ** 2
-        amplitude = size * np.sqrt(points / (total * np.square(size).sum()))
+        variance = (radius**2 + spread**2) * np.square(size).sum()
+        amplitude = size * np.sqrt(points / variance)
         angle = 2 * np.pi * periods * (np.arange(points) / points)[:, None]
         shift = np.repeat([0.0, np.pi / 2], highest)
         self.basis: Float[ndarray, "value number"] = np.sqrt(2 / points) * np.cos(angle - shift).T

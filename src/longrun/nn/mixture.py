@@ -7,19 +7,18 @@ from torch import Tensor
 from longrun.equations._base import Law
 
 
-def split_mixture(
+def posterior(
     points: Float[Tensor, "batch value"],
     data_share: float | Float[Tensor, "batch 1 1"],
     noise_share: float | Float[Tensor, "batch 1 1"],
     means: Float[Tensor, "#batch #component value"],
     variances: Float[Tensor, "#batch #component value"],
-) -> tuple[Float[Tensor, "batch value"], Float[Tensor, "batch value"]]:
-    """Return E[x | p] and E[z | p] of points p = a x + s z, x of a mixture and z normal.
+) -> tuple[Float[Tensor, "batch component 1"], Float[Tensor, "batch component value"]]:
+    """Return what points p = a x + s z say of x, of a mixture, and of z, which is normal.
 
-    With r_k the posterior weights of the components and d_k = p - a mu_k,
+    They are the posterior weights r_k of the components, and d_k = (p - a mu_k) / (a^2 S_k + s^2):
 
-        E[x | p] = sum_k r_k (mu_k + a S_k d_k / (a^2 S_k + s^2))
-        E[z | p] = sum_k r_k s d_k / (a^2 S_k + s^2)
+        E[x | p] = sum_k r_k (mu_k + a S_k d_k),   E[z | p] = sum_k r_k s d_k
 
     so neither has a singularity where a or s vanishes.
 
@@ -35,9 +34,7 @@ def split_mixture(
     between = data_share**2 * variances + noise_share**2
     deviation = points[:, None] - data_share * means
     log_weight = -0.5 * (deviation.square() / between + between.log()).sum(-1)
-    weight, standard = log_weight.softmax(-1)[..., None], deviation / between
-    data = means + data_share * variances * standard
-    return (weight * data).sum(1), (weight * noise_share * standard).sum(1)
+    return log_weight.softmax(-1)[..., None], deviation / between
 
 
 class ExactNoise:
@@ -86,4 +83,5 @@ class ExactNoise:
         return found.reshape(states.shape)
 
     def _noise(self, values: Tensor, level: float) -> Tensor:
-        return split_mixture(values, 1.0, level, self.means, self.variances)[1]
+        weight, scaled = posterior(values, 1.0, level, self.means, self.variances)
+        return level * (weight * scaled).sum(1)

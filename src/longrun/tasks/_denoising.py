@@ -269,27 +269,14 @@ class AbstractDenoising(AbstractSampler):
             raise ValueError("denoiser: network needs starts_from, denoiser: law takes none")
         if source is None:
             return
-        views = [(m.conditional, m.observe_every, m.observe_noise) for m in (self, source)]
-        if views[0] != views[1]:
+        if not isinstance(source, AbstractSampler) or self.view != source.view:
             raise ValueError("a sampler must see what the flow that it starts from sees")
-        try:
-            self.network.load_state_dict(source.network.state_dict())
-        except (AttributeError, RuntimeError) as error:
+        try:  # with the statistics by which its inputs are scaled
+            self.load_state_dict(source.state_dict())
+        except RuntimeError as error:
             raise ValueError(
                 "a sampler needs width, layers and multipliers of the flow that it starts from"
             ) from error
-        for name in ("field_mean", "field_std"):
-            getattr(self, name).copy_(getattr(source, name))
-
-    def loss(
-        self,
-        data: Float[Tensor, "batch channel *space"],
-        context: Float[Tensor, "batch observed *space"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Return zero: there is nothing to learn."""
-        return data.new_zeros(())
 
 
 def _guided(weight: float, exact: Noise, part: Noise, state: Tensor, level: float) -> Tensor:

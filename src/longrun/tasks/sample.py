@@ -141,7 +141,6 @@ class AbstractSampler(ScaledLearner):
 
     # What a method gives -------------------------------------------------------------------------
 
-    @abstractmethod
     def loss(
         self,
         data: Float[Tensor, "batch channel *space"],
@@ -151,8 +150,10 @@ class AbstractSampler(ScaledLearner):
     ) -> Float[Tensor, ""]:
         """Return the training loss of normalised frames and what is observed beside them.
 
-        Without a condition, `context` has no channels: networks may always concatenate it.
+        Without a condition, `context` has no channels: networks may always concatenate it. By
+        default there is nothing to learn.
         """
+        return data.new_zeros(())
 
     @abstractmethod
     def sample(
@@ -178,6 +179,11 @@ class AbstractSampler(ScaledLearner):
         return None
 
     # Variables -----------------------------------------------------------------------------------
+
+    @property
+    def view(self) -> tuple[bool, int, float]:
+        """What it is shown; methods that work together must be shown the same."""
+        return self.conditional, self.observe_every, self.observe_noise
 
     def fit_statistics(self, statistics: dict[str, list[float]]) -> None:
         """Store the training data's statistics, with one scale for all fields where asked for."""

@@ -13,7 +13,7 @@ from longrun.methods.sample.exact_flow import ExactFlow
 from longrun.methods.sample.rectified_flow import FIRST, GROUP, RectifiedFlow, _assignment
 from longrun.metrics.samples import mixture_scores, sliced_w2
 from longrun.nn.flow import flow_states
-from longrun.nn.mixture import split_mixture
+from longrun.nn.mixture import posterior
 from longrun.runtime import registry
 from longrun.runtime.cli import UserError
 
@@ -32,8 +32,8 @@ def end(velocity, start, steps, scheme="rk4"):
 
 
 def mixture_velocity(state, time, means, variances):
-    data, noise = split_mixture(state, time, 1 - time, means[None], variances[None])
-    return data - noise
+    weight, scaled = posterior(state, time, 1 - time, means[None], variances[None])
+    return (weight * (means + (time * variances - (1 - time)) * scaled)).sum(1)
 
 
 def gmm():

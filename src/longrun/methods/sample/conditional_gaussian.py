@@ -81,8 +81,7 @@ class ConditionalGaussian(AbstractSampler):
         source: Any = only(sources)
         if source is None or source.stochastic or not hasattr(source, "network"):
             raise ValueError("conditional_gaussian needs starts_from: a conditional_mean")
-        views = [(m.observe_every, m.observe_noise) for m in (self, source)]
-        if views[0] != views[1]:
+        if self.view != source.view:
             raise ValueError("conditional_gaussian must see what its starts_from sees")
         try:
             self.network.load_state_dict(source.network.state_dict())
@@ -98,16 +97,6 @@ class ConditionalGaussian(AbstractSampler):
             context = self.context_of(self.observe(frames[:, 0], generator))
             mean = self.network(context, self.scaled_conditions(parameters.to(context)))
             self.errors[some] = self.normalised(frames[:, -1]) - mean
-
-    def loss(
-        self,
-        data: Float[Tensor, "batch channel *space"],
-        context: Float[Tensor, "batch observed *space"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Return zero: there is nothing to learn."""
-        return data.new_zeros(())
 
     def sample(
         self,

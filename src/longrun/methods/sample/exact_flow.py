@@ -1,7 +1,7 @@
 """The exact rectified flow of a mixture of Gaussians (after Liu et al., 2022, arXiv:2209.03003).
 
 With data from sum_k w_k N(mu_k, S_k) and normal noise, every distribution in between is a mixture
-too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: see `longrun.nn.mixture.split_mixture`.
+too, and v*(x, t) = E[z1 - z0 | z_t = x] is known: see `longrun.nn.mixture.posterior`.
 
 This is the limit of a perfect 1-rectified flow: its remaining curvature and its errors in few steps
 are the method's, not the network's. Equal to (D - x) / (1 - t) with the denoiser D, without its
@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from longrun.nn.mixture import split_mixture
+from longrun.nn.mixture import posterior
 from longrun.runtime import registry
 from longrun.tasks._flow import AbstractFlow
 
@@ -27,8 +27,7 @@ class ExactFlow(AbstractFlow):
     fields, dims, conditions : int
         See `AbstractFlow`, also for the options.
     equation : dict
-        The `equation` section of the dataset, whose distribution is known;
-        from the data.
+        The `equation` section of the dataset, whose distribution is known; from the data.
 
     Raises
     ------
@@ -67,15 +66,5 @@ class ExactFlow(AbstractFlow):
         means = (self._means.to(state) - mean) / std
         variances = self._variances.to(state) / std.square()
         time = time[:, None, None]
-        data, noise = split_mixture(state, time, 1 - time, means, variances)
-        return data - noise
-
-    def loss(
-        self,
-        data: Float[Tensor, "batch channel"],
-        context: Float[Tensor, "batch observed"],
-        conditions: Float[Tensor, "batch condition"],
-        generator: torch.Generator,
-    ) -> Float[Tensor, ""]:
-        """Return zero: there is nothing to learn."""
-        return data.new_zeros(())
+        weight, scaled = posterior(state, time, 1 - time, means, variances)
+        return (weight * (means + (time * variances - (1 - time)) * scaled)).sum(1)

@@ -98,18 +98,13 @@ class Momentum(AbstractDenoising):
 def mixed(depth: int, damping: float) -> list[float]:
     """Return the weights of the last averages, newest first; of Adams-Bashforth at damping 1."""
     b = damping
-    weights: dict[int, list[float]] = {
-        1: [1.0],
-        2: [(2 + b) / (2 * b), -(2 - b) / (2 * b)],
-        3: [(18 + 5 * b) / (12 * b), -(24 - 8 * b) / (12 * b), (6 - b) / (12 * b)],
-        4: [
-            (46 + 9 * b) / (24 * b),
-            -(78 - 19 * b) / (24 * b),
-            (42 - 5 * b) / (24 * b),
-            -(10 - b) / (24 * b),
-        ],
-    }
-    return weights[depth]
+    weights, scale = {
+        1: ([1.0], 1.0),
+        2: ([2 + b, b - 2], 2 * b),
+        3: ([18 + 5 * b, 8 * b - 24, 6 - b], 12 * b),
+        4: ([46 + 9 * b, 19 * b - 78, 42 - 5 * b, b - 10], 24 * b),
+    }[depth]
+    return [weight / scale for weight in weights]
 
 
 def _sum(weights: list[float], parts: list[Tensor]) -> Tensor:

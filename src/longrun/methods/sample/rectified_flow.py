@@ -167,14 +167,10 @@ class RectifiedFlow(AbstractFlow):
             return
         if not hasattr(source, "solve"):
             raise ValueError(f"{type(source).__name__} is not a flow: re-flow can't start from it")
-        mine, theirs = (
-            (m.conditional, m.observe_noise, m.observe_every, m.field_mean, m.field_std)
-            for m in (self, source)
+        same = torch.equal(self.field_mean, source.field_mean) and torch.equal(
+            self.field_std, source.field_std
         )
-        same = all(
-            torch.equal(*map(torch.as_tensor, pair)) for pair in zip(mine, theirs, strict=True)
-        )
-        if not same:
+        if not same or self.view != source.view:
             raise ValueError("a re-flow must see what the flow that it starts from sees")
         if isinstance(source, RectifiedFlow):
             try:
