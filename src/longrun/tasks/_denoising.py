@@ -26,7 +26,6 @@ At `last: 1e-3` a hundredth of a deviation of noise is left in every draw, in th
 Errors to that answer don't see it; the density of data does, where they are smoother than that.
 """
 
-import itertools
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -40,7 +39,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from longrun.equations._base import Law
-from longrun.nn.flow import network_velocity, velocity_network
+from longrun.nn.flow import flow_states, network_velocity, velocity_network
 from longrun.nn.mixture import ExactNoise
 from longrun.runtime import registry
 from longrun.tasks._learner import only
@@ -300,17 +299,12 @@ def carried_exactly(
     last
         See `levels`.
     """
-    rho = levels("log", steps, last)
-    state, h = rho[0] * normal, float(np.log(rho[-1] / rho[0])) / steps
+    first, end = levels("log", 1, last).tolist()
+    fall = math.log(end / first)
 
-    def slope(state: Tensor, level: float) -> Tensor:
-        return level * noise(state, level)
+    def velocity(state: Tensor, time: float) -> Tensor:
+        level = first * math.exp(fall * time)
+        return fall * level * noise(state, level)
 
-    for before, after in itertools.pairwise(rho.tolist()):
-        middle = math.sqrt(before * after)
-        first = slope(state, before)
-        second = slope(state + h / 2 * first, middle)
-        third = slope(state + h / 2 * second, middle)
-        fourth = slope(state + h * third, after)
-        state = state + h / 6 * (first + 2 * second + 2 * third + fourth)
-    return state
+    *_, found = flow_states(velocity, first * normal, steps)
+    return found

@@ -8,6 +8,7 @@ from scipy import integrate, stats
 
 from longrun.equations._base import Law
 from longrun.equations.gaussian_field import GaussianField
+from longrun.methods.sample import dpm_solver_pp
 from longrun.methods.sample.deis import DEIS, coefficients, growth
 from longrun.methods.sample.dpm_solver_pp import DPMSolverPP
 from longrun.methods.sample.momentum import Momentum, mixed
@@ -231,7 +232,7 @@ def test_degree_zero_is_ddim():
 
 
 def test_two_steps_of_the_denoised_data_are_those_of_diffusers():
-    steps, start = 12, normal(6, 2)
+    steps, start = 20, normal(6, 2)
     scheduler = DPMSolverMultistepScheduler(
         algorithm_type="dpmsolver++",
         solver_order=2,
@@ -331,6 +332,19 @@ def test_guidance_is_a_weighted_step_to_the_condition():
 def test_guidance_without_a_law_is_refused():
     with pytest.raises(ValueError, match="guidance needs denoiser: law"):
         points(denoiser="network", guidance=2.0)
+
+
+def test_the_last_of_few_steps_does_not_extrapolate(monkeypatch):
+    module, exact, start = points(DPMSolverPP), gaussian(), normal(6, 2)
+    rho = levels("time", 8, 1e-3)
+    found = module.carry(rho[0] * start, rho, exact)
+    monkeypatch.setattr(dpm_solver_pp, "FEW", 0)
+    before, other = (module.carry(rho[0] * start, at, exact) for at in (rho[:-1], rho))
+    kept = float(rho[-1] / rho[-2])
+    data = before - rho[-2] * exact(before, float(rho[-2]))
+    torch.testing.assert_close(found, kept * before + (1 - kept) * data)
+    error, extrapolated = ((x - known(rho[0] * start, rho)).abs().max() for x in (found, other))
+    assert error < extrapolated
 
 
 # A trained network -------------------------------------------------------------------------------

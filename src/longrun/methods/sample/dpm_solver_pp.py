@@ -7,7 +7,9 @@ step h_i = lambda_{i+1} - lambda_i and r = h_{i-1} / h_i,
     D' = D_i + (D_i - D_{i-1}) / (2 r)                     (D' = D_0 in the first step)
     y_{i+1} = e^{-h_i} y_i + (1 - e^{-h_i}) D'
 
-The paper places its steps equally in lambda (`grid: log`). Every step is one call.
+The paper places its steps equally in lambda (`grid: log`). Every step is one call. As in the public
+code, the last of fewer than 15 steps is of first order: where it is long, it would extrapolate too
+far.
 """
 
 import numpy as np
@@ -17,6 +19,8 @@ from torch import Tensor
 
 from longrun.nn.unet import grid_multiple  # noqa: F401 (for the registry)
 from longrun.tasks._denoising import AbstractDenoising, Noise
+
+FEW = 15  # steps, of which the last is of first order if there are fewer
 
 
 class DPMSolverPP(AbstractDenoising):
@@ -37,7 +41,8 @@ class DPMSolverPP(AbstractDenoising):
         for i, level in enumerate(rho[:-1].tolist()):
             data = state - level * noise(state, level)
             ahead = data
-            if earlier is not None:
+            plain = i == len(step) - 1 and len(step) < FEW
+            if earlier is not None and not plain:
                 ahead = data + float(step[i] / step[i - 1] / 2) * (data - earlier)
             kept = float(rho[i + 1] / rho[i])
             state, earlier = kept * state + (1 - kept) * ahead, data
