@@ -78,6 +78,8 @@ def test_nothing_in_two_dimensions_is_no_movie(given):
     line = {"unet": kept(dims=("x",)), "pde_refiner": kept(dims=("x",))}
     assert _movie.film(dataclasses.replace(given, predictions=line)) == []
     assert _movie.film(dataclasses.replace(given, predictions={})) == []
+    steady = {name: kept().isel(lead_time=[0]) for name in ("unet", "pde_refiner")}
+    assert _movie.film(dataclasses.replace(given, predictions=steady)) == []
 
 
 def test_a_movie_fits_into_its_bytes_with_fewer_frames_if_need_be(tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ COLOURS = colormaps["RdBu_r"]
 
 @_style.styled
 def film(inputs: Inputs) -> list[UInt8[np.ndarray, "height width 3"]]:
-    """Draw the frames of a test trajectory; none where nothing in two dimensions was kept.
+    """Draw the frames of a test trajectory; none where no rollout in two dimensions was kept.
 
     The method is the one that the main claim is about, the field the first.
     """
@@ -55,7 +55,9 @@ def _method(inputs: Inputs) -> str | None:
 def _is_plane(kept: xr.Dataset) -> bool:
     axes = {*kept.dims} - {"trajectory", "lead_time", "field"}
     rolled = "prediction" in kept and {"lead_time", "field"} <= {*kept["prediction"].dims}
-    return axes == {"x", "y"} and rolled and kept.sizes["trajectory"] > 0
+    if axes != {"x", "y"} or not rolled or not kept.sizes["trajectory"]:
+        return False
+    return kept.sizes["lead_time"] > 1  # a steady map has one frame, whose first field is given
 
 
 def _shift(truth: Float[np.ndarray, "time y x"]) -> float:

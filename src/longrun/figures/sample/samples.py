@@ -35,10 +35,10 @@ def draw(inputs: Inputs) -> Figure:
     spectra = dims > 0 and not inputs.rows("energy_spectrum").empty
     panels = above.subplots(1, 1 + spectra, squeeze=False)[0]
     _distances(panels[0], inputs, methods)
-    if not spectra:
-        panels[0].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     if spectra:
         _spectra(panels[1], inputs, methods, counts)
+    lines = panels[0].get_legend_handles_labels()
+    panels[-1].legend(*lines, loc="center left", bbox_to_anchor=(1.0, 0.5))
     share = dims < 2
     grid = below.subplots(len(methods), columns, sharex=share, sharey=share, squeeze=False)
     for row, method in zip(grid, methods, strict=True):
@@ -81,14 +81,13 @@ def _distances(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
         axes.minorticks_off()
     axes.set(xlabel="evaluations of the network", ylabel="sliced W2 (std of the data)")
     axes.set_title("distance of samples from data (range over seeds)")
-    axes.legend()
 
 
 def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) -> None:
-    """Draw the mean spectra of the fewest (dotted) and of the most evaluations."""
+    """Draw the mean spectra of the truth, and of the fewest and of the most evaluations."""
     truth = inputs.rows("truth_spectrum")
     truth = truth[truth["wavenumber"] > 0].groupby("wavenumber")["value"].mean()
-    axes.plot(truth, color=_style.TRUTH, linewidth=3, label="truth")
+    axes.plot(truth, color=_style.TRUTH, linewidth=3)
     rows = inputs.rows("energy_spectrum")
     rows = rows[rows["wavenumber"] > 0]
     for method in methods:
@@ -99,8 +98,7 @@ def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) 
     axes.set(yscale="log", xlabel="wavenumber (rad / unit length)")
     axes.set_ylabel("energy (variance of the data)")
     axes.set_ylim(max(truth.max() * 1e-9, truth.min() / 10), truth.max() * 5)
-    axes.set_title(f"mean spectrum: dotted {counts[0]}, full {counts[-1]} evaluations")
-    axes.legend(loc="lower left")
+    axes.set_title(f"mean spectrum: black truth, dotted {counts[0]}, full {counts[-1]} evaluations")
 
 
 def _cloud(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: int) -> None:
