@@ -80,7 +80,7 @@ def _distances(axes: Axes, inputs: Inputs, methods: list[str]) -> None:
         axes.set(xscale="log", yscale="log", xticks=ticks, xticklabels=ticks)
         axes.minorticks_off()
     axes.set(xlabel="evaluations of the network", ylabel="sliced W2 (std of the data)")
-    axes.set_title("distance of samples from data (range over seeds)")
+    axes.set_title("distance from data (range over seeds)")
 
 
 def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) -> None:
@@ -98,7 +98,7 @@ def _spectra(axes: Axes, inputs: Inputs, methods: list[str], counts: list[int]) 
     axes.set(yscale="log", xlabel="wavenumber (rad / unit length)")
     axes.set_ylabel("energy (variance of the data)")
     axes.set_ylim(max(truth.max() * 1e-9, truth.min() / 10), truth.max() * 5)
-    axes.set_title(f"mean spectrum: black truth, dotted {counts[0]}, full {counts[-1]} evaluations")
+    axes.set_title(f"spectrum: black truth, dotted {counts[0]}, full {counts[-1]}")
 
 
 def _cloud(axes: Axes, inputs: Inputs, method: str, sample: xr.Dataset, place: int) -> None:
